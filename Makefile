@@ -1,0 +1,60 @@
+# Each target makes $(VENV) and installs what it needs, once. PYTHON=python3.12 chooses another Python (the
+# environment is made anew); TORCH=no leaves torch out, and the tests that need it are skipped.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= yes
+
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+BASE := $(VENV)/python-$(VERSION)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+ifeq ($(TORCH),yes)
+TESTED := $(VENV)/installed-test $(VENV)/installed-torch
+else
+TESTED := $(VENV)/installed-test
+endif
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m emsam_jax.demo --out=runs/demo
+
+test: $(TESTED)
+	$(BIN)/python -m pytest
+
+lint: $(TESTED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(TESTED)
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/convert.py
+
+clean:
+	rm -rf $(VENV) runs
+
+$(BASE):
+	@test -n '$(VERSION)' || { echo 'No Python at PYTHON=$(PYTHON): give one that is 3.11 or newer.'; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+$(VENV)/installed: $(BASE) pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV), once.'
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	touch $@
+
+# sam2 comes as source: its own build environment would fetch a second torch, so it is built in this one, and its
+# CUDA extension, which the image encoder does not use, is left out.
+$(VENV)/installed-torch: $(VENV)/installed
+	$(PIP) torch setuptools wheel
+	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
+	$(PIP) --editable '.[convert]'
+	touch $@

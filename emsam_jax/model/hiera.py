@@ -1,0 +1,247 @@
+"""Hiera, the trunk of SAM2's image encoder, in Flax NNX.
+
+Attributes carry the names of the official PyTorch module (`sam2/modeling/backbones/hieradet.py`), so that one rule
+maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the same; three things are done differently:
+
+| PyTorch | here | why |
+|---|---|---|
+| pads tokens to whole windows, then projects to q, k, v | projects, then pads: a zero token's projection is the bias | padding costs no matrix product (half of them at 160x160) |
+| projects the attention's output window by window | crops the padding first | the same |
+| resizes the position embedding in float32 whatever the input | in float32, then casts to the compute type | bfloat16 runs in bfloat16 |
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from emsam_jax.model.attention import AttentionKernel, attend
+
+Tokens = Float[Array, "n h w c"]
+
+STRIDE = 32  # of the deepest stage: the sides of an image are multiples of it
+LAYER_NORM_EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class HieraConfig:
+    """What distinguishes the sizes of Hiera; the defaults are those of base+."""
+
+    embed_dim: int = 112  # channels of the first stage; each later stage has twice as many
+    num_heads: int = 2  # attention heads of the first stage; doubled likewise
+    stages: tuple[int, ...] = (2, 3, 16, 3)  # blocks a stage
+    global_att_blocks: tuple[int, ...] = (12, 16, 20)  # blocks that attend to the whole image, not to a window
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)  # side of an attention window, tokens, per stage
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (14, 14)  # of the position embedding that is resized, tokens
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage's output, shallow to deep."""
+        return tuple(self.embed_dim * 2**stage for stage in range(len(self.stages)))
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Index of each stage's last block."""
+        return tuple(sum(self.stages[: stage + 1]) - 1 for stage in range(len(self.stages)))
+
+
+def window_partition(tokens: Tokens, window: int) -> Float[Array, "windows t c"]:
+    """Cuts the tokens into windows [window * window, c], padded below and at the right with zeros."""
+    n, h, w, c = tokens.shape
+    tokens = jnp.pad(tokens, ((0, 0), (0, -h % window), (0, -w % window), (0, 0)))
+    rows, columns = tokens.shape[1] // window, tokens.shape[2] // window
+    tokens = tokens.reshape(n, rows, window, columns, window, c)
+    return tokens.swapaxes(2, 3).reshape(n * rows * columns, window * window, c)
+
+
+def window_unpartition(windows: Float[Array, "windows t c"], window: int, h: int, w: int) -> Tokens:
+    """Puts the windows back together and crops the padding."""
+    rows, columns = -(-h // window), -(-w // window)
+    tokens = windows.reshape(-1, rows, columns, window, window, windows.shape[-1])
+    return tokens.swapaxes(2, 3).reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :h, :w]
+
+
+def max_pool_2x2(tokens: Tokens) -> Tokens:
+    """Halves both sides. A maximum over a reshaped axis: XLA's reduce-window is slow on the CPU."""
+    n, h, w, c = tokens.shape
+    return tokens.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def drop_path(branch: Tokens, rate: float, key: Key[Array, ""] | None) -> Tokens:
+    """Leaves the branch out for a random part of the images and scales it up for the others."""
+    if key is None or rate == 0.0:
+        return branch
+    kept = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1, 1))
+    return jnp.where(kept, branch / (1 - rate), 0)
+
+
+class PatchEmbed(nnx.Module):
+    """A 7x7 convolution of stride 4: image to tokens."""
+
+    def __init__(self, embed_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.proj = nnx.Conv(3, embed_dim, (7, 7), strides=4, padding=3, dtype=dtype, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "n y x 3"]) -> Tokens:
+        return self.proj(images)
+
+
+class MultiScaleAttention(nnx.Module):
+    """Attention inside windows (or over all tokens: window 0), whose queries may be pooled to half the sides."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        *,
+        num_heads: int,
+        window: int,
+        pool: bool,
+        kernel: AttentionKernel,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.num_heads, self.window, self.pool, self.kernel = num_heads, window, pool, kernel
+        self.qkv = nnx.Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
+        self.proj = nnx.Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Tokens) -> Tokens:
+        n, h, w, _ = x.shape
+        qkv = x @ self.qkv.kernel.astype(x.dtype)
+        if self.window:
+            qkv = window_partition(qkv, self.window)
+        else:
+            qkv = qkv.reshape(n, h * w, -1)
+        qkv = qkv + self.qkv.bias.astype(x.dtype)[None, None]
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+
+        side_h, side_w = (self.window, self.window) if self.window else (h, w)
+        if self.pool:
+            q = max_pool_2x2(q.reshape(-1, side_h, side_w, q.shape[-1])).reshape(q.shape[0], -1, q.shape[-1])
+            side_h, side_w, h, w = side_h // 2, side_w // 2, h // 2, w // 2
+
+        q, k, v = (a.reshape(*a.shape[:2], self.num_heads, -1) for a in (q, k, v))
+        x = attend(q, k, v, self.kernel)
+        x = x.reshape(*x.shape[:2], -1)
+        x = window_unpartition(x, side_h, h, w) if self.window else x.reshape(n, h, w, -1)
+        return self.proj(x)
+
+
+def gelu(x: Tokens) -> Tokens:
+    """The exact form, by erf as in PyTorch; jax's goes by erfc, which takes 1.25x the time on the CPU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 2**-0.5))
+
+
+class MLP(nnx.Module):
+    def __init__(self, dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.layers = nnx.List(
+            [nnx.Linear(dim, 4 * dim, dtype=dtype, rngs=rngs), nnx.Linear(4 * dim, dim, dtype=dtype, rngs=rngs)]
+        )
+
+    def __call__(self, x: Tokens) -> Tokens:
+        return self.layers[1](gelu(self.layers[0](x)))
+
+
+class MultiScaleBlock(nnx.Module):
+    """Attention and MLP, each normalised before and added to what came in; `pool` halves the sides."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        *,
+        num_heads: int,
+        window: int,
+        pool: bool,
+        drop_path_rate: float,
+        kernel: AttentionKernel,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        norm = functools.partial(
+            nnx.LayerNorm, epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, dtype=dtype, rngs=rngs
+        )
+        self.pool, self.drop_path_rate = pool, drop_path_rate
+        self.norm1 = norm(dim)
+        self.attn = MultiScaleAttention(
+            dim, dim_out, num_heads=num_heads, window=window, pool=pool, kernel=kernel, dtype=dtype, rngs=rngs
+        )
+        self.norm2 = norm(dim_out)
+        self.mlp = MLP(dim_out, dtype=dtype, rngs=rngs)
+        if dim != dim_out:
+            self.proj = nnx.Linear(dim, dim_out, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> Tokens:
+        attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
+        shortcut, x = x, self.norm1(x)
+        if hasattr(self, "proj"):
+            shortcut = max_pool_2x2(self.proj(x)) if self.pool else self.proj(x)
+        x = shortcut + drop_path(self.attn(x), self.drop_path_rate, attention_key)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path_rate, mlp_key)
+
+
+class Hiera(nnx.Module):
+    """Images to four feature maps of strides 4, 8, 16 and 32."""
+
+    def __init__(
+        self,
+        config: HieraConfig,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        drop_path_rate: float = 0.0,
+        remat: bool = False,
+        attention: AttentionKernel = "xla",
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype, self.remat = config, dtype, remat
+        self.patch_embed = PatchEmbed(config.embed_dim, dtype=dtype, rngs=rngs)
+        background, window = config.window_pos_embed_bkg_spatial_size, config.window_spec[0]
+        self.pos_embed = nnx.Param(jnp.zeros((1, *background, config.embed_dim)))
+        self.pos_embed_window = nnx.Param(jnp.zeros((1, window, window, config.embed_dim)))
+
+        depth = sum(config.stages)
+        blocks = []
+        dim, num_heads, stage = config.embed_dim, config.num_heads, 0
+        for i in range(depth):
+            # The first block of a stage still attends within the windows of the stage before.
+            window = 0 if i in config.global_att_blocks else config.window_spec[stage]
+            first = i - 1 in config.stage_ends
+            stage += first
+            num_heads *= 1 + first
+            blocks.append(
+                MultiScaleBlock(
+                    dim,
+                    config.channels[stage],
+                    num_heads=num_heads,
+                    window=window,
+                    pool=first,
+                    drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
+                    kernel=attention,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+            )
+            dim = config.channels[stage]
+        self.blocks = nnx.List(blocks)
+
+    def position_embedding(self, h: int, w: int) -> Float[Array, "1 h w c"]:
+        c = self.config.embed_dim
+        # PyTorch's bicubic (a = -0.75, no antialiasing); antialiased, jax would silently give plain cubic.
+        background = jax.image.resize(self.pos_embed[...], (1, h, w, c), "cubic-pytorch", antialias=False)
+        side = self.pos_embed_window.shape[1]
+        return background + jnp.tile(self.pos_embed_window[...], (1, h // side, w // side, 1))
+
+    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Tokens, ...]:
+        """`key` turns drop path on."""
+        x = self.patch_embed(images)
+        x = x + self.position_embedding(*x.shape[1:3]).astype(x.dtype)
+        keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
+        run = jax.checkpoint(MultiScaleBlock.__call__) if self.remat else MultiScaleBlock.__call__
+        outputs = []
+        for i, (block, block_key) in enumerate(zip(self.blocks, keys, strict=True)):
+            x = run(block, x, block_key)
+            if i in self.config.stage_ends:
+                outputs.append(x)
+        return tuple(outputs)

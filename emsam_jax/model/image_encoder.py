@@ -1,0 +1,185 @@
+"""SAM2's image encoder (Hiera trunk and FPN neck) as one module, and the checkpoint it is loaded from.
+
+A checkpoint is a folder: `encoder.json` with its facts and `params/`, written by Orbax, a flat dictionary from names
+such as `trunk.blocks.0.attn.qkv.kernel` to arrays. `convert/sam2_to_flax.py` makes it from SAM2's own file.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from emsam_jax.model.attention import AttentionKernel
+from emsam_jax.model.hiera import STRIDE, Hiera, HieraConfig
+from emsam_jax.model.neck import FpnNeck
+
+# SAM2 and SAM2.1 have the same four encoders; their weights differ.
+SIZES = {
+    "tiny": HieraConfig(
+        embed_dim=96,
+        num_heads=1,
+        stages=(1, 2, 7, 2),
+        global_att_blocks=(5, 7, 9),
+        window_pos_embed_bkg_spatial_size=(7, 7),
+    ),
+    "small": HieraConfig(
+        embed_dim=96,
+        num_heads=1,
+        stages=(1, 2, 11, 2),
+        global_att_blocks=(7, 10, 13),
+        window_pos_embed_bkg_spatial_size=(7, 7),
+    ),
+    "base_plus": HieraConfig(),
+    "large": HieraConfig(
+        embed_dim=144,
+        num_heads=2,
+        stages=(2, 6, 36, 4),
+        global_att_blocks=(23, 33, 43),
+        window_spec=(8, 4, 16, 8),
+        window_pos_embed_bkg_spatial_size=(7, 7),
+    ),
+}
+FORMAT = "emsam_jax image encoder 1"
+FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
+
+FlatParams = dict[str, np.ndarray]
+
+
+class Features(NamedTuple):
+    trunk: tuple[Float[Array, "n h w c"], ...]  # strides 4, 8, 16, 32
+    fpn: tuple[Float[Array, "n h w 256"], ...]  # strides 4, 8, 16
+
+
+class ImageEncoder(nnx.Module):
+    """Images normalised by ImageNet's mean and standard deviation to features."""
+
+    def __init__(
+        self,
+        config: HieraConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        drop_path_rate: float = 0.0,
+        remat: bool = False,
+        attention: AttentionKernel = "xla",
+        rngs: nnx.Rngs,
+    ):
+        """`dtype` is computed in; parameters are float32. `remat` keeps only the blocks' inputs for the gradient."""
+        dtype = jnp.dtype(dtype)
+        self.trunk = Hiera(
+            config, dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention, rngs=rngs
+        )
+        self.neck = FpnNeck(config.channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> Features:
+        """`key` turns drop path on."""
+        check_sides(*images.shape[1:3])
+        trunk = self.trunk(images, key)
+        return Features(trunk, self.neck(trunk))
+
+
+class EncoderError(ValueError):
+    """Something that a user can put right, said in one sentence."""
+
+
+def check_sides(y: int, x: int) -> None:
+    def nearest(side: int) -> str:
+        below, above = side // STRIDE * STRIDE, -(-side // STRIDE) * STRIDE
+        return f"{side}" if below == above else f"{below} or {above}" if below else f"{above}"
+
+    if y % STRIDE or x % STRIDE or not y or not x:
+        raise EncoderError(
+            f"The image encoder takes images whose sides are multiples of {STRIDE}; got {y} x {x} (y, x). "
+            f"The nearest that fit: {nearest(y)} x {nearest(x)}."
+        )
+
+
+def abstract_encoder(config: HieraConfig, **options: Any) -> ImageEncoder:
+    """The module with shapes in place of parameters."""
+    return nnx.eval_shape(lambda: ImageEncoder(config, rngs=nnx.Rngs(0), **options))
+
+
+def flat_state(encoder: ImageEncoder) -> dict[str, Any]:
+    """Each parameter's variable by its dotted name."""
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(encoder, nnx.Param))}
+
+
+def fill(encoder: ImageEncoder, params: FlatParams) -> ImageEncoder:
+    """The module with these parameters: each used once, none left over, every shape right."""
+    graph, state = nnx.split(encoder)
+    expected = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+    if expected.keys() != params.keys():
+        missing, unexpected = sorted(expected.keys() - params.keys()), sorted(params.keys() - expected.keys())
+        raise EncoderError(
+            f"The parameters do not fit this encoder: missing {missing[:5]}, unexpected {unexpected[:5]}."
+        )
+    filled = {}
+    for name, (path, leaf) in expected.items():
+        if leaf.shape != params[name].shape:
+            raise EncoderError(f"Parameter {name}: expected shape {leaf.shape}, found {params[name].shape}.")
+        filled[path] = leaf.replace(jnp.asarray(params[name], jnp.float32))
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def save_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> None:
+    """Writes the checkpoint beside `path` and moves it there whole; what was there goes only then."""
+    path = Path(path).absolute()
+    partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(params))
+    (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
+    if path.exists():
+        path.rename(replaced)
+    partial.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `encoder.json` says, or one sentence why this is no checkpoint of an image encoder."""
+    file = Path(path) / FACTS_FILE
+    if not Path(path).exists():
+        raise EncoderError(f"No image encoder at {path}: there is no such folder. convert/sam2_to_flax.py makes one.")
+    try:
+        facts = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError):
+        raise EncoderError(
+            f"{path} is no checkpoint of an image encoder: expected a readable {FACTS_FILE} in it. "
+            "convert/sam2_to_flax.py makes one."
+        ) from None
+    if facts.get("format") != FORMAT or facts.get("size") not in SIZES:
+        raise EncoderError(
+            f"{file}: expected format {FORMAT!r} and one of the sizes {', '.join(SIZES)}; "
+            f"found {facts.get('format')!r}, {facts.get('size')!r}. Convert the checkpoint again."
+        )
+    return facts
+
+
+def load_image_encoder(
+    path: str | os.PathLike[str],
+    dtype: DTypeLike = jnp.float32,
+    *,
+    drop_path_rate: float = 0.0,
+    remat: bool = False,
+    attention: AttentionKernel = "xla",
+) -> ImageEncoder:
+    """The encoder that `convert/sam2_to_flax.py` wrote to `path`, computing in `dtype` with float32 parameters."""
+    facts = read_facts(path)
+    encoder = abstract_encoder(
+        SIZES[facts["size"]], dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention
+    )
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in flat_state(encoder)}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        params = checkpointer.restore(
+            Path(path).absolute() / PARAMS_FOLDER, args=ocp.args.PyTreeRestore(restore_args=as_numpy)
+        )
+    return fill(encoder, params)
