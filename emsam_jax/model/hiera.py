@@ -1,13 +1,13 @@
 """Hiera, the trunk of SAM2's image encoder, in Flax NNX.
 
 Attributes carry the names of the official PyTorch module (`sam2/modeling/backbones/hieradet.py`), so that one rule
-maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the same; three things are done differently:
+maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the same; what is done differently:
 
 | PyTorch | here | why |
 |---|---|---|
-| pads tokens to whole windows, then projects to q, k, v | projects, then pads: a zero token's projection is the bias | padding costs no matrix product (half of them at 160x160) |
-| projects the attention's output window by window | crops the padding first | the same |
-| resizes the position embedding in float32 whatever the input | in float32, then casts to the compute type | bfloat16 runs in bfloat16 |
+| pads to whole windows, then projects to q, k, v | projects, then pads (a zero token gives the bias) | fewer products |
+| projects the attention's output, then crops | crops, then projects | half of stage 3 at 160 x 160 is padding |
+| one attention kernel | one for the CPU, one for accelerators (`attention.py`) | speed |
 """
 
 import dataclasses
@@ -103,18 +103,18 @@ class MultiScaleAttention(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.num_heads, self.window, self.pool, self.kernel = num_heads, window, pool, kernel
+        self.num_heads, self.window, self.pool = num_heads, window, pool
+        self.kernel: AttentionKernel = kernel
         self.qkv = nnx.Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
         self.proj = nnx.Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Tokens) -> Tokens:
         n, h, w, _ = x.shape
-        qkv = x @ self.qkv.kernel.astype(x.dtype)
-        if self.window:
-            qkv = window_partition(qkv, self.window)
-        else:
-            qkv = qkv.reshape(n, h * w, -1)
-        qkv = qkv + self.qkv.bias.astype(x.dtype)[None, None]
+        kernel, bias = self.qkv.kernel, self.qkv.bias
+        assert bias is not None
+        qkv = x @ kernel[...].astype(x.dtype)
+        qkv = window_partition(qkv, self.window) if self.window else qkv.reshape(n, h * w, -1)
+        qkv = qkv + bias[...].astype(x.dtype)[None, None]
         q, k, v = jnp.split(qkv, 3, axis=-1)
 
         side_h, side_w = (self.window, self.window) if self.window else (h, w)
