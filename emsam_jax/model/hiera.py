@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from emsam_jax.model.attention import AttentionKernel, attend
 
 Tokens = Float[Array, "n h w c"]
+OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
 
 STRIDE = 32  # of the deepest stage: the sides of an image are multiples of it
 LAYER_NORM_EPSILON = 1e-6
@@ -64,7 +65,7 @@ def window_unpartition(windows: Float[Array, "windows t c"], window: int, h: int
     return tokens.swapaxes(2, 3).reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :h, :w]
 
 
-def max_pool_2x2(tokens: Tokens) -> Tokens:
+def max_pool_2x2(tokens: Tokens) -> OtherTokens:
     """Halves both sides. A maximum over a reshaped axis: XLA's reduce-window is slow on the CPU."""
     n, h, w, c = tokens.shape
     return tokens.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
@@ -108,7 +109,7 @@ class MultiScaleAttention(nnx.Module):
         self.qkv = nnx.Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
         self.proj = nnx.Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Tokens) -> Tokens:
+    def __call__(self, x: Tokens) -> OtherTokens:
         n, h, w, _ = x.shape
         kernel, bias = self.qkv.kernel, self.qkv.bias
         assert bias is not None
@@ -173,7 +174,7 @@ class MultiScaleBlock(nnx.Module):
         if dim != dim_out:
             self.proj = nnx.Linear(dim, dim_out, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> Tokens:
+    def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> OtherTokens:
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         shortcut, x = x, self.norm1(x)
         if hasattr(self, "proj"):
@@ -233,7 +234,7 @@ class Hiera(nnx.Module):
         side = self.pos_embed_window.shape[1]
         return background + jnp.tile(self.pos_embed_window[...], (1, h // side, w // side, 1))
 
-    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Tokens, ...]:
+    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Float[Array, "n _ _ _"], ...]:
         """`key` turns drop path on."""
         x = self.patch_embed(images)
         x = x + self.position_embedding(*x.shape[1:3]).astype(x.dtype)

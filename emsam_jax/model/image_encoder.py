@@ -53,12 +53,12 @@ SIZES = {
 FORMAT = "emsam_jax image encoder 1"
 FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
 
-FlatParams = dict[str, jax.Array]
+FlatParams = dict[str, jax.Array | np.ndarray]
 
 
 class Features(NamedTuple):
-    trunk: tuple[Float[Array, "n h w c"], ...]  # strides 4, 8, 16, 32
-    fpn: tuple[Float[Array, "n h w 256"], ...]  # strides 4, 8, 16
+    trunk: tuple[Float[Array, "n _ _ _"], ...]  # strides 4, 8, 16, 32
+    fpn: tuple[Float[Array, "n _ _ 256"], ...]  # strides 4, 8, 16
 
 
 class ImageEncoder(nnx.Module):
@@ -94,7 +94,7 @@ class EncoderError(ValueError):
 
 def check_sides(y: int, x: int) -> None:
     def nearest(side: int) -> str:
-        below, above = side // STRIDE * STRIDE, -(-side // STRIDE) * STRIDE
+        below, above = side // STRIDE * STRIDE, max(-(-side // STRIDE), 1) * STRIDE
         return f"{side}" if below == above else f"{below} or {above}" if below else f"{above}"
 
     if y % STRIDE or x % STRIDE or not y or not x:

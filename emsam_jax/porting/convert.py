@@ -34,7 +34,7 @@ def convert(
     shapes = {name: tuple(tensor.shape) for name, tensor in encoder.items()}
     size = names.recognise_size(shapes, str(checkpoint))
     matched = names.match(shapes, size, str(checkpoint))
-    params = {ours: to_jax(encoder.pop(theirs), order, dtype) for ours, (theirs, order) in matched.items()}
+    params: FlatParams = {ours: to_jax(encoder.pop(theirs), order, dtype) for ours, (theirs, order) in matched.items()}
     refuse_non_finite(params, {ours: theirs for ours, (theirs, _) in matched.items()}, checkpoint)
 
     facts: dict[str, Any] = {
