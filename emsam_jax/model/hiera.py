@@ -234,7 +234,9 @@ class Hiera(nnx.Module):
         side = self.pos_embed_window.shape[1]
         return background + jnp.tile(self.pos_embed_window[...], (1, h // side, w // side, 1))
 
-    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Float[Array, "n _ _ _"], ...]:
+    def __call__(
+        self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "n _ _ _"], ...]:
         """`key` turns drop path on."""
         x = self.patch_embed(images)
         x = x + self.position_embedding(*x.shape[1:3]).astype(x.dtype)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,8 @@ SIZES = {
 FORMAT = "emsam_jax image encoder 1"
 FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
 
-FlatParams = dict[str, jax.Array | np.ndarray]
+ArrayLike = Array | np.ndarray
+FlatParams = Mapping[str, jax.Array | np.ndarray]
 
 
 class Features(NamedTuple):
@@ -81,8 +82,9 @@ class ImageEncoder(nnx.Module):
         )
         self.neck = FpnNeck(config.channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> Features:
+    def __call__(self, images: Float[ArrayLike, "n y x 3"], key: Key[Array, ""] | None = None) -> Features:
         """`key` turns drop path on."""
+        images = jnp.asarray(images)
         check_sides(*images.shape[1:3])
         trunk = self.trunk(images, key)
         return Features(trunk, self.neck(trunk))
@@ -146,7 +148,7 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
         # Trained floats hardly compress (8%), and compressing them takes as much memory again.
         handler = ocp.PyTreeCheckpointHandler(use_compression=False)
         with ocp.Checkpointer(handler) as checkpointer:
-            checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(params))
+            checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(dict(params)))
         (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
         yield partial
         if path.exists():

@@ -34,8 +34,12 @@ def encoder_tensors(tensors: Mapping[str, T], source: str) -> tuple[dict[str, T]
     if any(name.startswith(("trunk.", "neck.")) for name in tensors):  # the encoder's own state dict
         return dict(tensors), Counter()
     inside = {name.removeprefix(ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(ENCODER_PREFIX)}
-    outside = Counter(name.split(".")[0] for name in tensors if not name.startswith(ENCODER_PREFIX))
-    return inside, outside
+    if not inside:
+        raise EncoderError(
+            f"{source}: expected tensors called {ENCODER_PREFIX}trunk. ... and {ENCODER_PREFIX}neck. ...; "
+            f"found {_some(tensors)}. Take an official SAM2 or SAM2.1 checkpoint."
+        )
+    return inside, Counter(name.split(".")[0] for name in tensors if not name.startswith(ENCODER_PREFIX))
 
 
 def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
@@ -44,8 +48,8 @@ def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
     blocks = {match[1] for name in shapes if (match := re.match(r"trunk\.blocks\.(\d+)\.", name))}
     if not patches or not blocks:
         raise EncoderError(
-            f"{source}: expected the tensors of a SAM2 image encoder (image_encoder.trunk.patch_embed.proj.weight, "
-            f"image_encoder.trunk.blocks.0. ...); found {_some(shapes)}. Take an official SAM2 or SAM2.1 checkpoint."
+            f"{source}: expected a SAM2 image encoder, with trunk.patch_embed.proj.weight and trunk.blocks.0. ...; "
+            f"found {_some(shapes)}. Take an official SAM2 or SAM2.1 checkpoint."
         )
     width, depth = patches[0], max(map(int, blocks)) + 1
     # Nearest in depth among those of the same width, so that a checkpoint that lacks a block is told which.

@@ -1,6 +1,7 @@
 """Reading a PyTorch checkpoint or a safetensors file without running anything that it carries."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,9 @@ def _read_pickled(path: Path) -> Any:
             if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
                 raise EncoderError(_unreadable(path, "its end is missing"))
         # Not mapped from the file: a tensor that was converted can be let go, pages of a mapping cannot.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on the age of a file's format
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
             raise EncoderError(
