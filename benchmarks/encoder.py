@@ -1,7 +1,9 @@
 """Seconds a batch of sections takes in the Flax encoder and in the official PyTorch one, same weights, same images.
 
-    python benchmarks/encoder.py                      # on the CPU: float32
-    python benchmarks/encoder.py --sizes=base_plus,large --attention=xla,cudnn      # on a GPU: bfloat16, torch.compile
+    python benchmarks/encoder.py
+    python benchmarks/encoder.py --sizes=base_plus,large --attention=xla,cudnn
+
+The first as on a CPU, in float32; the second as on a GPU, in bfloat16, against torch.compile.
 
 Sections are batched as in training: 16 of 224 x 224, for large of 256 x 256. The two run in turn; `ratio` is the
 median of torch's seconds over ours, pair by pair. On a GPU the share of the card's own measured bfloat16 matrix rate

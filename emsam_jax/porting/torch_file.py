@@ -69,10 +69,12 @@ def _read_pickled(path: Path) -> Any:
             warnings.simplefilter("ignore")  # torch remarks on the age of a file's format
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
+        with path.open("rb") as file:
+            is_pickle = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        if is_pickle and "truncated" not in str(error):
             raise EncoderError(
-                f"{path} asks to run code when it is read, which a checkpoint of tensors never needs; nothing of it "
-                "was run. Take an official SAM2 or SAM2.1 checkpoint."
+                f"{path} asks to run code when it is read, or holds other things than tensors; nothing of it was run. "
+                "Take an official SAM2 or SAM2.1 checkpoint."
             ) from None
         raise EncoderError(_unreadable(path, "it is no PyTorch checkpoint")) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
