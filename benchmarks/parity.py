@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import measure
 import torch
-from absl import app, flags
+from absl import app, flags, logging
 
 from emsam_jax.model import SIZES, load_image_encoder
 from emsam_jax.porting import official, parity
@@ -30,6 +30,7 @@ SIDES["large"] = ((256, 256),)
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     rows = []
     for version in _VERSIONS.value:
         for size in _SIZES.value:
