@@ -45,8 +45,8 @@ class Native:
 
     store: ts.TensorStore
     axes: str
-    voxel_size: Mapping[str, float] = dataclasses.field(default_factory=dict)  # empty: the file says nothing
-    offset: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    voxel_size: Mapping[str, int | float] = dataclasses.field(default_factory=dict)  # empty: the file says nothing
+    offset: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     levels: tuple[Sizes, ...] = ()  # voxel size z, y, x of each pyramid level
 
 
@@ -65,13 +65,13 @@ def named_axes(names: Sequence[str | None] | None, rank: int, driver: str = "zar
     return letters if complete else unnamed_axes(driver, rank)
 
 
-def nanometres(value: float, unit: str | None) -> float:
+def nanometres(value: int | float, unit: str | None) -> float:
     """Without a unit, or with one that is none of length, the number is taken as nm."""
     factor = _NANOMETRES.get(unit or "", _NANOMETRES.get((unit or "").lower(), 1.0))
     return float(value) * factor
 
 
-def by_axis(values: Sequence[float], axes: str) -> dict[str, float]:
+def by_axis(values: Sequence[int | float], axes: str) -> dict[str, float]:
     """A vector in the file's order, one value an axis or one a spatial axis, by letter."""
     spatial = [axis for axis in axes if axis in "zyx"]
     names = axes if len(values) == len(axes) else spatial
@@ -80,8 +80,13 @@ def by_axis(values: Sequence[float], axes: str) -> dict[str, float]:
     return {axis: float(value) for axis, value in zip(names, values, strict=True) if axis in "zyx"}
 
 
-def to_zyx(sizes: Mapping[str, float], missing: float) -> Sizes:
+def to_zyx(sizes: Mapping[str, int | float], missing: int | float) -> Sizes:
     z, y, x = (float(sizes.get(axis, missing)) for axis in "zyx")
+    return z, y, x
+
+
+def sizes(values: Sequence[int | float]) -> Sizes:
+    z, y, x = (float(value) for value in values)
     return z, y, x
 
 

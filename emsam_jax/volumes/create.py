@@ -11,7 +11,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import DTypeLike
 
-from emsam_jax.volumes.axes import Native, Sizes, ordered
+from emsam_jax.volumes.axes import Native, Sizes, ordered, sizes
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.context import shared_context
 from emsam_jax.volumes.errors import VolumeError
@@ -42,9 +42,9 @@ def create_volume(
     url_or_path: str | Path,
     shape: Sequence[int],
     dtype: DTypeLike,
-    voxel_size_zyx: Sequence[float],
+    voxel_size_zyx: Sequence[int | float],
     *,
-    offset_zyx: Sequence[float] = (0.0, 0.0, 0.0),
+    offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
     format: Format = "ome-zarr",  # noqa: A002
     chunk: Voxel | None = None,
     shard: Voxel | None = None,
@@ -68,9 +68,9 @@ def plan_layout(
     url_or_path: str | Path,
     shape: Sequence[int],
     dtype: DTypeLike,
-    voxel_size_zyx: Sequence[float],
+    voxel_size_zyx: Sequence[int | float],
     *,
-    offset_zyx: Sequence[float] = (0.0, 0.0, 0.0),
+    offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
     format: Format = "ome-zarr",  # noqa: A002
     chunk: Voxel | None = None,
     shard: Voxel | None = None,
@@ -84,7 +84,7 @@ def plan_layout(
         raise VolumeError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
     if format not in ("ome-zarr", "precomputed"):
         raise VolumeError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
-    size, offset = _sizes(voxel_size_zyx), _sizes(offset_zyx)
+    size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
     chunk = chunk or chunk_for(shape[-3:], size)
     shard = shard or shard_for(shape[-3:], chunk)
     if any(s % c for s, c in zip(shard, chunk, strict=True)):
@@ -210,8 +210,3 @@ def _precomputed_spec(layout: Layout) -> dict[str, Any]:
 def occupied(url: str) -> bool:
     folder = open_folder(url)
     return any(read_key(folder, name) is not None for name in ("zarr.json", f"{_ARRAY}/zarr.json", "info"))
-
-
-def _sizes(values: Sequence[float]) -> Sizes:
-    z, y, x = (float(value) for value in values)
-    return z, y, x

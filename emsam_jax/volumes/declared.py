@@ -35,12 +35,12 @@ class DeclaredVolume:
     raw_level: int = 0  # of the pyramid, 0 is the finest
     labels_level: int = 0
     mask_level: int = 0
-    raw_voxel_size_zyx: tuple[float, ...] = ()  # nm; empty: as the file says
-    labels_voxel_size_zyx: tuple[float, ...] = ()  # nm; empty: as the file says, or else the raw's
-    mask_voxel_size_zyx: tuple[float, ...] = ()  # nm; likewise
-    raw_offset_zyx: tuple[float, ...] = ()  # nm, near corner of the first voxel; empty: as the file says
-    labels_offset_zyx: tuple[float, ...] = ()  # nm
-    mask_offset_zyx: tuple[float, ...] = ()  # nm
+    raw_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; empty: as the file says
+    labels_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; empty: as the file says, or else the raw's
+    mask_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; likewise
+    raw_offset_zyx: tuple[int | float, ...] = ()  # nm, near corner of the first voxel; empty: as the file says
+    labels_offset_zyx: tuple[int | float, ...] = ()  # nm
+    mask_offset_zyx: tuple[int | float, ...] = ()  # nm
     roi: str = ""  # z0:z1,y0:y1,x0:x1 in voxels of the raw; empty: all of it
     intensity: Intensity = dataclasses.field(default_factory=Intensity)
     rules: LabelRules = dataclasses.field(default_factory=LabelRules)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorstore as ts
 
-from emsam_jax.volumes.context import shared_context
+from emsam_jax.volumes.context import file_context, shared_context
 from emsam_jax.volumes.errors import VolumeError
 
 _SCHEMES = ("file", "gs", "s3", "http", "https", "memory")
@@ -38,8 +38,8 @@ def folder_spec(url: str) -> dict[str, Any]:
     return ts.KvStore.Spec(url + "/").to_json()
 
 
-def open_folder(url: str) -> ts.KvStore:
-    return ts.KvStore.open(folder_spec(url), context=shared_context()).result()
+def open_folder(url: str, context: ts.Context | None = None) -> ts.KvStore:
+    return ts.KvStore.open(folder_spec(url), context=context or shared_context()).result()
 
 
 def split_last(url: str) -> tuple[str, str]:
@@ -73,7 +73,7 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, url: str):
         super().__init__()
         parent, self._key = split_last(url)
-        self._folder, self._at = open_folder(parent), 0
+        self._folder, self._at = open_folder(parent, file_context()), 0
         self._size = self._find_size()
         self._ahead_at, self._ahead = 0, b""
         self._lock = threading.Lock()

@@ -53,8 +53,8 @@ class Pyramid:
             self.sizes = [{} for _ in self.sizes]
 
     def _corner(
-        self, offset: Mapping[str, float], size: Mapping[str, float], first: Mapping[str, float]
-    ) -> Mapping[str, float]:
+        self, offset: Mapping[str, int | float], size: Mapping[str, int | float], first: Mapping[str, int | float]
+    ) -> Mapping[str, int | float]:
         """Some writers place a level's first voxel by its corner, others by its centre; levels must meet in either.
 
         By centres, a level starts half the difference of the voxel sizes later, which is no shift at all.

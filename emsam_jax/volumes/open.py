@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emsam_jax.volumes import hdf5, npy, tiff
-from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, to_zyx
+from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, sizes, to_zyx
 from emsam_jax.volumes.chunked import check_level, from_spec, open_chunked
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.location import is_remote, normalise, open_folder, read_key, split_last
@@ -21,8 +21,8 @@ def open_volume(
     *,
     level: int = 0,
     channel: Channel = None,
-    voxel_size_zyx: Sequence[float] | None = None,
-    offset_zyx: Sequence[float] | None = None,
+    voxel_size_zyx: Sequence[int | float] | None = None,
+    offset_zyx: Sequence[int | float] | None = None,
 ) -> Volume:
     """A volume with axes z, y, x and sizes in nm, whatever the file's own.
 
@@ -91,13 +91,12 @@ def _parse(text: Any) -> Mapping[str, Any]:
         raise VolumeError(f"Expected TensorStore's JSON, found {str(text)[:60]!r}: {error}.") from None
 
 
-def _three(values: Sequence[float] | None, name: str, url: str) -> Sizes | None:
+def _three(values: Sequence[int | float] | None, name: str, url: str) -> Sizes | None:
     if values is None or not len(values):
         return None
     if len(values) != 3:
         raise VolumeError(f"{url}: expected three numbers (z, y, x, in nm) as {name}, found {tuple(values)}.")
-    z, y, x = (float(value) for value in values)
-    return z, y, x
+    return sizes(values)
 
 
 def _not_found(url: str) -> str:

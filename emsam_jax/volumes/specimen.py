@@ -100,7 +100,7 @@ def open_declared(declared: DeclaredVolume) -> Specimen:
         offset_zyx=declared.raw_offset_zyx,
     )
 
-    def beside(url: str, level: int, size: tuple[float, ...], offset: tuple[float, ...]) -> Volume | None:
+    def beside(url: str, level: int, size: tuple[int | float, ...], offset: tuple[int | float, ...]) -> Volume | None:
         return with_size_of(raw, open_volume(url, level=level, voxel_size_zyx=size, offset_zyx=offset)) if url else None
 
     return Specimen(

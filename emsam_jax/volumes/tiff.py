@@ -3,7 +3,6 @@
 import io
 import itertools
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from emsam_jax.volumes.axes import Native, nanometres, to_zyx
 from emsam_jax.volumes.chunked import check_level
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.location import RemoteFile, is_remote
-from emsam_jax.volumes.npy import contiguous, positional_read
+from emsam_jax.volumes.npy import PositionalRead, contiguous, positional_read
 from emsam_jax.volumes.virtual import Region, default_chunk, virtual
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
@@ -37,7 +36,7 @@ def open_sections(paths: list[Path]) -> Native:
     with _opened(str(paths[0])) as file:
         page = file.pages.first
         shape, dtype, chunk = page.shape, page.dtype, _page_chunk(page)
-        size = _voxel_size(file, 0)
+        size = _voxel_size(file)
     if len(shape) != 2:
         raise VolumeError(f"{paths[0]}: expected a grey section (y, x), found the shape {shape}.")
     if dtype is None:
@@ -54,36 +53,33 @@ def open_sections(paths: list[Path]) -> Native:
                         f"{path}: expected a section like the first one, {shape} {dtype}; "
                         f"found {page.shape} {page.dtype}."
                     )
-                sections.append(_read_page(page, tuple(yx), threading.Lock(), str(path)))
+                sections.append(_read_page(page, page, tuple(yx), positional_read(str(path)), str(path)))
         return np.stack(sections)
 
     return Native(virtual(read, (len(paths), *shape), dtype, (1, *chunk)), "zyx", size)
 
 
 def open_tiff(url: str, level: int) -> Native:
-    file = _opened(url)
-    if not file.series:
-        raise VolumeError(f"{url}: expected a TIFF with pages, found none.")
-    levels = file.series[0].levels
-    check_level(level, len(levels), url)
-    series = levels[level]
-    axes = _letters(series.axes)
-    dtype = series.dtype
-    if axes is None or dtype is None:
-        raise VolumeError(
-            f"{url}: expected axes z, y, x (and c, t), found {series.axes} with the shape {series.shape}."
-        )
-    if series.dataoffset is not None:
-        start, order = series.dataoffset, dtype.newbyteorder(file.byteorder)
-        file.close()
-        store = contiguous(positional_read(url), start, series.shape, order, url)
-    else:
-        store = virtual(_pages_reader(series, url), series.shape, dtype, _series_chunk(series))
-    size = _voxel_size(file, level)
-    if size and level:
-        factors = {a: levels[0].shape[i] / n for i, (a, n) in enumerate(zip(axes, series.shape, strict=True))}
-        size = {axis: value * round(factors.get(axis, 1.0)) for axis, value in size.items()}
-    return Native(store, axes, size, {}, (to_zyx(size, 1.0),) * 0)
+    with _opened(url) as file:
+        if not file.series:
+            raise VolumeError(f"{url}: expected a TIFF with pages, found none.")
+        levels = file.series[0].levels
+        check_level(level, len(levels), url)
+        series = levels[level]
+        axes, dtype = _letters(series.axes), series.dtype
+        if axes is None or dtype is None:
+            raise VolumeError(f"{url}: expected the axes z, y, x (c, t), found {series.axes} of shape {series.shape}.")
+        size = _voxel_size(file)
+        if series.dataoffset is not None:
+            order = dtype.newbyteorder(file.byteorder)
+            store = contiguous(positional_read(url), series.dataoffset, series.shape, order, url)
+        else:
+            store = virtual(_pages_reader(series, url), series.shape, dtype, _series_chunk(series))
+    sizes = []
+    for coarser in levels:
+        factors = {a: n / m for a, n, m in zip(axes, levels[0].shape, coarser.shape, strict=True)}
+        sizes.append({axis: value * round(factors.get(axis, 1.0)) for axis, value in size.items()})
+    return Native(store, axes, sizes[level], {}, tuple(to_zyx(size, 1.0) for size in sizes) if size else ())
 
 
 def _opened(url: str) -> tifffile.TiffFile:
@@ -118,38 +114,35 @@ def _series_chunk(series: Any) -> tuple[int, ...]:
 
 
 def _pages_reader(series: Any, url: str) -> Callable[[Region], np.ndarray]:
-    lock = threading.Lock()  # of the file's position
     outer = series.shape[: len(series.shape) - len(series.keyframe.shape)]
+    pages, key = list(series.pages), series.keyframe  # where each lies, so that the file can be closed
+    dtype, read_bytes = series.dtype, positional_read(url)
 
     def read(region: Region) -> np.ndarray:
         ranges = [range(s.start, s.stop) for s in region[: len(outer)]]
         inner = region[len(outer) :]
-        out = np.empty([s.stop - s.start for s in region], series.dtype)
+        out = np.empty([s.stop - s.start for s in region], dtype)
         for index in itertools.product(*ranges):
-            with lock:
-                page = series.pages[int(np.ravel_multi_index(index, outer)) if outer else 0]
+            page = pages[int(np.ravel_multi_index(index, outer)) if outer else 0]
             to = tuple(i - r.start for i, r in zip(index, ranges, strict=True))
-            out[to] = _read_page(page, inner, lock, url)
+            out[to] = _read_page(page, key, inner, read_bytes, url)
         return out
 
     return read
 
 
-def _read_page(page: Any, region: Region, lock: threading.Lock, url: str) -> np.ndarray:
-    """The part of a page, from those of its strips or tiles that it touches."""
-    key = page.keyframe
+def _read_page(page: Any, key: Any, region: Region, read_bytes: PositionalRead, url: str) -> np.ndarray:
+    """The part of a page, from those of its strips or tiles that it touches; `key` knows how they are coded."""
     shape, chunks = key.shape, key.chunks
     counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
     out = np.full([s.stop - s.start for s in region], key.nodata, key.dtype)
     touched = [range(s.start // chunk, -(-s.stop // chunk)) for s, chunk in zip(region, chunks, strict=True)]
     for place in itertools.product(*touched):
         index = int(np.ravel_multi_index(place, counts))
-        count, handle = page.databytecounts[index], page.parent.filehandle
+        count = page.databytecounts[index]
         if not count:
             continue
-        with lock:
-            handle.seek(page.dataoffsets[index])
-            data = handle.read(count)
+        data = read_bytes(page.dataoffsets[index], count)
         if len(data) < count:
             raise VolumeError(f"{url} ends before its last voxel: it was cut off.")
         try:
@@ -168,7 +161,7 @@ def _read_page(page: Any, region: Region, lock: threading.Lock, url: str) -> np.
     return out
 
 
-def _voxel_size(file: tifffile.TiffFile, level: int) -> dict[str, float]:
+def _voxel_size(file: tifffile.TiffFile) -> dict[str, float]:
     if file.ome_metadata:
         return _ome_size(file.ome_metadata)
     described = file.imagej_metadata or {}

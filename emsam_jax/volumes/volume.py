@@ -1,12 +1,13 @@
 """A volume: an array of voxels z, y, x that is read where it is asked for, and where it lies in the world."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 from jaxtyping import Shaped
 
-from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.axes import Sizes, sizes
 from emsam_jax.volumes.box import Box, box_of
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.location import first_line
@@ -23,15 +24,15 @@ class Volume:
         store: ts.TensorStore,
         url: str,
         *,
-        voxel_size_zyx: Sizes | None = None,
-        offset_zyx: Sizes = (0.0, 0.0, 0.0),
+        voxel_size_zyx: Sequence[int | float] | None = None,
+        offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
         levels: tuple[Sizes, ...] = (),
     ):
         self.store = store  # lazily read; starts at 0
         self.url = url
         self.voxel_size_known = voxel_size_zyx is not None  # a file without it is taken as 1 nm
-        self.voxel_size_zyx: Sizes = voxel_size_zyx or (1.0, 1.0, 1.0)  # nm
-        self.offset_zyx = offset_zyx  # nm, the near corner of the first voxel
+        self.voxel_size_zyx = sizes(voxel_size_zyx or (1.0, 1.0, 1.0))  # nm
+        self.offset_zyx = sizes(offset_zyx)  # nm, the near corner of the first voxel
         self.levels = levels or (self.voxel_size_zyx,)  # voxel size of each level of the pyramid
 
     @property
