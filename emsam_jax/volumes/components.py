@@ -37,7 +37,7 @@ class Components:
         sizes = np.bincount(pieces.ravel().astype(np.int64))
         id_of = np.zeros(len(sizes), np.uint64)
         id_of[pieces] = ids
-        pieces = np.where(pieces > 0, pieces + np.uint64(self._count), np.uint64(0))
+        pieces = np.where(pieces > 0, pieces + np.uint64(self._count), np.uint64(0)).astype(np.uint64)
         self._ids.append(id_of[1:])
         self._sizes.append(sizes[1:])
         self._count += len(sizes) - 1

@@ -15,7 +15,7 @@ from emsam_jax.volumes.axes import Native, Sizes, ordered, sizes
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.context import shared_context
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.location import first_line, folder_spec, normalise, open_folder, read_key
+from emsam_jax.volumes.location import first_line, folder_spec, normalise, open_folder, read_key, write_key
 from emsam_jax.volumes.volume import Volume
 
 Format = Literal["ome-zarr", "precomputed"]
@@ -96,7 +96,7 @@ def create_array(layout: Layout, *, overwrite: bool = False, resume: bool = Fals
     """The array alone, which is no OME-Zarr image before `write_image_metadata`."""
     if overwrite:
         for name in ("zarr.json", "info"):
-            open_folder(layout.url).write(name, None).result()
+            write_key(open_folder(layout.url), name, None)
     spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
     try:
         store = ts.open(
@@ -135,7 +135,7 @@ def write_image_metadata(layout: Layout) -> None:
     image = {"name": layout.url.rpartition("/")[2], "axes": axes}
     image |= {"datasets": [{"path": _ARRAY, "coordinateTransformations": steps}]}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5", "multiscales": [image]}}}
-    open_folder(layout.url).write("zarr.json", json.dumps(group, indent=2).encode()).result()
+    write_key(open_folder(layout.url), "zarr.json", json.dumps(group, indent=2).encode())
 
 
 def _zarr_spec(layout: Layout) -> dict[str, Any]:

@@ -35,19 +35,22 @@ def quick_findings(
     raw: Volume, labels: Volume | None = None, mask: Volume | None = None, rules: LabelRules | None = None
 ) -> list[Finding]:
     """Seconds, whatever the volume's size: shapes, types, voxel sizes, the middle section, the labels' orientation."""
-    others = [volume for volume in (labels, mask) if volume is not None]
-    found = _voxel_sizes(raw, others) + _types(raw, labels)
-    labels, mask = (None if volume is None else with_size_of(raw, volume) for volume in (labels, mask))
-    for volume in (labels, mask):
-        if volume is not None:
-            found += _meeting(raw, volume)
-    found += _middle(raw)
+    found = fit_findings(raw, labels, mask) + _middle(raw)
     if labels is None or any(finding.severity == "error" for finding in found):
         return found
+    labels, mask = with_size_of(raw, labels), mask and with_size_of(raw, mask)
     try:
-        found += alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
+        return found + alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
     except VolumeError as problem:
-        found.append(error(str(problem)))
+        return [*found, error(str(problem))]
+
+
+def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> list[Finding]:
+    """What metadata alone say."""
+    others = [volume for volume in (labels, mask) if volume is not None]
+    found = _voxel_sizes(raw, others) + _types(raw, labels)
+    for volume in others:
+        found += _meeting(raw, with_size_of(raw, volume))
     return found
 
 

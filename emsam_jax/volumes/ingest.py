@@ -22,7 +22,7 @@ from emsam_jax.volumes.context import set_cache_limit
 from emsam_jax.volumes.create import Layout, create_array, occupied, plan_layout, write_image_metadata
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.flag_values import three
-from emsam_jax.volumes.location import first_line, normalise, open_folder, read_key
+from emsam_jax.volumes.location import first_line, normalise, open_folder, read_key, write_key
 from emsam_jax.volumes.open import UNFINISHED, open_volume
 from emsam_jax.volumes.volume import Volume
 
@@ -123,10 +123,10 @@ class Ledger:
 
     def write(self, shards_done: int) -> None:
         content = json.dumps(self._facts | {"shards_done": shards_done}, indent=2)
-        self._folder.write(UNFINISHED, content.encode()).result()
+        write_key(self._folder, UNFINISHED, content.encode())
 
     def clear(self) -> None:
-        self._folder.write(UNFINISHED, None).result()
+        write_key(self._folder, UNFINISHED, None)
 
 
 FLAGS = flags.FLAGS

@@ -62,6 +62,14 @@ def read_key(folder: ts.KvStore, key: str, first_bytes: int | None = None) -> by
     return found.value if found.state == "value" else None
 
 
+def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
+    """None deletes."""
+    try:
+        folder.write(key, content).result()
+    except ValueError as error:
+        raise VolumeError(f"{folder.url}{key} cannot be written: {first_line(error)}") from None
+
+
 def first_line(error: BaseException) -> str:
     """TensorStore adds the whole specification and the source's lines; users need neither."""
     return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__

@@ -1,9 +1,11 @@
 """TIFF stacks, one file or a folder of sections, through TensorStore: only the tiles or strips that are needed."""
 
+import contextlib
 import io
 import itertools
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -60,7 +62,9 @@ def open_sections(paths: list[Path]) -> Native:
 
 
 def open_tiff(url: str, level: int) -> Native:
-    with _opened(url) as file:
+    with _complaints() as complaints, _opened(url) as file:
+        if file.series and complaints:
+            raise VolumeError(f"{url}: found a damaged TIFF file: {complaints[0]}.")
         if not file.series:
             raise VolumeError(f"{url}: expected a TIFF with pages, found none.")
         levels = file.series[0].levels
@@ -80,6 +84,25 @@ def open_tiff(url: str, level: int) -> Native:
         factors = {a: n / m for a, n, m in zip(axes, levels[0].shape, coarser.shape, strict=True)}
         sizes.append({axis: value * round(factors.get(axis, 1.0)) for axis, value in size.items()})
     return Native(store, axes, sizes[level], {}, tuple(to_zyx(size, 1.0) for size in sizes) if size else ())
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Of a file that was cut off tifffile reads the pages that are left, and says so only in its log."""
+    found: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if "corrupted" in message or "invalid page offset" in message:
+                found.append(message)
+
+    handler, logger = Handler(), tifffile.logger()
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def _opened(url: str) -> tifffile.TiffFile:

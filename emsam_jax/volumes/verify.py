@@ -11,7 +11,7 @@ from absl import app, flags
 
 from emsam_jax.volumes.declared import LabelRules
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.findings import Finding, alignment_findings, error, quick_findings
+from emsam_jax.volumes.findings import Finding, alignment_findings, error, fit_findings
 from emsam_jax.volumes.flag_values import three, whole_numbers
 from emsam_jax.volumes.meet import with_size_of
 from emsam_jax.volumes.open import open_volume
@@ -33,7 +33,7 @@ def verify(
 ) -> tuple[list[Finding], list[str]]:
     """Findings and facts. Reads everything once; the picture is drawn if the volumes fit together."""
     rules = rules or LabelRules()
-    findings = quick_findings(raw, labels, mask, rules)
+    findings = fit_findings(raw, labels, mask)
     facts = [repr(volume) for volume in (raw, labels, mask) if volume is not None]
     labels, mask = (None if volume is None else with_size_of(raw, volume) for volume in (labels, mask))
     fits = not any(finding.severity == "error" for finding in findings)
@@ -52,7 +52,7 @@ def verify(
                 facts.append(f"Picture: {picture}")
     except VolumeError as problem:
         findings.append(error(str(problem)))
-    return list(dict.fromkeys(findings)), facts
+    return findings, facts
 
 
 def report(findings: list[Finding], facts: list[str]) -> str:

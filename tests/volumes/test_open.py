@@ -16,21 +16,25 @@ from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers that write
 
 
+# A web server does not list folders, and a specification names its own place.
+NOT_OVER_HTTP = (writers.tiff_sections, writers.spec)
+
+
 @pytest.mark.parametrize("write", writers.WRITERS, ids=lambda write: write.__name__)
-@pytest.mark.parametrize("remote", [False, True], ids=["disk", "http"])
-def test_reads_what_others_write(
-    write: writers.Writer,
-    remote: bool,
-    tmp_path: Path,
-    grey: np.ndarray,
-    ids: np.ndarray,
-    serve: Callable[[Path], str],
-):
-    if remote and write in (writers.tiff_sections, writers.spec):
-        pytest.skip("a web server does not list folders; a specification names its own place")
-    values = ids if write is writers.precomputed_compressed else grey
-    path = write(tmp_path, values)
-    volume = open_volume(f"{serve(tmp_path)}/{path}" if remote else tmp_path / path)
+def test_reads_what_others_write(write: writers.Writer, tmp_path: Path, grey: np.ndarray, ids: np.ndarray):
+    check_reads(write, tmp_path, ids if write is writers.precomputed_compressed else grey, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "write", [w for w in writers.WRITERS if w not in NOT_OVER_HTTP], ids=lambda write: write.__name__
+)
+def test_reads_over_http(write: writers.Writer, tmp_path: Path, grey: np.ndarray, serve: Callable[[Path], str]):
+    values = grey.astype(np.uint64) if write is writers.precomputed_compressed else grey
+    check_reads(write, tmp_path, values, serve(tmp_path))
+
+
+def check_reads(write: writers.Writer, folder: Path, values: np.ndarray, place: str):
+    volume = open_volume(f"{place}/{write(folder, values)}")
     has_size, has_offset = writers.WRITERS[write]
 
     assert volume.shape == values.shape

@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -63,16 +64,16 @@ def _zarr3(folder: Path, values: np.ndarray, shards: tuple[int, ...] | None) -> 
 
 
 def ome_zarr_04(folder: Path, values: np.ndarray) -> str:
-    return _ome(folder, values, ome_zarr.format.FormatV04())
+    return _ome(folder, values, ome_zarr.format.FormatV04(), 2)
 
 
 def ome_zarr_05(folder: Path, values: np.ndarray) -> str:
-    return _ome(folder, values, ome_zarr.format.FormatV05())
+    return _ome(folder, values, ome_zarr.format.FormatV05(), 3)
 
 
-def _ome(folder: Path, values: np.ndarray, version: ome_zarr.format.Format) -> str:
+def _ome(folder: Path, values: np.ndarray, version: ome_zarr.format.Format, zarr_format: Literal[2, 3]) -> str:
     """Two levels in micrometres, the second placed by the centre of its first voxel; channel and time in front."""
-    group = zarr.open_group(folder / "o.zarr", mode="w", zarr_format=version.zarr_format)
+    group = zarr.open_group(folder / "o.zarr", mode="w", zarr_format=zarr_format)
     levels = [values[None, None], values[None, None, :, ::2, ::2]]
     scales = [[1.0, 1.0, 0.04, 0.004, 0.008], [1.0, 1.0, 0.04, 0.008, 0.016]]
     shifts = [[0.0, 0.0, 0.4, 0.04, 0.016], [0.0, 0.0, 0.4, 0.042, 0.020]]
@@ -188,7 +189,7 @@ def _precomputed(folder: Path, values: np.ndarray, kind: str, encoding: str) -> 
         chunk_size=[32, 32, 8],
         volume_size=values.shape[::-1],
     )
-    volume = CloudVolume(f"file://{folder}/pre", info=info, compress=False, progress=False)
+    volume: Any = CloudVolume(f"file://{folder}/pre", info=info, compress=False, progress=False)
     volume.commit_info()
     volume[:, :, :] = values.transpose()[..., None]
     return "pre"
