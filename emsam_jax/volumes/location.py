@@ -24,7 +24,8 @@ def normalise(url: str) -> str:
     if url.startswith("file://"):
         url = url.removeprefix("file://")
     if not is_remote(url):
-        return str(Path(url).expanduser().absolute())
+        path = Path(url).expanduser().absolute()
+        return str(path.resolve() if ".." in path.parts else path)  # TensorStore takes no `..`
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise VolumeError(f"{url}: expected a path or a URL that starts with {', '.join(_SCHEMES)}; found {scheme}://.")

@@ -69,6 +69,14 @@ def test_content_decides_not_the_suffix(tmp_path: Path, grey: np.ndarray):
     np.testing.assert_array_equal(open_volume(tmp_path / "z.n5/volumes/raw")[:], grey)
 
 
+def test_paths_as_users_type_them(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    writers.zarr2(tmp_path, grey)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    for path in ("../a.zarr/volumes/raw/", f"file://{tmp_path}/a.zarr/volumes/raw"):
+        np.testing.assert_array_equal(open_volume(path)[:], grey)
+
+
 def test_specification_as_text_or_mapping(tmp_path: Path, grey: np.ndarray):
     """A transform with labelled axes: the labels decide, and a cut-out starts where it was cut."""
     writers.zarr3(tmp_path, grey)
