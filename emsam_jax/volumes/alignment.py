@@ -57,13 +57,16 @@ def orientations(shape: Voxel, voxel_size_zyx: tuple[float, float, float]) -> li
     return [Orientation(order, (z, y, x)) for (z, y, x), order in itertools.product(flips, orders)]
 
 
-def border_contrasts(specimen: Specimen, crops: int) -> dict[Orientation, float]:
-    """By how many standard deviations the raw is darker on label borders, for each orientation of the labels."""
+def border_contrasts(specimen: Specimen, crops: int, search: bool = False) -> dict[Orientation, float]:
+    """By how many standard deviations the raw is darker on label borders, for each orientation of the labels.
+
+    Truth may be so sparse that crops spread over the volume miss it; `search` then reads on until it is found.
+    """
     region = specimen.labelled_region
     isotropic = specimen.raw.voxel_size_zyx[0] < 2 * specimen.raw.voxel_size_zyx[1]
     found: dict[Orientation, list[float]] = {}
     z, y, x = region.start
-    for crop in itertools.islice(_labelled_crops(specimen, region), crops):
+    for crop in itertools.islice(_labelled_crops(specimen, region, search), crops):
         raw = specimen.read_raw(crop).astype(np.float32)
         local = crop.shifted((-z, -y, -x))
         for orientation in orientations(region.shape, specimen.raw.voxel_size_zyx):
@@ -74,8 +77,9 @@ def border_contrasts(specimen: Specimen, crops: int) -> dict[Orientation, float]
     return {orientation: float(np.mean(values)) for orientation, values in found.items()}
 
 
-def _labelled_crops(specimen: Specimen, region: Box) -> Iterator[Box]:
+def _labelled_crops(specimen: Specimen, region: Box, search: bool) -> Iterator[Box]:
     """The middle, then crops spread over the region: those that are labelled."""
+    found = False
     z, y, x = (min(crop, side) for crop, side in zip(_CROP, region.shape, strict=True))
     for at in [(0.5, 0.5, 0.5), *itertools.product((0.2, 0.8), repeat=3), *itertools.product((0, 0.5, 1), repeat=3)]:
         room = [side - own for side, own in zip(region.shape, (z, y, x), strict=True)]
@@ -83,6 +87,10 @@ def _labelled_crops(specimen: Specimen, region: Box) -> Iterator[Box]:
         crop = box_of((z, y, x)).shifted((start[0], start[1], start[2]))
         ids, labelled = specimen.read_labels(crop)
         if labelled.mean() > _ENOUGH and ids.min() != ids.max():
+            found = True
+            yield crop
+    if search and not found:
+        for crop, _ in specimen.labelled_boxes((z, y, x)):
             yield crop
 
 

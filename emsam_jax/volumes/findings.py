@@ -54,8 +54,8 @@ def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> lis
     return found
 
 
-def alignment_findings(specimen: Specimen, crops: int) -> list[Finding]:
-    contrasts = border_contrasts(specimen, crops)
+def alignment_findings(specimen: Specimen, crops: int, search: bool = False) -> list[Finding]:
+    contrasts = border_contrasts(specimen, crops, search)
     if not contrasts:
         return []  # sparse truth that no crop met
     (_, own), *others = contrasts.items()

@@ -1,5 +1,6 @@
 """Three sections with the labels over them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,14 @@ from emsam_jax.volumes.specimen import Specimen
 _SIDE = 768  # voxels shown of a section, from its middle
 
 
-def save_picture(path: str | Path, specimen: Specimen) -> None:
-    """Raw above, with labels over it below, at a sixth, a half and five sixths of what is labelled."""
+def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) -> None:
+    """Three sections of the raw, below with the labels over it."""
     region = specimen.labelled_region
     figure = Figure(figsize=(12, 8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
-    for column, part in enumerate((1, 3, 5)):
-        box = _section(region, region.start[0] + region.shape[0] * part // 6)
+    for column, z in enumerate(sections):
+        box = _section(region, z)
         grey = specimen.read_raw(box)[0].astype(np.float32)
         low, high = np.percentile(grey, [1, 99])
         grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)

@@ -7,13 +7,15 @@ Prints what there is, then warnings and errors, one sentence each; exits with 1 
 
 import sys
 
+import numpy as np
 from absl import app, flags
+from jaxtyping import Integer
 
 from emsam_jax.volumes.declared import LabelRules
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.findings import Finding, alignment_findings, error, fit_findings
 from emsam_jax.volumes.flag_values import three, whole_numbers
-from emsam_jax.volumes.meet import with_size_of
+from emsam_jax.volumes.meet import nearest_indices, with_size_of
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.picture import save_picture
 from emsam_jax.volumes.specimen import Specimen
@@ -46,13 +48,23 @@ def verify(
             facts += survey.facts
         if labels is not None and fits and not any(finding.severity == "error" for finding in findings):
             specimen = Specimen(raw, labels, mask, rules=rules)
-            findings += alignment_findings(specimen, _CROPS)
-            if picture:
-                save_picture(picture, specimen)
+            findings += alignment_findings(specimen, _CROPS, search=True)
+            sections = sections_to_show(specimen, surveys[-1].labelled_voxels)
+            if picture and sections:
+                save_picture(picture, specimen, sections)
                 facts.append(f"Picture: {picture}")
     except VolumeError as problem:
         findings.append(error(str(problem)))
     return findings, facts
+
+
+def sections_to_show(specimen: Specimen, labelled_voxels: Integer[np.ndarray, " z"]) -> list[int]:
+    """Sections of the raw at a sixth, a half and five sixths of those that are labelled."""
+    assert specimen.labels is not None
+    on_raw = nearest_indices(specimen.labels, specimen.raw, specimen.labels.box)[0][labelled_voxels > 0]
+    region = specimen.labelled_region
+    on_raw = on_raw[(on_raw >= region.start[0]) & (on_raw < region.stop[0])]
+    return [int(on_raw[len(on_raw) * part // 6]) for part in (1, 3, 5)] if len(on_raw) else []
 
 
 def report(findings: list[Finding], facts: list[str]) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from emsam_jax.volumes import LabelRules, Volume, create_volume, open_volume, quick_findings
+from emsam_jax.volumes import LabelRules, Specimen, Volume, create_volume, open_volume, quick_findings
 from emsam_jax.volumes.box import box_of
 from emsam_jax.volumes.components import Components
-from emsam_jax.volumes.verify import verify
+from emsam_jax.volumes.verify import sections_to_show, verify
 
 REAL = Path(__file__).parents[2] / "../shared/data"
 
@@ -180,6 +180,19 @@ def test_sections_that_nobody_labelled(make: Make, em: np.ndarray, truth: np.nda
     assert any("sections of background only: 1, 2," in text and "and 18 more" in text for text in warnings)
     _, warnings = faults(raw, labels, rules=LabelRules(background=(), unlabelled=(0,)))
     assert not any("background only" in text for text in warnings)
+
+
+def test_sparse_truth_far_from_where_one_looks_first(make: Make, tmp_path: Path, em: np.ndarray, truth: np.ndarray):
+    """One painted section of many, found by the search, checked and drawn."""
+    raw, ids = np.tile(em, (6, 1, 1)), np.zeros((180, 60, 60), np.uint64)
+    ids[49] = truth[49 % 30]
+    volume, rules = make("raw", raw), LabelRules(background=(), unlabelled=(0,))
+    assert faults(volume, make("labels", ids), rules=rules)[0] == []
+    picture = str(tmp_path / "a.png")
+    findings, facts = verify(volume, make("flipped", ids[:, :, ::-1]), rules=rules, picture=picture)
+    only([finding.text for finding in findings if finding.severity == "error"], "flipped along x")
+    assert sections_to_show(Specimen(volume, open_volume(tmp_path / "labels")), (ids > 0).sum((1, 2))) == [49, 49, 49]
+    assert any("99.4% of 648000 voxels are unlabelled" in fact for fact in facts)
 
 
 def test_one_object_fills_everything(make: Make, em: np.ndarray, truth: np.ndarray):
