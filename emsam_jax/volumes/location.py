@@ -59,7 +59,7 @@ def read_key(folder: ts.KvStore, key: str, first_bytes: int | None = None) -> by
             return read_key(folder, key)
         if "NOT_FOUND" in str(error) or "Is a directory" in str(error) or "Not a directory" in str(error):
             return None
-        raise VolumeError(f"{folder.url}{key} cannot be read: {first_line(error)}") from None
+        raise VolumeError(f"{folder.url.rstrip('/')}/{key} cannot be read: {first_line(error)}") from None
     return found.value if found.state == "value" else None
 
 
@@ -68,7 +68,7 @@ def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
     try:
         folder.write(key, content).result()
     except ValueError as error:
-        raise VolumeError(f"{folder.url}{key} cannot be written: {first_line(error)}") from None
+        raise VolumeError(f"{folder.url.rstrip('/')}/{key} cannot be written: {first_line(error)}") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -88,12 +88,7 @@ class RemoteFile(io.RawIOBase):
         self._lock = threading.Lock()
 
     def _find_size(self) -> int:
-        """Asks for what lies beyond any file: the answer names the size. Doubling would need tens of requests."""
-        try:
-            self._folder.read(self._key, byte_range=slice(1 << 60, (1 << 60) + 1)).result()
-        except ValueError as error:
-            if found := re.search(r"value of size (\d+)", str(error)):
-                return int(found[1])
+        """By halving: no store that TensorStore reads tells a size without listing, and web servers list nothing."""
         low, high = 0, 1 << 20
         while self._has(high):
             low, high = high, 2 * high
@@ -137,6 +132,9 @@ class RemoteFile(io.RawIOBase):
             start = offset - self._ahead_at
             if not 0 <= start <= len(self._ahead) - count:
                 stop = min(self._size, offset + max(count, _READ_AHEAD))
-                self._ahead = self._folder.read(self._key, byte_range=slice(offset, stop)).result().value
+                try:
+                    self._ahead = self._folder.read(self._key, byte_range=slice(offset, stop)).result().value
+                except ValueError as error:
+                    raise OSError(first_line(error)) from None
                 self._ahead_at, start = offset, 0
             return self._ahead[start : start + count]

@@ -25,7 +25,7 @@ def open_npy(url: str) -> Native:
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
             start = file.tell()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise VolumeError(f"{url}: found a damaged .npy file: {error}") from None
     if dtype.hasobject:
         raise VolumeError(f"{url}: expected an array of numbers, found Python objects.")

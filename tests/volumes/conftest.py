@@ -55,13 +55,21 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _PlainHandler(_Handler):
+    """Answers a range with everything."""
+
+    def do_GET(self) -> None:
+        del self.headers["Range"]
+        super().do_GET()
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], str]]:
+def serve() -> Iterator[Callable[..., str]]:
     """Puts a folder on a local web server; gives its URL."""
     servers = []
 
-    def start(folder: Path) -> str:
-        handler = functools.partial(_Handler, directory=str(folder))
+    def start(folder: Path, ranges: bool = True) -> str:
+        handler = functools.partial(_Handler if ranges else _PlainHandler, directory=str(folder))
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -27,6 +27,12 @@ def test_missing_file_over_http(tmp_path: Path, serve: Callable[[Path], str]):
         open_volume(serve(tmp_path) + "/nothing.zarr")
 
 
+def test_server_without_byte_ranges(tmp_path: Path, grey: np.ndarray, serve: Callable[..., str]):
+    path = writers.cremi(tmp_path, grey)
+    with pytest.raises(VolumeError, match=r"cremi\.hdf: .*was ignored by server"):
+        open_volume(f"{serve(tmp_path, ranges=False)}/{path}")
+
+
 def test_unreachable_host():
     with pytest.raises(VolumeError, match=r"^http://127\.0\.0\.1:9/a/unfinished\.json cannot be read: .*connect"):
         open_volume("http://127.0.0.1:9/a")
