@@ -29,7 +29,7 @@ def test_missing_file_over_http(tmp_path: Path, serve: Callable[[Path], str]):
 
 def test_server_without_byte_ranges(tmp_path: Path, grey: np.ndarray, serve: Callable[..., str]):
     path = writers.cremi(tmp_path, grey)
-    with pytest.raises(VolumeError, match=r"cremi\.hdf: .*was ignored by server"):
+    with pytest.raises(VolumeError, match=r"cremi\.hdf cannot be read: .*was ignored by server"):
         open_volume(f"{serve(tmp_path, ranges=False)}/{path}")
 
 
