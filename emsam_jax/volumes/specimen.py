@@ -93,6 +93,9 @@ class Specimen:
 
 
 def open_declared(declared: DeclaredVolume) -> Specimen:
+    """Raw, labels and mask from wherever they lie."""
+    if not declared.raw:
+        raise VolumeError(f"Volume {declared.name!r}: expected a path or URL as `raw`, found nothing.")
     raw = open_volume(
         declared.raw,
         level=declared.raw_level,

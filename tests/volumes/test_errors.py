@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from emsam_jax.volumes import Specimen, VolumeError, create_volume, open_volume, parse_box
+from emsam_jax.volumes import (
+    DeclaredVolume,
+    Specimen,
+    VolumeError,
+    create_volume,
+    open_declared,
+    open_volume,
+    parse_box,
+)
 from emsam_jax.volumes.box import box_of
 from emsam_jax.volumes.create import Format
 from tests.volumes import writers
@@ -125,6 +133,11 @@ def test_swapped_shapes_of_raw_and_labels(tmp_path: Path, grey: np.ndarray, ids:
         VolumeError, match=r"expected the shape \(20, 70, 90\).*found \(90, 70, 20\): its axes are swapped"
     ):
         Specimen(raw, labels)
+
+
+def test_declared_without_raw():
+    with pytest.raises(VolumeError, match="Volume 'a': expected a path or URL as `raw`, found nothing"):
+        open_declared(DeclaredVolume(name="a"))
 
 
 def test_float_labels(tmp_path: Path, grey: np.ndarray):
