@@ -1,0 +1,33 @@
+"""The TensorStore context that all volumes share: one chunk cache with a byte limit, patient but finite retries."""
+
+import functools
+
+import tensorstore as ts
+
+_RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "5s"}
+_KINDS = ("http_request_retries", "gcs_request_retries", "s3_request_retries")
+
+
+class _Shared:
+    cache_bytes = 1 << 30
+    context: ts.Context | None = None
+
+
+def shared_context() -> ts.Context:
+    if _Shared.context is None:
+        limits = {"cache_pool": {"total_bytes_limit": _Shared.cache_bytes}}
+        _Shared.context = ts.Context(limits | dict.fromkeys(_KINDS, _RETRIES))
+    return _Shared.context
+
+
+@functools.cache
+def file_context() -> ts.Context:
+    """For files that Python reads inside TensorStore's threads: with threads of its own, or all would wait for all."""
+    limit = {"limit": 8}
+    concurrency = {"data_copy_concurrency": limit, "http_request_concurrency": limit}
+    return ts.Context(concurrency | dict.fromkeys(_KINDS, _RETRIES))
+
+
+def set_cache_limit(cache_bytes: int) -> None:
+    """For volumes opened from now on: those already open keep the cache that they have."""
+    _Shared.cache_bytes, _Shared.context = cache_bytes, None

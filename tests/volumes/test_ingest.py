@@ -1,0 +1,117 @@
+"""Conversion as a user runs it: bounded in memory, and going on after it was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from emsam_jax.volumes import VolumeError, open_volume
+from emsam_jax.volumes.ingest import ingest
+from tests.volumes import writers
+from tests.volumes.conftest import OFFSET, VOXEL_SIZE
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "emsam_jax.volumes.ingest", *map(str, arguments)]
+
+
+@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+@pytest.mark.parametrize("write", [writers.cremi, writers.n5, writers.zarr2])
+def test_converts_with_sizes_and_offsets(write: writers.Writer, format: str, tmp_path: Path, grey: np.ndarray):  # noqa: A002
+    source = open_volume(tmp_path / write(tmp_path, grey))
+    volume = ingest(source, str(tmp_path / "out"), format=format, chunk=(8, 16, 16), shard=(8, 32, 48))
+    np.testing.assert_array_equal(volume[:], grey)
+    assert volume.voxel_size_zyx == VOXEL_SIZE
+    assert volume.offset_zyx == OFFSET
+    assert volume.store.chunk_layout.read_chunk.shape == (8, 16, 16)
+
+
+def test_goes_on_after_a_kill(tmp_path: Path):
+    """SIGKILL in the middle; the volume can't be opened, the second run writes only what is left."""
+    values = np.random.default_rng(0).integers(0, 256, (128, 256, 256), dtype=np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = values
+    run = command(
+        tmp_path / "a.h5/raw", tmp_path / "b.zarr", "--voxel_size=10,10,10", "--chunk=16,32,32", "--shard=16,32,32"
+    )
+    shards = 8 * 8 * 8
+
+    process = subprocess.Popen(run, stderr=subprocess.DEVNULL)
+    while sum(len(files) for _, _, files in os.walk(tmp_path / "b.zarr/0/c")) < shards // 8:
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "b.zarr/0/c").rglob("*") if path.is_file()}
+    assert shards // 8 <= len(before) < shards
+    with pytest.raises(VolumeError, match="is unfinished: its conversion was stopped"):
+        open_volume(tmp_path / "b.zarr")
+    done = subprocess.run([*run], capture_output=True, text=True, check=True)
+    np.testing.assert_array_equal(open_volume(tmp_path / "b.zarr")[:], values)
+    assert not (tmp_path / "b.zarr/unfinished.json").exists()
+    kept = sum(path.stat().st_mtime_ns == time for path, time in before.items() if path.exists())
+    assert kept >= len(before) - 4  # those that were under way may be written again
+    assert f"{shards}/{shards}" in done.stderr  # progress
+
+
+def test_an_unfinished_conversion_of_something_else_is_left_alone(tmp_path: Path, grey: np.ndarray):
+    (tmp_path / "b.zarr").mkdir()
+    (tmp_path / "b.zarr/unfinished.json").write_text('{"source": "/else", "shards_done": 3}')
+    source = open_volume(tmp_path / writers.cremi(tmp_path, grey))
+    with pytest.raises(VolumeError, match=r"holds an unfinished conversion whose source is /else, not .*cremi"):
+        ingest(source, str(tmp_path / "b.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nothing.h5/raw", "b.zarr"), "there is no such file or folder"),
+        (("c.npy", "b.zarr"), "does not know its voxel size; give it as --voxel_size=z,y,x in nm"),
+        (("c.npy", "b.zarr", "--voxel_size=4,4"), "Expected three numbers z,y,x; found '4,4'"),
+        (("c.npy", "c.npy/b.zarr", "--voxel_size=4,4,4"), "c.npy"),
+    ],
+)
+def test_errors_are_sentences(arguments: tuple[str, ...], sentence: str, tmp_path: Path, grey: np.ndarray):
+    writers.npy_c(tmp_path, grey)
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# A process of its own: only there does the peak belong to the conversion alone.
+CONVERT = """
+import sys
+from emsam_jax.volumes import create_volume, open_volume, set_cache_limit
+from emsam_jax.volumes.ingest import ingest
+
+def peak():
+    # Not ru_maxrss: it begins at what the parent had when it started this process.
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+set_cache_limit(16 << 20)
+source = open_volume(sys.argv[1], voxel_size_zyx=(10, 10, 10))
+source[:8]
+before = peak()
+ingest(source, sys.argv[2], chunk=(32, 64, 64), shard=(32, 256, 256))
+print(peak() - before)
+"""
+
+
+def test_memory_is_bounded(tmp_path: Path):
+    """192 MiB through shards of 2 MiB and a cache of 16."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("raw", (192, 1024, 1024), np.uint8, chunks=(8, 128, 128))
+        values = np.random.default_rng(0).integers(0, 256, (16, 1024, 1024), dtype=np.uint8)
+        for z in range(0, 192, 16):
+            dataset[z : z + 16] = values
+    run = [sys.executable, "-c", CONVERT, str(tmp_path / "a.h5/raw"), str(tmp_path / "b.zarr")]
+    assert int(subprocess.run(run, capture_output=True, check=True).stdout) < 16 + 64  # MiB
