@@ -23,7 +23,7 @@ def ideal_affinities(
     volume counts as the voxel itself, so that the volume's faces are no borders.
     """
     labels = np.ascontiguousarray(labels, np.uint64)
-    reach = np.abs(offsets).max(0)
+    reach = np.abs(offsets).max(0) + int(np.ceil(4 * sigma))  # so that what lies beyond cannot be seen
     padded = [np.pad(widened, [(n, n) for n in reach], mode="edge") for widened in (_widen_borders(labels), labels)]
     inner = tuple(slice(n, n + size) for n, size in zip(reach, labels.shape, strict=True))
     affinities = np.empty((len(offsets), *labels.shape), np.float32)
