@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt64
 
 from emsam_jax.scores.contingency import ContingencyTable
 
+SCORE_NAMES = ("voi_split", "voi_merge", "voi", "arand", "precision", "recall", "cremi_score", "largest_segment_share")
 Scores = dict[str, float | int | str | None]
 
 
@@ -70,9 +71,8 @@ def score_terms(terms: ObjectTerms) -> Scores:
     voxels = int(terms.truth_size.sum())
     scores: Scores = {"voxels": voxels, "objects": terms.truth.size, "segments": terms.segment.size}
     if voxels == 0:
-        undefined = ("voi_split", "voi_merge", "voi", "arand", "precision", "recall", "cremi_score")
         reason = "no voxel is left to compare: truth is background everywhere, or all of it was ignored"
-        return {**dict.fromkeys(undefined), "reason": reason, **scores}
+        return {**dict.fromkeys(SCORE_NAMES), "reason": reason, **scores}
     voi_split, voi_merge = float(terms.split.sum() / voxels), float(terms.merge.sum() / voxels)
     both, in_truth, in_labels = (
         float(pairs.sum()) for pairs in (terms.pairs_both, terms.pairs_truth, terms.pairs_labels)
@@ -80,6 +80,7 @@ def score_terms(terms: ObjectTerms) -> Scores:
     # Where no two voxels share an object, neither in truth nor in labels, the two agree.
     arand = 1 - 2 * both / (in_truth + in_labels) if in_truth + in_labels else 0.0
     voi = voi_split + voi_merge
+    largest = int(terms.segment_size[terms.segment != 0].max(initial=0))
     return {
         "voi_split": voi_split,
         "voi_merge": voi_merge,
@@ -89,4 +90,5 @@ def score_terms(terms: ObjectTerms) -> Scores:
         "recall": both / in_truth if in_truth else None,  # splits lower it
         "cremi_score": float(np.sqrt(voi * max(arand, 0.0))),
         **scores,
+        "largest_segment_share": largest / voxels,  # percolation shows here first
     }
