@@ -1,4 +1,4 @@
-"""Eight CPU devices, no silent broadcasting between ranks; warnings are errors, axes are checked (pyproject.toml)."""
+"""Eight CPU devices, no silent broadcasting between ranks; pyproject.toml adds warnings as errors and checked axes."""
 
 import os
 from collections.abc import Callable
