@@ -53,12 +53,13 @@ def _list_worst(
 def locate(volume: Volume, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """For each id that is there, its box [start, stop) and a voxel of its own in the middle section, all z, y, x."""
     wanted = np.unique(np.array(ids, np.uint64))
-    depth = volume.shape[0]
+    depth, *plane = volume.shape
+    rows, columns = (slice(0, size) for size in plane)
     low = np.full((wanted.size, 3), np.iinfo(np.int64).max)
     high = np.zeros((wanted.size, 3), np.int64)
     sections = np.zeros((wanted.size, depth), np.int64)
     for start in range(0, depth, _SLAB):
-        which, places = _find(np.asarray(volume[start : start + _SLAB]), wanted)
+        which, places = _find(np.asarray(volume[start : min(start + _SLAB, depth), rows, columns]), wanted)
         places[0] += start
         for axis, along in enumerate(places):
             np.minimum.at(low[:, axis], which, along)
@@ -68,7 +69,7 @@ def locate(volume: Volume, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     for i in np.flatnonzero(sections.any(1)):
         cumulative = np.cumsum(sections[i])
         z = int(np.searchsorted(cumulative, (cumulative[-1] + 1) // 2))
-        own = np.argwhere(np.asarray(volume[z : z + 1])[0] == wanted[i])
+        own = np.argwhere(np.asarray(volume[z : z + 1, rows, columns])[0] == wanted[i])
         y, x = own[len(own) // 2]
         box = [[int(a), int(b)] for a, b in zip(low[i], high[i], strict=True)]
         found[int(wanted[i])] = {"at_zyx": [z, int(y), int(x)], "box_zyx": box}

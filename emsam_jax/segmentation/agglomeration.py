@@ -47,20 +47,30 @@ def agglomerate(
     thresholds: Sequence[float],
     scorer: str = "mean",
 ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """Compact labels for each of the increasing thresholds, in one pass. The fragments are overwritten."""
-    fragments = compact(fragments, out=fragments)  # waterz's memory grows with the largest id
-    merging = waterz.agglomerate(
-        affinities[:3],
-        list(thresholds),
-        fragments=fragments,
-        scoring_function=check_scorer(scorer),
-        discretize_queue=QUEUE_BINS,
-    )
-    for step in range(1, len(thresholds) + 1):
-        with _quiet():
-            merged = cast(np.ndarray, next(merging))
+    """Compact labels for each of the increasing thresholds, in one pass.
+
+    The fragments have compact ids, since waterz's memory grows with the largest one; they are overwritten.
+    """
+    for step, merged in enumerate(merge_fragments(affinities, fragments, thresholds, scorer), 1):
         # waterz merges on in the same buffer: all but the last result are copies.
         yield compact(merged, out=merged if step == len(thresholds) else np.empty_like(merged))
+
+
+def merge_fragments(
+    affinities: Float32[np.ndarray, "c z y x"],
+    fragments: UInt64[np.ndarray, "z y x"],
+    thresholds: Sequence[float],
+    scorer: str = "mean",
+) -> Iterator[UInt64[np.ndarray, "z y x"]]:
+    """The fragments themselves, each time merged further; a segment has the id of one of its fragments."""
+    name = check_scorer(scorer)
+    merging = waterz.agglomerate(
+        affinities[:3], list(thresholds), fragments=fragments, scoring_function=name, discretize_queue=QUEUE_BINS
+    )
+    for _ in thresholds:
+        with _quiet():
+            merged = cast(np.ndarray, next(merging))
+        yield merged
 
 
 _stdout_lock = threading.Lock()

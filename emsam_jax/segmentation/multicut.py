@@ -20,12 +20,11 @@ def cut_region_graph(
     thresholds: Sequence[float],
     threads: int = 1,
 ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """Compact labels for each threshold. The fragments are overwritten.
+    """Compact labels for each threshold, from fragments of compact ids.
 
     Greedy additive contraction, then Kernighan-Lin. A cost is the log odds of the edge's mean affinity against
     beta = 1 - threshold, weighted by the edge's share of the largest edge.
     """
-    fragments = compact(fragments, out=fragments)
     regions = region_adjacency_graph(fragments, number_of_threads=threads)
     means, sizes = affinity_features(regions, fragments, affinities[:3], SHORT_OFFSETS, number_of_threads=threads).T
     edges = regions.uv_ids()

@@ -14,10 +14,15 @@ def compact(labels: UInt64[np.ndarray, "z y x"], out: UInt64[np.ndarray, "z y x"
             out += 1
         return out
     present = np.zeros(highest + 1, bool)
-    for section in labels:
+    index = labels.view(np.int64)  # numpy would convert unsigned indices first
+    for section in index:
         present[section] = True
     present[0] = False
-    new_ids = np.where(present, np.cumsum(present, dtype=np.uint64), 0).astype(np.uint64)
-    for section, target in zip(labels, out, strict=True):
+    if present[1:].all():
+        if out is not labels:
+            out[...] = labels
+        return out
+    new_ids = np.where(present, np.cumsum(present), 0).astype(np.uint64)
+    for section, target in zip(index, out, strict=True):
         target[...] = new_ids[section]
     return out

@@ -13,6 +13,7 @@ from emsam_jax.segmentation.components import connected_components
 from emsam_jax.segmentation.fragments import FragmentParameters, as_fragments, make_fragments
 from emsam_jax.segmentation.multicut import cut_region_graph
 from emsam_jax.segmentation.mutex_watershed import check_offsets, split_by_mutex
+from emsam_jax.segmentation.relabel import compact
 
 METHODS = ("waterz", "multicut", "mutex", "components")
 PER_SECTION = FragmentParameters()
@@ -76,10 +77,10 @@ def prepare_fragments(
     mask: Bool[np.ndarray, "z y x"] | None,
     threads: int,
 ) -> Labels:
-    """Fragments that may be overwritten."""
+    """Fragments of compact ids that may be overwritten."""
     if isinstance(fragments, FragmentParameters):
         return make_fragments(affinities, fragments, mask=mask, threads=threads)
     own = as_fragments(fragments, affinities.shape[1:])
     if mask is not None:
         own[~mask] = 0
-    return own
+    return compact(own, out=own)
