@@ -38,11 +38,16 @@ def make_skeletons(
     *,
     offset_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0),
     min_length: float = 0.0,
+    twig: float = 300.0,
 ) -> dict[int, Skeleton]:
-    """A skeleton (TEASAR) of each true object that is at least `min_length` nm long."""
+    """A skeleton (TEASAR) of each true object that is at least `min_length` nm long.
+
+    A branch must reach `twig` nm beyond 1.5 times the radius: less gives hairs, which end at the surface.
+    """
     found = {}
     centre = np.array(offset_zyx) + np.array(voxel_size_zyx) / 2
-    for neuron, (nodes, edges, _) in teasar_labels(truth, spacing=voxel_size_zyx, constant=max(voxel_size_zyx)).items():
+    made = teasar_labels(truth, spacing=voxel_size_zyx, constant=twig)
+    for neuron, (nodes, edges, _) in made.items():
         skeleton = Skeleton(nodes + centre, edges.astype(np.int64))
         if len(edges) and skeleton.lengths.sum() >= min_length:
             found[int(neuron)] = skeleton
@@ -61,7 +66,8 @@ def score_skeletons(
 
     An edge is omitted if an end is in segment 0, split if its ends are in two segments, merged if its segment is a
     merger: one that holds at least `merge_nodes` nodes of each of two or more skeletons; else it is correct. A run is
-    all the correct length of one skeleton in one segment. Edges that leave the volume do not count.
+    all the correct length of one skeleton in one segment. Edges that leave the volume do not count. With a node a
+    voxel, as `make_skeletons` gives them, one node is a strict rule: borders are not certain to a voxel.
     """
     names = list(skeletons)
     segments = {name: _read_nodes(skeletons[name].nodes, labels, voxel_size_zyx, offset_zyx) for name in names}
