@@ -43,14 +43,13 @@ def make_fragments(
     """Fragments 1..n; 0 where the mask is false, and in parts where the boundary leaves no seed."""
     if parameters.kind == "2d":
         return _make_in_sections(affinities, parameters, mask, threads)
-    inside = None if mask is None else mask
     boundary = _boundary(affinities[:3])
-    seeds = _find_seeds(boundary, parameters, inside)
+    seeds = _find_seeds(boundary, parameters, mask)
     flood: Callable[[UInt32[np.ndarray, "z y x"]], UInt32[np.ndarray, "z y x"]]
     if parameters.kind == "3d":
-        flood = functools.partial(watershed, boundary, mask=inside)
+        flood = functools.partial(watershed, boundary, mask=mask)
     else:
-        flood = functools.partial(watershed_from_affinities, affinities[:3], SHORT_OFFSETS, mask=inside)
+        flood = functools.partial(watershed_from_affinities, affinities[:3], SHORT_OFFSETS, mask=mask)
     return _flood(flood, seeds, parameters.min_size).astype(np.uint64)
 
 

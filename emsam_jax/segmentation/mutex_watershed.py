@@ -33,6 +33,13 @@ def check_offsets(offsets: Sequence[Sequence[int]] | None, channels: int) -> lis
     return found  # type: ignore[reportReturnType]
 
 
+def check_strides(strides: Sequence[int]) -> tuple[int, int, int]:
+    found = tuple(int(step) for step in strides)
+    if len(found) != 3 or min(found) < 1:
+        raise SegmentationError(f"`strides` must be three numbers of voxels from 1 up, z, y, x, but are {found}.")
+    return found
+
+
 def split_by_mutex(
     affinities: Float32[np.ndarray, "c z y x"],
     offsets: Sequence[tuple[int, int, int]],

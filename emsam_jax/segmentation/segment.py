@@ -12,7 +12,7 @@ from emsam_jax.segmentation.cleaning import CleanUp, clean_labels
 from emsam_jax.segmentation.components import connected_components
 from emsam_jax.segmentation.fragments import FragmentParameters, as_fragments, make_fragments
 from emsam_jax.segmentation.multicut import cut_region_graph
-from emsam_jax.segmentation.mutex_watershed import check_offsets, split_by_mutex
+from emsam_jax.segmentation.mutex_watershed import check_offsets, check_strides, split_by_mutex
 from emsam_jax.segmentation.relabel import compact
 
 METHODS = ("waterz", "multicut", "mutex", "components")
@@ -27,7 +27,8 @@ def segment_affinities(
 ) -> Labels:
     """Labels 1..n of affinities [channels, z, y, x]; 0 is background. Options are those of `segmentations`.
 
-    Pieces merge where their affinity is above 1 - threshold, whatever the method.
+    Pieces merge where their affinity is above 1 - threshold. To mutex, where long-range edges forbid merges, the
+    threshold says how attraction weighs against repulsion: 0.5 is the method as published.
     """
     return next(segmentations(affinities, [threshold], method, **options))
 
@@ -58,7 +59,7 @@ def segmentations(
     mask = check_mask(mask, checked.shape[1:])
     if method == "mutex":
         edges = check_offsets(offsets, len(checked))
-        steps = strides[0], strides[1], strides[2]
+        steps = check_strides(strides)
         found = (split_by_mutex(checked, edges, at, strides=steps, mask=mask) for at in thresholds)
     elif method == "components":
         found = (connected_components(checked, at, mask) for at in thresholds)

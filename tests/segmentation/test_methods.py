@@ -1,12 +1,14 @@
 """Multicut, mutex watershed, ideal affinities and clean-up, against brute force and by hand."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import (
+    METHODS,
     SHORT_OFFSETS,
     CleanUp,
     FragmentParameters,
@@ -87,6 +89,8 @@ def test_mutex_constraints_decide_by_strength() -> None:
 def test_mutex_needs_offsets(offsets: list | None, message: str) -> None:
     with pytest.raises(SegmentationError, match=message):
         segment_affinities(np.ones((4, 3, 4, 5), np.float32), "mutex", offsets=offsets)
+    with pytest.raises(SegmentationError, match="three numbers of voxels"):
+        segment_affinities(np.ones((7, 3, 4, 5), np.float32), "mutex", offsets=LONG[:7], strides=(0, 2))
     with pytest.raises(SegmentationError, match="there are 3 channels"):
         segment_affinities(np.ones((3, 3, 4, 5), np.float32), "mutex", offsets=SHORT_OFFSETS)
 
@@ -124,6 +128,21 @@ def test_clean_up_by_hand() -> None:
     corner = np.array([[[1, 1, 1, 1]], [[0, 0, 0, 2]]], np.uint64)
     anisotropic = clean_labels(corner, CleanUp(fill=True, voxel_size_zyx=(40.0, 4.0, 4.0)))
     np.testing.assert_array_equal(anisotropic[1, 0], [2, 2, 2, 2])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 1, 9)])
+def test_degenerate_volumes(method: str, shape: tuple[int, int, int]) -> None:
+    """All joined is one object; nothing joined is background; a single voxel, which nothing joins, too."""
+    short: dict[str, Any] = {"offsets": LONG[:4]} if method == "mutex" else {"fragments": FragmentParameters("3d")}
+    channels = 4 if method == "mutex" else 3
+    together = segment_affinities(np.ones((channels, *shape), np.float32), method, clean_up=CleanUp(2), **short)
+    np.testing.assert_array_equal(together, np.full(shape, min(1, together.size - 1)))
+    nowhere = np.zeros(shape, bool)
+    masked = segment_affinities(np.ones((channels, *shape), np.float32), method, mask=nowhere, **short)
+    np.testing.assert_array_equal(masked, 0)
+    if method != "mutex":  # where nothing forbids a merge, the weakest attraction joins
+        np.testing.assert_array_equal(segment_affinities(np.zeros((channels, *shape), np.float32), method, **short), 0)
 
 
 @pytest.fixture(scope="module")

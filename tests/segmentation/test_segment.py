@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from skimage.measure import label
 
 from emsam_jax.segmentation import (
@@ -16,6 +17,7 @@ from emsam_jax.segmentation import (
     segmentations,
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
+from emsam_jax.segmentation.fragments import _maximum_filter
 
 
 def draw_cells(seed: int = 0, shape: tuple[int, int, int] = (24, 60, 64), cells: int = 12) -> np.ndarray:
@@ -100,6 +102,13 @@ def test_sections_in_threads_and_by_themselves() -> None:
     np.testing.assert_array_equal(fragments, make_fragments(AFFINITIES, parameters, threads=2))
     assert all(len(np.unique(np.argwhere(fragments == i)[:, 0])) == 1 for i in range(1, int(fragments.max()) + 1, 7))
     assert set(np.unique(fragments)) == set(range(1, int(fragments.max()) + 1))
+
+
+@pytest.mark.parametrize(("shape", "radius"), [((30,), 1), ((30, 17), 5), ((6, 7, 40), 7)])
+def test_maximum_filter_equals_scipys(shape: tuple[int, ...], radius: int) -> None:
+    values = np.random.default_rng(0).random(shape, np.float32)
+    expected = ndimage.maximum_filter(values, 2 * radius + 1, mode="constant", cval=-np.inf)
+    np.testing.assert_array_equal(_maximum_filter(values, radius), expected)
 
 
 @pytest.mark.parametrize("kind", ["2d", "3d", "affinities"])
