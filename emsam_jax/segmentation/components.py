@@ -2,7 +2,7 @@
 
 import numpy as np
 from bioimage_cpp.utils import UnionFind
-from jaxtyping import Bool, Float32, UInt64
+from jaxtyping import Bool, Float32, UInt32, UInt64
 
 from emsam_jax.segmentation.relabel import compact
 
@@ -27,20 +27,25 @@ def connected_components(
 
     runs = np.cumsum(~joined[2].ravel(), dtype=np.uint32).reshape(shape)  # 1..n
     runs -= 1
-    links = []
-    for axis in (0, 1):
-        here, before = (np.moveaxis(runs, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
-        touching = np.moveaxis(joined[axis], axis, 0)[1:]
-        pairs = np.stack([here[touching], before[touching]], axis=1).astype(np.uint64)
-        repeats = (pairs[1:] == pairs[:-1]).all(1)
-        links.append(pairs[np.append(True, ~repeats)] if len(pairs) else pairs)
     union = UnionFind(int(runs[-1, -1, -1]) + 1)
-    for pairs in links:
-        union.merge(np.ascontiguousarray(pairs))
+    for z, section in enumerate(runs):
+        union.merge(_link(section[1:], section[:-1], joined[1, z, 1:]))
+        if z:
+            union.merge(_link(section, runs[z - 1], joined[0, z]))
     roots = union.element_labeling()
 
-    sizes = np.zeros(len(roots), np.int64)
-    np.add.at(sizes, roots, np.bincount(runs.ravel(), minlength=len(roots)))
+    lengths = np.bincount(runs.ravel(), minlength=len(roots))
+    sizes = np.bincount(roots.view(np.int64), lengths, len(roots))
     ids = np.where(sizes[roots] > 1, roots + 1, 0).astype(np.uint64)
     labels = ids[runs]
     return compact(labels, out=labels)
+
+
+def _link(
+    here: UInt32[np.ndarray, "y x"], before: UInt32[np.ndarray, "y x"], touching: Bool[np.ndarray, "y x"]
+) -> UInt64[np.ndarray, "pairs 2"]:
+    """Pairs of runs that touch; of the same pair over and over along x, one."""
+    first, second = here[touching], before[touching]
+    new = np.ones(first.size, bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return np.stack([first[new], second[new]], axis=1).astype(np.uint64)

@@ -64,6 +64,26 @@ def test_a_planted_merge_moves_merge_only_and_is_named() -> None:
     assert labels[tuple(row["at_zyx"])] == 107
 
 
+def test_errors_planted_in_a_real_volume(read_fib25) -> None:
+    truth = read_fib25()[:40].astype(np.uint64)
+    large = np.argsort(-np.bincount(truth.ravel().astype(int)))
+    cut, first, second = (int(i) for i in large[large > 0][[0, 2, 4]])
+    labels = np.where(truth == second, first, truth)
+    labels[20:][truth[20:] == cut] = truth.max() + 1
+    report = report_segmentation(labels, truth, samples=20)
+    assert [row["id"] for row in report["worst"]["splits"]] == [cut]
+    assert [row["id"] for row in report["worst"]["merges"]] == [first]
+    assert {piece["id"] for piece in report["worst"]["merges"][0]["largest_pieces"]} == {first, second}
+    for planted, moved, still in (
+        (labels > truth.max(), "voi_split", "voi_merge"),
+        (truth == second, "voi_merge", "voi_split"),
+    ):
+        alone = score_segmentation(np.where(planted, labels, truth), truth)
+        assert alone[moved] == pytest.approx(report["all"][moved])
+        assert alone[moved] > 0
+        assert alone[still] == 0
+
+
 def test_the_four_ways_by_hand() -> None:
     truth = TRUTH.copy()
     truth[truth == 2] = 1  # the largest object: two columns
