@@ -33,6 +33,8 @@ bench: $(TESTED)
 	$(BIN)/python benchmarks/parity.py
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/segmentation.py
+	$(BIN)/python benchmarks/scores.py
 
 clean:
 	rm -rf $(VENV) runs

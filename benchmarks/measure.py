@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -14,21 +15,44 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleave(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, A B A B ..., after one call each that is not counted; so that a machine's moods cancel."""
+def interleave(
+    functions: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each call, A B A B ..., after one call each that is not counted; so that a machine's moods cancel.
+
+    `time.process_time` as the clock gives seconds of a core, which a busy machine does not stretch.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if repeat:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """The median of the ratios pair by pair."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def peak_bytes(function: Callable[..., object], *arguments: object) -> int:
+    """Memory that a call needs at its peak beyond what its imports take, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_peak, (function, *arguments))
+
+
+def _measure_peak(function: Callable[..., object], *arguments: object) -> int:
+    before = _status("VmRSS")
+    function(*arguments)
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """Of this process, bytes. The kernel's ru_maxrss would count the parent's memory before it became this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def machine(device: str | None = None) -> dict[str, Any]:

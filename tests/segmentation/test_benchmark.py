@@ -1,0 +1,17 @@
+"""The benchmark runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_segmentation_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "segmentation.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads((tmp_path / "segmentation-cpu.json").read_text())
+    assert results["voi"]["mean"] < 0.5
+    assert all(rate > 0 for rate in results["million_voxels_a_core_second"].values())
+    assert results["machine"]["cpu"]
