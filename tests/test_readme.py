@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from emsam_jax.segmentation import ideal_affinities
+from emsam_jax.volumes import create_volume
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,11 +23,14 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PROGRAMS = [command for command in COMMANDS if command.startswith("python ")]
-# Small stand-ins for the files and machines that a user has.
+MENTIONED = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)`", README)))
+# Small stand-ins for what takes long.
 QUICKLY = {
     "benchmarks/parity.py": ["--quick", "--sizes=tiny", "--versions=sam2"],
     "benchmarks/encoder.py": ["--sizes=tiny", "--sections=1", "--side=64", "--repeats=1"],
     "benchmarks/convert.py": ["--size=tiny"],
+    "benchmarks/segmentation.py": ["--quick"],
+    "benchmarks/scores.py": ["--quick"],
 }
 
 
@@ -43,25 +50,55 @@ def test_make_targets_exist_and_the_demo_draws(tmp_path):
     assert (tmp_path / "runs/demo/features.png").stat().st_size > 10_000
 
 
-def test_programs_and_python_run_in_order(tmp_path, request):
+@pytest.fixture
+def at_hand(tmp_path: Path) -> Path:
+    """A folder with what the README takes to be there: volumes, and affinities of theirs."""
+    cells = np.indices((16, 48, 48)) // np.array([12, 12, 12])[:, None, None, None]
+    truth = (cells[1] * 4 + cells[2] + 1).astype(np.uint32)
+    borders = find_borders(truth)
+    noise = np.random.default_rng(0).normal(0, 10, truth.shape)
+    np.save(tmp_path / "raw.npy", np.clip(180 - 100 * borders + noise, 0, 255).astype(np.uint8))
+    create_volume(tmp_path / "labels.zarr", truth.shape, truth.dtype, voxel_size_zyx=(40, 4, 4))[...] = truth
+    np.savez(tmp_path / "ideal.npz", affinities=ideal_affinities(truth), truth=truth)
+    for folder in ("convert", "benchmarks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    return tmp_path
+
+
+def find_borders(truth: np.ndarray) -> np.ndarray:
+    return np.any([np.roll(truth, 1, axis) != truth for axis in (1, 2)], axis=0)
+
+
+def test_volumes_and_segmentation_run_in_order(at_hand):
+    for command in PROGRAMS:
+        _, *flags = shlex.split(command)
+        if flags[0] == "-m":
+            run([sys.executable, *flags], at_hand)
+    setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
+    volumes, segmentation = (code for code in PYTHON if "load_image_encoder" not in code)
+    run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
+    judged = "assert score_segmentation(labels, truth)['voi'] < 0.5, score_segmentation(labels, truth)"
+    run([sys.executable, "-c", f"{setting}{segmentation}\n{judged}"], at_hand)
+    for picture in ("verify.png", "sweep.png"):
+        assert (at_hand / picture).stat().st_size > 5_000
+
+
+def test_encoder_and_benchmarks_run_in_order(at_hand, request):
     pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
     make_checkpoint = request.getfixturevalue("make_checkpoint")
     _, checkpoint = make_checkpoint("tiny")
-    shutil.copy(checkpoint, tmp_path / "sam2.1_hiera_large.pt")  # the size is read off the tensors
-    for folder in ("convert", "benchmarks"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    cache = tmp_path / "cache"
+    shutil.copy(checkpoint, at_hand / "sam2.1_hiera_large.pt")  # the size is read off the tensors
+    cache = at_hand / "cache"
     cache.mkdir()
     shutil.copy(checkpoint, cache / "sam2.1_hiera_tiny.pt")  # tests/porting/test_download.py fetches for real
-    assert len(PROGRAMS) == 5
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
         if program.startswith("convert"):
-            flags.append(f"--cache={cache}")
-        else:
-            flags += [*QUICKLY[program], f"--out={tmp_path}/results"]
-        run([sys.executable, program, *flags], tmp_path)
-    assert len(list((tmp_path / "results").glob("*.json"))) == 3
-    for code in PYTHON:
-        checked = f"{code}\nassert [f.shape[3] for f in features.fpn] == [256] * 3"
-        run([sys.executable, "-W", "error", "-c", checked], tmp_path)
+            run([sys.executable, program, *flags, f"--cache={cache}"], at_hand)
+    (encoder,) = (code for code in PYTHON if "load_image_encoder" in code)
+    checked = f"{encoder}\nassert [f.shape[3] for f in features.fpn] == [256] * 3"
+    run([sys.executable, "-W", "error", "-c", checked], at_hand)
+    assert sorted(QUICKLY) == MENTIONED
+    for program, flags in QUICKLY.items():
+        run([sys.executable, program, *flags, f"--out={at_hand}/results"], at_hand)
+    assert len(list((at_hand / "results").glob("*.json"))) == len(QUICKLY)

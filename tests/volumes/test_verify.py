@@ -1,5 +1,6 @@
 """Each fault planted once; on real volumes exactly what is true of them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from emsam_jax.volumes.box import box_of
 from emsam_jax.volumes.components import Components
 from emsam_jax.volumes.verify import sections_to_show, verify
 
-REAL = Path(__file__).parents[2] / "../shared/data"
+REAL = Path(os.environ.get("EMSAM_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 Make = Callable[..., Volume]
 Faults = tuple[list[str], list[str]]
