@@ -1,0 +1,62 @@
+"""Arrays that lie in a file as they lie in memory: .npy, and what other formats keep in one piece."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorstore as ts
+from numpy.lib import format as npy
+
+from emsam_jax.volumes.axes import Native, unnamed_axes
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.location import RemoteFile, is_remote
+from emsam_jax.volumes.virtual import Region, default_chunk, virtual
+
+MAGIC = b"\x93NUMPY"
+
+PositionalRead = Callable[[int, int], bytes]  # offset and count, from any thread
+
+
+def open_npy(url: str) -> Native:
+    try:
+        with RemoteFile(url) if is_remote(url) else open(url, "rb") as file:
+            version = npy.read_magic(file)
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, fortran, dtype = read_header(file)
+            start = file.tell()
+    except ValueError as error:
+        raise VolumeError(f"{url}: found a damaged .npy file: {error}") from None
+    if dtype.hasobject:
+        raise VolumeError(f"{url}: expected an array of numbers, found Python objects.")
+    store = contiguous(positional_read(url), start, shape[::-1] if fortran else shape, dtype, url)
+    if fortran:
+        store = store.transpose(list(range(len(shape)))[::-1])
+    return Native(store, unnamed_axes("npy", len(shape)))
+
+
+def positional_read(url: str) -> PositionalRead:
+    if is_remote(url):
+        return RemoteFile(url).pread
+
+    def read(offset: int, count: int) -> bytes:
+        with open(url, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), count, offset)
+
+    return read
+
+
+def contiguous(read: PositionalRead, start: int, shape: Sequence[int], dtype: np.dtype, url: str) -> ts.TensorStore:
+    """Of axes in C order from byte `start`. Chunks are runs of the file, so a chunk is one read."""
+    chunk = default_chunk(shape, dtype.itemsize)
+    strides = [dtype.itemsize * int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
+
+    def read_region(region: Region) -> np.ndarray:
+        first = sum(s.start * stride for s, stride in zip(region, strides, strict=True))
+        last = sum((s.stop - 1) * stride for s, stride in zip(region, strides, strict=True))
+        data = read(start + first, last - first + dtype.itemsize)
+        if len(data) < last - first + dtype.itemsize:
+            raise VolumeError(f"{url} ends before its last voxel: it was cut off.")
+        counts = [s.stop - s.start for s in region]
+        return np.ndarray(counts, dtype, data, strides=strides)
+
+    return virtual(read_region, shape, dtype, chunk)

@@ -1,0 +1,97 @@
+"""A volume: an array of voxels z, y, x that is read where it is asked for, and where it lies in the world."""
+
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Shaped
+
+from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.box import Box, box_of
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.location import first_line
+
+
+class Volume:
+    """`volume[z0:z1, y0:y1, x0:x1]` reads (and, if writable, writes) a box as numpy.
+
+    Indices count voxels from 0, whatever the offset. A channel axis, where one was asked for, comes first.
+    """
+
+    def __init__(
+        self,
+        store: ts.TensorStore,
+        url: str,
+        *,
+        voxel_size_zyx: Sizes | None = None,
+        offset_zyx: Sizes = (0.0, 0.0, 0.0),
+        levels: tuple[Sizes, ...] = (),
+    ):
+        self.store = store  # lazily read; starts at 0
+        self.url = url
+        self.voxel_size_known = voxel_size_zyx is not None  # a file without it is taken as 1 nm
+        self.voxel_size_zyx: Sizes = voxel_size_zyx or (1.0, 1.0, 1.0)  # nm
+        self.offset_zyx = offset_zyx  # nm, the near corner of the first voxel
+        self.levels = levels or (self.voxel_size_zyx,)  # voxel size of each level of the pyramid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.store.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.store.dtype.numpy_dtype
+
+    @property
+    def box(self) -> Box:
+        return box_of(self.shape[-3:])
+
+    def __repr__(self) -> str:
+        return f"Volume({self.url!r}, {self.shape}, {self.dtype}, {self.voxel_size_zyx} nm, at {self.offset_zyx} nm)"
+
+    def __getitem__(self, index: Any) -> Shaped[np.ndarray, "..."]:
+        index = self._check(index)
+        try:
+            return np.asarray(self.store[index].read().result())
+        except ValueError as error:
+            where = ",".join(f"{i.start}:{i.stop}" if isinstance(i, slice) else str(i) for i in index)
+            raise VolumeError(f"{self.url}: voxels {where} cannot be read: {first_line(error)}") from None
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        index = self._check(index)
+        try:
+            self.store[index].write(values).result()
+        except ValueError as error:
+            raise VolumeError(f"{self.url} cannot be written: {first_line(error)}") from None
+
+    def read(self, box: Box, outside: int | float = 0) -> Shaped[np.ndarray, "*c z y x"]:
+        """The box, with `outside` for voxels beyond the volume; all channels, where there are some."""
+        inside = box.within(self.box)
+        if inside == box:
+            return self[(..., *box.slices)]
+        values = np.full((*self.shape[:-3], *box.shape), outside, self.dtype)
+        if inside.voxels:
+            z, y, x = box.start
+            values[(..., *inside.shifted((-z, -y, -x)).slices)] = self[(..., *inside.slices)]
+        return values
+
+    def _check(self, index: Any) -> tuple[Any, ...]:
+        """Every index within the volume: numpy would cut it silently, and count negative ones from the end."""
+        index = index if isinstance(index, tuple) else (index,)
+        if Ellipsis in index:
+            at = index.index(Ellipsis)
+            index = (*index[:at], *[slice(None)] * (len(self.shape) + 1 - len(index)), *index[at + 1 :])
+        index = (*index, *[slice(None)] * (len(self.shape) - len(index)))
+        if len(index) > len(self.shape):
+            raise VolumeError(f"{self.url}: expected {len(self.shape)} indices or fewer, found {len(index)}.")
+        checked = []
+        for i, size in zip(index, self.shape, strict=True):
+            if isinstance(i, slice):
+                start, stop = 0 if i.start is None else int(i.start), size if i.stop is None else int(i.stop)
+                fits, i = 0 <= start <= stop <= size, slice(start, stop, i.step)
+            else:
+                fits = 0 <= int(i) < size
+            if not fits:
+                raise VolumeError(f"{self.url}: expected indices within its shape {self.shape}, found {i}.")
+            checked.append(i)
+        return tuple(checked)
