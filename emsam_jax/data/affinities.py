@@ -7,6 +7,7 @@
 | unlabelled on either side, or one of them outside | 0 | no |
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,23 +36,35 @@ def affinities_from_labels(
     """Channel c at voxel v joins v and v + offsets[c]."""
     if isinstance(labels, np.ndarray):
         labels, background, unlabelled = _to_int32(labels, background, unlabelled)
-    shape = labels.shape
-    for offset in offsets:
-        if len(offset) != 3 or not any(offset):
-            raise AffinityError(f"An offset is three voxel counts (z, y, x), not all of them 0; got {tuple(offset)}.")
-    known = jnp.ones(shape, bool) if unlabelled is None else labels != unlabelled
-    neuron = known if background is None else known & (labels != background)
+    _check_offsets(offsets)
+    margin = [max(abs(offset[axis]) for offset in offsets) for axis in range(3)]
+    known = jnp.ones(labels.shape, bool) if unlabelled is None else labels != unlabelled
+    wide = [(n, n) for n in margin]
+    return affinities_within(jnp.pad(labels, wide), jnp.pad(known, wide), margin, offsets, background)
 
-    reach = [tuple(max(sign * offset[axis] for offset in [*offsets, (0, 0, 0)]) for sign in (-1, 1)) for axis in range(3)]
-    padded, padded_known = jnp.pad(labels, reach), jnp.pad(known, reach)
 
-    def partners(of: Array, offset: Sequence[int]) -> Array:
-        start = [before + shift for (before, _), shift in zip(reach, offset, strict=True)]
-        return jax.lax.slice(of, start, [first + n for first, n in zip(start, shape, strict=True)])
+def affinities_within(
+    labels: Int[Array, "zl yl xl"],
+    known: Bool[Array, "zl yl xl"],
+    margin: Sequence[int],
+    offsets: Sequence[Sequence[int]],
+    background: int | None = 0,
+) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
+    """For all voxels but those of a margin on each side, which are partners only."""
+    start = tuple(margin)
+    shape = [side - 2 * more for side, more in zip(labels.shape, margin, strict=True)]
 
-    joined = jnp.stack([neuron & (labels == partners(padded, offset)) for offset in offsets])
-    valid = jnp.stack([known & partners(padded_known, offset) for offset in offsets])
-    return (joined & valid).astype(jnp.float32), valid
+    def shifted(values: Array, offset: Sequence[int]) -> Array:
+        first = [at + by for at, by in zip(start, offset, strict=True)]
+        return jax.lax.slice(values, first, [at + n for at, n in zip(first, shape, strict=True)])
+
+    here, known_here = shifted(labels, (0, 0, 0)), shifted(known, (0, 0, 0))
+    valid = [known_here & shifted(known, offset) for offset in offsets]
+    joined = [here == shifted(labels, offset) for offset in offsets]
+    if background is not None:
+        joined = [same & (here != background) for same in joined]
+    affinities = [(same & both).astype(jnp.float32) for same, both in zip(joined, valid, strict=True)]
+    return jnp.stack(affinities), jnp.stack(valid)
 
 
 def widen_borders(
@@ -66,22 +79,23 @@ def widen_borders(
     """
     if widening == "none" or radius == 0:
         return labels
-    neuron = labels != background
-    if unlabelled is not None:
-        neuron &= labels != unlabelled
-    low, high = jnp.where(neuron, labels, _INT32.max), jnp.where(neuron, labels, _INT32.min)
-    for axis in (1, 2) if widening == "2d" else (0, 1, 2):
-        low = _windowed(low, axis, radius, jnp.minimum, _INT32.max)
-        high = _windowed(high, axis, radius, jnp.maximum, _INT32.min)
-    return jnp.where(neuron & (low != high), background, labels)
+    deep = radius if widening == "3d" else 0
+    wide = jnp.pad(labels, [(deep, deep), (radius, radius), (radius, radius)], constant_values=background)
+
+    def neurons(ids: Array) -> Array:
+        return ids != background if unlabelled is None else (ids != background) & (ids != unlabelled)
+
+    border = jnp.zeros(labels.shape, bool)
+    for start in itertools.product(range(2 * deep + 1), range(2 * radius + 1), range(2 * radius + 1)):
+        near = jax.lax.slice(wide, start, [at + n for at, n in zip(start, labels.shape, strict=True)])
+        border |= neurons(near) & (near != labels)
+    return jnp.where(border & neurons(labels), background, labels)
 
 
-def _windowed(values: Array, axis: int, radius: int, choose: np.ufunc | jnp.ufunc, fill: int) -> Array:
-    pad = [(radius if other == axis else 0,) * 2 for other in range(3)]
-    padded, n = jnp.pad(values, pad, constant_values=fill), values.shape[axis]
-    for shift in range(2 * radius + 1):
-        values = choose(values, jax.lax.slice_in_dim(padded, shift, shift + n, axis=axis))
-    return values
+def _check_offsets(offsets: Sequence[Sequence[int]]) -> None:
+    for offset in offsets:
+        if len(offset) != 3 or not any(offset):
+            raise AffinityError(f"An offset is three voxel counts (z, y, x), not all of them 0; got {tuple(offset)}.")
 
 
 def _to_int32(

@@ -1,0 +1,101 @@
+"""From windows as they were read to training batches, on the device: warp, grey values, affinities."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
+
+from emsam_jax.data.affinities import SHORT_OFFSETS, Offset, Widening, affinities_within, widen_borders
+from emsam_jax.data.augmentation import Augmentation, Voxels, window_shape
+from emsam_jax.data.intensity import change_greys, computed_once
+from emsam_jax.data.warp import crop, draw_field, sample_linear, sample_nearest
+
+BACKGROUND, UNLABELLED = 0, -1  # in windows of labels, whatever the volume's own ids are
+
+
+class Windows(NamedTuple):
+    """What the host reads: patches with what lies around them."""
+
+    raw: UInt[Array, "b zw yw xw"]
+    labels: Int[Array, "b zw yw xw"]  # neurons > 0
+    grey_range: Float[Array, "b 2"]  # raw values that become 0 and 1; turned round where contrast is inverted
+    index: UInt[Array, " b"]  # of the sample
+
+
+class Batch(NamedTuple):
+    """What a model is trained on. Channel c of the affinities at voxel v joins v and v + offsets[c]."""
+
+    raw: Float[Array, "b z y x 1"]  # on [0, 1]
+    affinities: Float[Array, "b z y x c"]
+    valid: Bool[Array, "b z y x c"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Which affinities of which patch."""
+
+    patch: Voxels = (18, 160, 160)
+    offsets: tuple[Offset, ...] = SHORT_OFFSETS
+    widening: Widening = "2d"  # of borders: none, 2d (anisotropic voxels), 3d (isotropic)
+    radius: int = 1  # of the widening, voxels
+    isotropic: bool = False  # all axes may be exchanged; the warp stays within planes
+
+    @property
+    def margin(self) -> Voxels:
+        """Voxels around the patch on each side that affinities and widening at its faces look at."""
+        reach = [max(abs(offset[axis]) for offset in self.offsets) for axis in range(3)]
+        widened = {"none": (), "2d": (1, 2), "3d": (0, 1, 2)}[self.widening]
+        z, y, x = (n + (self.radius if axis in widened else 0) for axis, n in enumerate(reach))
+        return z, y, x
+
+    def window(self, augmentation: Augmentation) -> Voxels:
+        """Voxels to read for a patch, whose centre is theirs."""
+        return window_shape(self.patch, self.margin, augmentation, self.isotropic)
+
+
+def make_augment(target: Target, augmentation: Augmentation, seed: int) -> Callable[[Windows], Batch]:
+    """A jitted function; what happens to sample i depends on (seed, i) alone."""
+
+    def augment(windows: Windows) -> Batch:
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(windows.index)
+        one = functools.partial(augment_one, target=target, augmentation=augmentation)
+        return jax.vmap(one)(keys, windows.raw, windows.labels, windows.grey_range)
+
+    return jax.jit(augment)
+
+
+def augment_one(
+    key: Key[Array, ""],
+    raw: UInt[Array, "zw yw xw"],
+    labels: Int[Array, "zw yw xw"],
+    grey_range: Float[Array, "2"],
+    *,
+    target: Target,
+    augmentation: Augmentation,
+) -> Batch:
+    """One sample: a batch without its first axis."""
+    field_key, grey_key = jax.random.split(key)
+    wide = tuple(side + 2 * more for side, more in zip(target.patch, target.margin, strict=True))
+    field = draw_field(field_key, augmentation, wide, raw.shape, target.isotropic)
+
+    low, high = grey_range
+    image = sample_linear(raw, crop(field, target.margin, target.patch))
+    image = computed_once(jnp.clip((image - low) / (high - low), 0, 1))
+    image = change_greys(grey_key, image, augmentation)
+
+    warped = computed_once(sample_nearest(labels, field))
+    widened = computed_once(widen_borders(warped, target.widening, target.radius, BACKGROUND, UNLABELLED))
+    known = warped != UNLABELLED
+    # Only channels to neighbours see the widened borders.
+    channels = [
+        affinities_within(
+            widened if max(map(abs, offset)) == 1 else warped, known, target.margin, [offset], BACKGROUND
+        )
+        for offset in target.offsets
+    ]
+    affinities, valid = (jnp.concatenate(parts) for parts in zip(*channels, strict=True))
+    return Batch(image[..., None], jnp.moveaxis(affinities, 0, -1), jnp.moveaxis(valid, 0, -1))
