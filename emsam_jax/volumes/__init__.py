@@ -3,8 +3,28 @@
 from emsam_jax.volumes.box import Box, box_of, parse_box
 from emsam_jax.volumes.context import set_cache_limit
 from emsam_jax.volumes.create import create_volume
+from emsam_jax.volumes.declared import CREMI_OUTSIDE, DeclaredVolume, Intensity, LabelRules
 from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.findings import Finding, quick_findings
 from emsam_jax.volumes.open import open_volume
+from emsam_jax.volumes.specimen import Specimen, open_declared
 from emsam_jax.volumes.volume import Volume
 
-__all__ = ["Box", "Volume", "VolumeError", "box_of", "create_volume", "open_volume", "parse_box", "set_cache_limit"]
+__all__ = [
+    "CREMI_OUTSIDE",
+    "Box",
+    "DeclaredVolume",
+    "Finding",
+    "Intensity",
+    "LabelRules",
+    "Specimen",
+    "Volume",
+    "VolumeError",
+    "box_of",
+    "create_volume",
+    "open_declared",
+    "open_volume",
+    "parse_box",
+    "quick_findings",
+    "set_cache_limit",
+]

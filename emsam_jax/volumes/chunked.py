@@ -36,17 +36,12 @@ def open_chunked(url: str, level: int) -> Native | None:
     found = read_metadata(url)
     if "zarr.json" in found:
         return _open_zarr3(url, found["zarr.json"], level)
-    if ".zarray" in found:
-        return _open_array(url, "zarr", found.get(".zattrs", {}), len(found[".zarray"].get("shape", ())), level)
-    if (image := multiscale(found.get(".zattrs", {}))) is not None:
-        return _open_level(url, "zarr", image, level)
+    if ".zarray" in found or ".zattrs" in found:
+        return _open_zarr2(url, found.get(".zarray"), found.get(".zattrs", {}), level)
     if "scales" in found.get("info", {}):
         return _open_precomputed(url, found["info"], level)
-    if "dimensions" in found.get("attributes.json", {}):
-        attributes = found["attributes.json"]
-        return _open_array(url, "n5", attributes, len(attributes["dimensions"]), level)
     if "attributes.json" in found:
-        return _open_n5_group(url, found["attributes.json"], level)
+        return _open_n5(url, found["attributes.json"], level)
     return None
 
 
@@ -71,6 +66,13 @@ def _open_zarr3(url: str, metadata: Attributes, level: int) -> Native | None:
         return _open_array(url, "zarr3", {**named, **attributes}, len(metadata["shape"]), level)
     image = multiscale(attributes)
     return None if image is None else _open_level(url, "zarr3", image, level)
+
+
+def _open_zarr2(url: str, array: Attributes | None, attributes: Attributes, level: int) -> Native | None:
+    if array is not None:
+        return _open_array(url, "zarr", attributes, len(array.get("shape", ())), level)
+    image = multiscale(attributes)
+    return None if image is None else _open_level(url, "zarr", image, level)
 
 
 def _open_level(url: str, driver: str, image: Attributes, level: int) -> Native:
@@ -103,8 +105,10 @@ def _open_array(url: str, driver: str, attributes: Attributes, rank: int, level:
     return Native(store, axes, size, offset)
 
 
-def _open_n5_group(url: str, group: Attributes, level: int) -> Native | None:
-    """Levels s0, s1, .. as COSEM, Paintera and N5's viewer write them; otherwise a plain group."""
+def _open_n5(url: str, group: Attributes, level: int) -> Native | None:
+    """An array, or levels s0, s1, .. as COSEM, Paintera and N5's viewer write them; otherwise a plain group."""
+    if "dimensions" in group:
+        return _open_array(url, "n5", group, len(group["dimensions"]), level)
     levels = 0
     while "dimensions" in read_metadata(f"{url}/s{levels}").get("attributes.json", {}):
         levels += 1

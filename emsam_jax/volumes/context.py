@@ -14,7 +14,7 @@ class _Shared:
 def shared_context() -> ts.Context:
     if _Shared.context is None:
         limits = {"cache_pool": {"total_bytes_limit": _Shared.cache_bytes}}
-        _Shared.context = ts.Context(limits | {kind: _RETRIES for kind in _KINDS})
+        _Shared.context = ts.Context(limits | dict.fromkeys(_KINDS, _RETRIES))
     return _Shared.context
 
 

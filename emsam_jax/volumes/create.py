@@ -1,5 +1,6 @@
 """New volumes: OME-Zarr 0.5 and precomputed, with chunks, shards, compression and checksums chosen for EM."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -23,6 +24,20 @@ _SHARD_CHUNKS = 4  # chunks in a shard along each axis
 _ARRAY = "0"  # the only level of the images that we write
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """All that a volume is before it has voxels. Shape [z, y, x] or [c, z, y, x], chunk and shard z, y, x."""
+
+    url: str
+    format: Format
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    voxel_size_zyx: Sizes  # nm
+    offset_zyx: Sizes  # nm
+    chunk: Voxel
+    shard: Voxel
+
+
 def create_volume(
     url_or_path: str | Path,
     shape: Sequence[int],
@@ -39,45 +54,59 @@ def create_volume(
 
     Its voxels are 0, and a shard of nothing but zeros makes no file.
     """
-    url = normalise(str(url_or_path))
-    store, size, offset = create_array(
-        url, shape, dtype, voxel_size_zyx, offset_zyx, format, chunk, shard, overwrite=overwrite
+    layout = plan_layout(
+        url_or_path, shape, dtype, voxel_size_zyx, offset_zyx=offset_zyx, format=format, chunk=chunk, shard=shard
     )
-    if format == "ome-zarr":
-        write_image_metadata(url, len(shape), size, offset)
-    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset)
+    if not overwrite and occupied(layout.url):
+        raise VolumeError(f"{layout.url}: there is a volume already; choose another place or ask for overwriting.")
+    volume = create_array(layout, overwrite=overwrite)
+    write_image_metadata(layout)
+    return volume
 
 
-def create_array(
-    url: str,
+def plan_layout(
+    url_or_path: str | Path,
     shape: Sequence[int],
     dtype: DTypeLike,
     voxel_size_zyx: Sequence[float],
-    offset_zyx: Sequence[float],
-    format: Format,  # noqa: A002
-    chunk: Voxel | None,
-    shard: Voxel | None,
     *,
-    overwrite: bool,
-) -> tuple[ts.TensorStore, Sizes, Sizes]:
-    """The array alone: an OME-Zarr volume is none before `write_image_metadata`."""
-    size, offset = _positive(voxel_size_zyx, url), _sizes(offset_zyx)
+    offset_zyx: Sequence[float] = (0.0, 0.0, 0.0),
+    format: Format = "ome-zarr",  # noqa: A002
+    chunk: Voxel | None = None,
+    shard: Voxel | None = None,
+) -> Layout:
+    url = normalise(str(url_or_path))
+    if len(voxel_size_zyx) != 3 or min(voxel_size_zyx) <= 0:
+        raise VolumeError(
+            f"{url}: expected a voxel size of three numbers above 0, found {voxel_size_zyx} (z, y, x, nm)."
+        )
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise VolumeError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
+    if format not in ("ome-zarr", "precomputed"):
+        raise VolumeError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
+    size, offset = _sizes(voxel_size_zyx), _sizes(offset_zyx)
     chunk = chunk or chunk_for(shape[-3:], size)
     shard = shard or shard_for(shape[-3:], chunk)
     if any(s % c for s, c in zip(shard, chunk, strict=True)):
         raise VolumeError(f"{url}: expected shards of whole chunks {chunk}, found {shard}.")
-    make = _zarr_spec if format == "ome-zarr" else _precomputed_spec
-    spec = make(url, tuple(shape), np.dtype(dtype), size, offset, chunk, shard)
-    if not overwrite and _occupied(url):
-        raise VolumeError(f"{url}: there is a volume already; choose another place or ask for overwriting.")
+    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard)
+
+
+def create_array(layout: Layout, *, overwrite: bool = False, resume: bool = False) -> Volume:
+    """The array alone, which is no OME-Zarr image before `write_image_metadata`."""
+    if overwrite:
+        for name in ("zarr.json", "info"):
+            open_folder(layout.url).write(name, None).result()
+    spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
     try:
-        store = ts.open(spec, context=shared_context(), create=True, delete_existing=overwrite).result()
+        store = ts.open(
+            spec, context=shared_context(), create=True, open=resume or None, delete_existing=overwrite
+        ).result()
     except ValueError as error:
-        raise VolumeError(f"{url} cannot be created: {first_line(error)}") from None
-    axes = "xyzc" if format == "precomputed" else "czyx"[-len(shape) :]
-    return ordered(Native(store, axes), "all" if len(shape) == 4 else None, url), size, offset
+        raise VolumeError(f"{layout.url} cannot be created: {first_line(error)}") from None
+    axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]
+    store = ordered(Native(store, axes), "all" if len(layout.shape) == 4 else None, layout.url)
+    return Volume(store, layout.url, voxel_size_zyx=layout.voxel_size_zyx, offset_zyx=layout.offset_zyx)
 
 
 def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:
@@ -94,83 +123,91 @@ def shard_for(shape: Sequence[int], chunk: Voxel) -> Voxel:
     return z, y, x
 
 
-def write_image_metadata(url: str, rank: int, voxel_size_zyx: Sizes, offset_zyx: Sizes) -> None:
-    """The group that makes the array an OME-Zarr 0.5 image."""
+def write_image_metadata(layout: Layout) -> None:
+    """The group that makes the array an OME-Zarr 0.5 image; a precomputed volume has had its own from the start."""
+    if layout.format == "precomputed":
+        return
     axes: list[dict[str, str]] = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
-    scale, shift = list(voxel_size_zyx), list(offset_zyx)
-    if rank == 4:
+    scale, shift = list(layout.voxel_size_zyx), list(layout.offset_zyx)
+    if len(layout.shape) == 4:
         axes, scale, shift = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale], [0.0, *shift]
     steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
-    image = {"name": url.rpartition("/")[2], "axes": axes}
+    image = {"name": layout.url.rpartition("/")[2], "axes": axes}
     image |= {"datasets": [{"path": _ARRAY, "coordinateTransformations": steps}]}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5", "multiscales": [image]}}}
-    open_folder(url).write("zarr.json", json.dumps(group, indent=2).encode()).result()
+    open_folder(layout.url).write("zarr.json", json.dumps(group, indent=2).encode()).result()
 
 
-def _zarr_spec(
-    url: str, shape: tuple[int, ...], dtype: np.dtype, size: Sizes, offset: Sizes, chunk: Voxel, shard: Voxel
-) -> dict[str, Any]:
-    channels = (1,) * (len(shape) - 3)
-    blosc = {"cname": "zstd", "clevel": 5, "shuffle": "shuffle" if dtype.itemsize > 1 else "noshuffle"}
-    little = {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
+def _zarr_spec(layout: Layout) -> dict[str, Any]:
+    rank, itemsize = len(layout.shape), layout.dtype.itemsize
+    channels = (1,) * (rank - 3)
+    blosc = {"cname": "zstd", "clevel": 5, "shuffle": "shuffle" if itemsize > 1 else "noshuffle"}
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
     checksum = {"name": "crc32c"}
     sharding = {
-        "chunk_shape": [*channels, *chunk],
-        "codecs": [little, {"name": "blosc", "configuration": blosc}, checksum],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, checksum],
+        "chunk_shape": [*channels, *layout.chunk],
+        "codecs": [
+            little if itemsize > 1 else {"name": "bytes"},
+            {"name": "blosc", "configuration": blosc},
+            checksum,
+        ],
+        "index_codecs": [little, checksum],
         "index_location": "end",
     }
     metadata = {
-        "shape": list(shape),
-        "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*channels, *shard]}},
+        "shape": list(layout.shape),
+        "data_type": layout.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*channels, *layout.shard]}},
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "dimension_names": list("czyx"[-len(shape) :]),
+        "dimension_names": list("czyx"[-rank:]),
     }
-    return {"driver": "zarr3", "kvstore": folder_spec(f"{url}/{_ARRAY}"), "metadata": metadata}
+    return {"driver": "zarr3", "kvstore": folder_spec(f"{layout.url}/{_ARRAY}"), "metadata": metadata}
 
 
-def _precomputed_spec(
-    url: str, shape: tuple[int, ...], dtype: np.dtype, size: Sizes, offset: Sizes, chunk: Voxel, shard: Voxel
-) -> dict[str, Any]:
+def _precomputed_spec(layout: Layout) -> dict[str, Any]:
     """Labels of 32 or 64 bits as compressed_segmentation, the rest raw; every chunk gzipped, in shards."""
+    size, offset = layout.voxel_size_zyx, layout.offset_zyx
     corner = [round(o / s) for o, s in zip(offset, size, strict=True)]
     if any(abs(c * s - o) > 1e-3 * s for c, s, o in zip(corner, size, offset, strict=True)):
-        raise VolumeError(f"{url}: precomputed wants an offset of whole voxels {size} nm, found {offset} nm (z, y, x).")
-    labels = dtype.name in ("uint32", "uint64")
-    bits = sum(math.ceil(math.log2(max(1, s // c))) for s, c in zip(shard, chunk, strict=True))
+        raise VolumeError(
+            f"{layout.url}: precomputed wants an offset of whole voxels {size} nm, found {offset} nm (z, y, x)."
+        )
+    labels = layout.dtype.name in ("uint32", "uint64")
+    # Chunks are numbered along a Morton curve: a shard holds 2**preshift neighbours of it, near a cube.
+    in_shard = sum((s // c - 1).bit_length() for s, c in zip(layout.shard, layout.chunk, strict=True))
+    in_all = sum((-(-n // c) - 1).bit_length() for n, c in zip(layout.shape[-3:], layout.chunk, strict=True))
     scale: dict[str, Any] = {
-        "size": list(shape[:-4:-1]),
+        "size": list(layout.shape[:-4:-1]),
         "resolution": list(size[::-1]),
         "voxel_offset": corner[::-1],
-        "chunk_size": list(chunk[::-1]),
+        "chunk_size": list(layout.chunk[::-1]),
         "encoding": "compressed_segmentation" if labels else "raw",
         "sharding": {
             "@type": "neuroglancer_uint64_sharded_v1",
-            "preshift_bits": 0,
+            "preshift_bits": min(in_shard, in_all),
             "hash": "identity",
             "minishard_bits": 0,
-            "shard_bits": 0,
+            "shard_bits": max(0, in_all - in_shard),
             "data_encoding": "gzip",
             "minishard_index_encoding": "gzip",
         },
     }
-    chunks = [-(-n // c) for n, c in zip(shape[-3:], chunk, strict=True)]
-    total = sum((n - 1).bit_length() for n in chunks)
-    scale["sharding"] |= {"preshift_bits": min(bits, total), "shard_bits": max(0, total - bits)}
     if labels:
         scale["compressed_segmentation_block_size"] = [8, 8, 8]
-    channels = shape[0] if len(shape) == 4 else 1
-    image = {"type": "segmentation" if labels else "image", "data_type": dtype.name, "num_channels": channels}
+    image = {
+        "type": "segmentation" if labels else "image",
+        "data_type": layout.dtype.name,
+        "num_channels": layout.shape[0] if len(layout.shape) == 4 else 1,
+    }
     return {
         "driver": "neuroglancer_precomputed",
-        "kvstore": folder_spec(url),
+        "kvstore": folder_spec(layout.url),
         "multiscale_metadata": image,
         "scale_metadata": scale,
     }
 
 
-def _occupied(url: str) -> bool:
+def occupied(url: str) -> bool:
     folder = open_folder(url)
     return any(read_key(folder, name) is not None for name in ("zarr.json", f"{_ARRAY}/zarr.json", "info"))
 
@@ -178,9 +215,3 @@ def _occupied(url: str) -> bool:
 def _sizes(values: Sequence[float]) -> Sizes:
     z, y, x = (float(value) for value in values)
     return z, y, x
-
-
-def _positive(values: Sequence[float], url: str) -> Sizes:
-    if len(values) != 3 or min(values) <= 0:
-        raise VolumeError(f"{url}: expected a voxel size of three numbers above 0 (z, y, x, in nm), found {values}.")
-    return _sizes(values)

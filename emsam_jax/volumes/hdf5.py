@@ -5,7 +5,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import tensorstore as ts
 
 from emsam_jax.volumes.axes import Native, by_axis, unnamed_axes
 from emsam_jax.volumes.errors import VolumeError

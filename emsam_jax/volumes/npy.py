@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
@@ -19,7 +20,7 @@ PositionalRead = Callable[[int, int], bytes]  # offset and count, from any threa
 
 def open_npy(url: str) -> Native:
     try:
-        with RemoteFile(url) if is_remote(url) else open(url, "rb") as file:
+        with RemoteFile(url) if is_remote(url) else Path(url).open("rb") as file:
             version = npy.read_magic(file)
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
@@ -39,7 +40,7 @@ def positional_read(url: str) -> PositionalRead:
         return RemoteFile(url).pread
 
     def read(offset: int, count: int) -> bytes:
-        with open(url, "rb", buffering=0) as file:
+        with Path(url).open("rb", buffering=0) as file:
             return os.pread(file.fileno(), count, offset)
 
     return read

@@ -48,6 +48,8 @@ def open_volume(
 
 
 def _open_native(url: str, level: int) -> Native:
+    if read_key(open_folder(url), UNFINISHED) is not None:
+        raise VolumeError(f"{url} is unfinished: its conversion was stopped. Call emsam_jax.volumes.ingest again.")
     native = open_chunked(url, level)
     if native is not None:
         return native
@@ -102,20 +104,22 @@ def _not_found(url: str) -> str:
     if is_remote(url):
         return f"{url}: found nothing there that is one of {_FORMATS}."
     path = Path(url)
-    if path.is_dir():
-        if (path / UNFINISHED).exists():
-            return f"{url} is unfinished: its conversion was stopped. Run emsam_jax.volumes.ingest again to go on."
-        inside = _arrays_in(path)
-        if inside:
-            return f"{url} is a group: expected the path of an array. It has: {', '.join(inside)}."
-        return f"{url} is a folder without a volume: expected one of {_FORMATS}."
     if path.exists():
-        return f"{url}: expected one of {_FORMATS}; found a file whose first bytes are none of theirs."
+        return _not_a_volume(path)
     parent = next((folder for folder in path.parents if folder.is_dir()), path.parent)
-    inside = _arrays_in(parent) if parent != Path(parent.anchor) else []
+    inside = _arrays_in(parent)
     if inside:
         return f"{url}: there is no array {path.relative_to(parent)} in {parent}. It has: {', '.join(inside)}."
     return f"{url}: there is no such file or folder."
+
+
+def _not_a_volume(path: Path) -> str:
+    if path.is_dir():
+        inside = _arrays_in(path)
+        if inside:
+            return f"{path} is a group: expected the path of an array. It has: {', '.join(inside)}."
+        return f"{path} is a folder without a volume: expected one of {_FORMATS}."
+    return f"{path}: expected one of {_FORMATS}; found a file whose first bytes are none of theirs."
 
 
 def _arrays_in(folder: Path, depth: int = 4, limit: int = 20) -> list[str]:

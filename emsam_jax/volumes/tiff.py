@@ -1,12 +1,13 @@
 """TIFF stacks, one file or a folder of sections, through TensorStore: only the tiles or strips that are needed."""
 
+import io
 import itertools
 import re
 import threading
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -87,13 +88,13 @@ def open_tiff(url: str, level: int) -> Native:
 
 def _opened(url: str) -> tifffile.TiffFile:
     try:
-        return tifffile.TiffFile(RemoteFile(url) if is_remote(url) else url)
+        return tifffile.TiffFile(io.BufferedReader(RemoteFile(url)) if is_remote(url) else url)
     except (tifffile.TiffFileError, OSError, ValueError) as error:
         raise VolumeError(f"{url}: found a damaged TIFF file: {error}.") from None
 
 
 def _letters(axes: str) -> str | None:
-    """tifffile's letters to ours: S are samples; the one that is neither c, y nor x counts the sections."""
+    """The letters of tifffile to ours: S are samples; the one that is neither c, y nor x counts the sections."""
     letters = axes.lower().replace("s", "c")
     if "z" not in letters:
         letters = re.sub("[qit]", "z", letters, count=1)

@@ -88,10 +88,11 @@ class Volume:
         for i, size in zip(index, self.shape, strict=True):
             if isinstance(i, slice):
                 start, stop = 0 if i.start is None else int(i.start), size if i.stop is None else int(i.stop)
-                fits, i = 0 <= start <= stop <= size, slice(start, stop, i.step)
+                fits = 0 <= start <= stop <= size
+                checked.append(slice(start, stop, i.step))
             else:
                 fits = 0 <= int(i) < size
+                checked.append(int(i))
             if not fits:
                 raise VolumeError(f"{self.url}: expected indices within its shape {self.shape}, found {i}.")
-            checked.append(i)
         return tuple(checked)

@@ -1,0 +1,139 @@
+"""What is wrong with a volume and its labels, in sentences. `quick_findings` looks at metadata and a few crops."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from emsam_jax.volumes.alignment import border_contrasts
+from emsam_jax.volumes.box import Box, box_of
+from emsam_jax.volumes.declared import LabelRules
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.meet import check_meet, extent_on, with_size_of
+from emsam_jax.volumes.specimen import Specimen
+from emsam_jax.volumes.volume import Volume
+
+_CONTRAST = 0.1  # standard deviations; labels on real EM reach 0.4 to 1, labels beside it 0
+_LOOK = (3, 512, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    severity: Literal["error", "warning"]
+    text: str
+
+
+def error(text: str) -> Finding:
+    return Finding("error", text)
+
+
+def warning(text: str) -> Finding:
+    return Finding("warning", text)
+
+
+def quick_findings(
+    raw: Volume, labels: Volume | None = None, mask: Volume | None = None, rules: LabelRules | None = None
+) -> list[Finding]:
+    """Seconds, whatever the volume's size: shapes, types, voxel sizes, the middle section, the labels' orientation."""
+    others = [volume for volume in (labels, mask) if volume is not None]
+    found = _voxel_sizes(raw, others) + _types(raw, labels)
+    labels, mask = (None if volume is None else with_size_of(raw, volume) for volume in (labels, mask))
+    for volume in (labels, mask):
+        if volume is not None:
+            found += _meeting(raw, volume)
+    found += _middle(raw)
+    if labels is None or any(finding.severity == "error" for finding in found):
+        return found
+    try:
+        found += alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
+    except VolumeError as problem:
+        found.append(error(str(problem)))
+    return found
+
+
+def alignment_findings(specimen: Specimen, crops: int) -> list[Finding]:
+    contrasts = border_contrasts(specimen, crops)
+    if not contrasts:
+        return []  # sparse truth that no crop met
+    (_, own), *others = contrasts.items()
+    best, other = max(others, key=lambda item: abs(item[1]))
+    if abs(other) > max(_CONTRAST, 1.5 * abs(own)):
+        return [
+            error(
+                f"The raw fits the labels better when they are {best}: it is then {other:.2f} standard deviations "
+                f"darker on their borders, and {own:.2f} as they are. Correct the axes of one of the two."
+            )
+        ]
+    if abs(own) < _CONTRAST:
+        return [
+            warning(
+                f"The raw is hardly darker on the borders of the labels ({own:.2f} standard deviations): "
+                "look at the picture whether they lie on it."
+            )
+        ]
+    if own < 0:
+        return [
+            warning(
+                f"The raw is brighter on the borders of the labels ({-own:.2f} standard deviations): "
+                "declare intensity.invert if membranes are bright."
+            )
+        ]
+    return []
+
+
+def _voxel_sizes(raw: Volume, others: list[Volume]) -> list[Finding]:
+    unknown = [volume.url for volume in (raw, *others) if not volume.voxel_size_known]
+    found = []
+    if unknown:
+        found.append(warning(f"No voxel size in {' and '.join(unknown)}: declare it in nm (z, y, x)."))
+    for volume in others:
+        if raw.voxel_size_known and volume.voxel_size_known:
+            ratios = np.divide(volume.voxel_size_zyx, raw.voxel_size_zyx)
+            ratios = np.maximum(ratios, 1 / ratios)
+            if not np.allclose(ratios, np.round(ratios), atol=0.01):
+                found.append(
+                    warning(
+                        f"{volume.url} has voxels of {volume.voxel_size_zyx} nm and {raw.url} of "
+                        f"{raw.voxel_size_zyx} nm (z, y, x): the sizes are no multiples of each other."
+                    )
+                )
+    return found
+
+
+def _types(raw: Volume, labels: Volume | None) -> list[Finding]:
+    found = []
+    if raw.dtype not in (np.uint8, np.uint16, np.int16) and raw.dtype.kind != "f":
+        found.append(error(f"{raw.url}: expected grey values of uint8, uint16 or float, found {raw.dtype}."))
+    if labels is not None and labels.dtype.kind not in "uib":
+        found.append(error(f"{labels.url}: expected labels of whole numbers, found {labels.dtype}; convert them."))
+    return found
+
+
+def _meeting(raw: Volume, volume: Volume) -> list[Finding]:
+    try:
+        check_meet(raw, volume)
+    except VolumeError as problem:
+        return [error(str(problem))]
+    extent = extent_on(raw, volume)
+    if extent.within(raw.box) != extent:
+        return [warning(f"{volume.url} reaches beyond {raw.url}: it covers {extent} of the raw's {raw.box} (z, y, x).")]
+    return []
+
+
+def middle_of(volume: Volume) -> Box:
+    z, y, x = (min(look, side) for look, side in zip(_LOOK, volume.box.shape, strict=True))
+    start = [(side - own) // 2 for side, own in zip(volume.box.shape, (z, y, x), strict=True)]
+    return box_of((z, y, x)).shifted((start[0], start[1], start[2]))
+
+
+def _middle(raw: Volume) -> list[Finding]:
+    box = middle_of(raw)
+    try:
+        values = raw.read(box)
+    except VolumeError as problem:
+        return [error(str(problem))]
+    if np.isnan(values).any():
+        return [error(f"{raw.url}: expected numbers, found NaN within {box} (z, y, x).")]
+    if values.min() == values.max():
+        return [warning(f"{raw.url} is {values.min()} everywhere within {box} (z, y, x).")]
+    return []

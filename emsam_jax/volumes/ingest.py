@@ -1,0 +1,179 @@
+"""Converts or rechunks a volume of any format into OME-Zarr (or precomputed), in bounded memory.
+
+    python -m emsam_jax.volumes.ingest SRC DST
+
+Stopped at any moment, it goes on where it was when it is called again; until it is done, nothing opens DST.
+"""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from absl import app, flags
+from tqdm import tqdm
+
+from emsam_jax.volumes.axes import Channel
+from emsam_jax.volumes.box import Box
+from emsam_jax.volumes.context import set_cache_limit
+from emsam_jax.volumes.create import Layout, create_array, occupied, plan_layout, write_image_metadata
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.flag_values import three
+from emsam_jax.volumes.location import first_line, normalise, open_folder, read_key
+from emsam_jax.volumes.open import UNFINISHED, open_volume
+from emsam_jax.volumes.volume import Volume
+
+_IN_FLIGHT = 2  # shards that are read or written at once
+
+
+def ingest(
+    source: Volume,
+    destination: str,
+    *,
+    format: str = "ome-zarr",  # noqa: A002
+    chunk: tuple[int, int, int] | None = None,
+    shard: tuple[int, int, int] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Volume:
+    """Copies shard by shard, two at a time. The source's box, sizes and dtype stay as they are."""
+    layout = plan_layout(
+        destination,
+        source.shape,
+        source.dtype,
+        source.voxel_size_zyx,
+        offset_zyx=source.offset_zyx,
+        format=format,  # pyright: ignore[reportArgumentType]  # checked there
+        chunk=chunk,
+        shard=shard,
+    )
+    ledger = Ledger(layout, source)
+    done = ledger.find(overwrite)
+    ledger.write(done)
+    target = create_array(layout, overwrite=not done, resume=bool(done))
+    boxes = list(target.box.tiles(layout.shard))
+    with tqdm(total=len(boxes), initial=done, unit="shard", disable=not progress, file=sys.stderr) as bar:
+        for count in _copied(source, target, boxes[done:]):
+            ledger.write(done + count)
+            bar.update()
+    write_image_metadata(layout)
+    ledger.clear()
+    return open_volume(destination, channel="all" if len(layout.shape) == 4 else None)
+
+
+def _copied(source: Volume, target: Volume, boxes: list[Box]) -> Iterator[int]:
+    """Counts the boxes that are written, in order: a count means that everything before it is on disk."""
+    writing: deque[tuple[Box, ts.WriteFutures]] = deque()
+    for number, box in enumerate(boxes):
+        if len(writing) == _IN_FLIGHT:
+            _finish(target, *writing.popleft())
+            yield number - _IN_FLIGHT + 1
+        values = source.read(box)
+        writing.append(
+            (box, target.store[(..., *box.slices)].write(values, can_reference_source_data_indefinitely=True))
+        )
+    while writing:
+        _finish(target, *writing.popleft())
+        yield len(boxes) - len(writing)
+
+
+def _finish(target: Volume, box: Box, future: ts.WriteFutures) -> None:
+    try:
+        future.result()
+    except ValueError as error:
+        raise VolumeError(f"{target.url}: voxels {box} cannot be written: {first_line(error)}") from None
+
+
+class Ledger:
+    """How many shards, in order, are on disk, and of which conversion: one small file in the destination."""
+
+    def __init__(self, layout: Layout, source: Volume):
+        self.url, self._folder = layout.url, open_folder(layout.url)
+        self._facts: dict[str, Any] = {
+            "source": source.url,
+            "format": layout.format,
+            "shape": list(layout.shape),
+            "dtype": layout.dtype.name,
+            "voxel_size_zyx": list(layout.voxel_size_zyx),
+            "offset_zyx": list(layout.offset_zyx),
+            "chunk": list(layout.chunk),
+            "shard": list(layout.shard),
+        }
+
+    def find(self, overwrite: bool) -> int:
+        """Shards that an earlier call has finished; refuses to touch another volume."""
+        if overwrite:
+            return 0
+        content = read_key(self._folder, UNFINISHED)
+        if content is None:
+            if occupied(self.url):
+                raise VolumeError(f"{self.url}: there is a volume already; choose another place or --overwrite.")
+            return 0
+        found = json.loads(content)
+        for fact, value in self._facts.items():
+            if found.get(fact) != value:
+                raise VolumeError(
+                    f"{self.url} holds an unfinished conversion whose {fact} is {found.get(fact)}, not {value}: "
+                    "finish that one, or --overwrite."
+                )
+        return int(found["shards_done"])
+
+    def write(self, shards_done: int) -> None:
+        content = json.dumps(self._facts | {"shards_done": shards_done}, indent=2)
+        self._folder.write(UNFINISHED, content.encode()).result()
+
+    def clear(self) -> None:
+        self._folder.write(UNFINISHED, None).result()
+
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_integer("level", 0, "Level of the source's pyramid; 0 is the finest.")
+    flags.DEFINE_string("channel", None, 'One of the source\'s channels, or "all".')
+    flags.DEFINE_list("voxel_size", [], "z,y,x in nm, instead of what the source says.")
+    flags.DEFINE_list("offset", [], "z,y,x in nm, instead of what the source says.")
+    flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the destination.")
+    flags.DEFINE_list("chunk", [], "z,y,x in voxels; chosen from shape and voxel size if left out.")
+    flags.DEFINE_list("shard", [], "z,y,x in voxels, whole chunks.")
+    flags.DEFINE_integer("cache_mib", 256, "Limit of the cache for the source's chunks.")
+    flags.DEFINE_boolean("overwrite", False, "Replace what there is at DST.")
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) != 3:
+        raise app.UsageError("Expected SRC and DST.")
+    try:
+        set_cache_limit(FLAGS.cache_mib << 20)
+        channel: Channel = FLAGS.channel if FLAGS.channel in (None, "all") else int(FLAGS.channel)
+        source = open_volume(
+            arguments[1],
+            level=FLAGS.level,
+            channel=channel,
+            voxel_size_zyx=three(FLAGS.voxel_size, float),
+            offset_zyx=three(FLAGS.offset, float),
+        )
+        if not source.voxel_size_known:
+            raise VolumeError(f"{source.url} does not know its voxel size; give it as --voxel_size=z,y,x in nm.")
+        chunk, shard = three(FLAGS.chunk, int), three(FLAGS.shard, int)
+        volume = ingest(
+            source,
+            normalise(arguments[2]),
+            format=FLAGS.format,
+            chunk=chunk,
+            shard=shard,
+            overwrite=FLAGS.overwrite,
+            progress=True,
+        )
+    except VolumeError as error:
+        sys.exit(f"ingest: {error}")
+    print(f"{volume.url}: {volume.shape} {np.dtype(volume.dtype).name}, {volume.voxel_size_zyx} nm (z, y, x)")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

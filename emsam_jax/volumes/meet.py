@@ -1,0 +1,73 @@
+"""Volumes of different extents, levels and offsets, met in world coordinates on the voxels of one of them."""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Integer, Shaped
+
+from emsam_jax.volumes.box import Box
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.volume import Volume
+
+_ROUNDING = 1e-4  # of a voxel: sizes such as 4/3 nm are written with few digits
+
+
+def read_nearest(
+    grid: Volume, volume: Volume, box: Box
+) -> tuple[Shaped[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
+    """For each voxel of a box of `grid`, the volume's voxel at its centre, and whether there is one (else 0)."""
+    indices = nearest_indices(grid, volume, box)
+    start = tuple(int(i.min()) for i in indices)
+    stop = tuple(int(i.max()) + 1 for i in indices)
+    values = volume.read(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+    values = values[np.ix_(*[i - first for i, first in zip(indices, start, strict=True)])]
+    z, y, x = ((i >= 0) & (i < size) for i, size in zip(indices, volume.shape, strict=True))
+    return values, z[:, None, None] & y[None, :, None] & x[None, None, :]
+
+
+def with_size_of(raw: Volume, volume: Volume) -> Volume:
+    """A volume that does not know its voxel size has the raw's."""
+    if volume.voxel_size_known or not raw.voxel_size_known:
+        return volume
+    return Volume(volume.store, volume.url, voxel_size_zyx=raw.voxel_size_zyx, offset_zyx=volume.offset_zyx)
+
+
+def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.ndarray, " n"]]:
+    """For each axis, the volume's voxel in which the centre of each of the raw's voxels lies."""
+    found = []
+    for axis in range(3):
+        centres = raw.offset_zyx[axis] + (np.arange(box.start[axis], box.stop[axis]) + 0.5) * raw.voxel_size_zyx[axis]
+        place = (centres - volume.offset_zyx[axis]) / volume.voxel_size_zyx[axis]
+        found.append(np.floor(place + _ROUNDING).astype(np.int64))
+    return found
+
+
+def extent_on(raw: Volume, volume: Volume) -> Box:
+    """The volume's extent as a box of the raw's voxels: those whose centres it holds."""
+    bounds = []
+    for axis in range(3):
+        start = (volume.offset_zyx[axis] - raw.offset_zyx[axis]) / raw.voxel_size_zyx[axis]
+        length = volume.shape[axis] * volume.voxel_size_zyx[axis] / raw.voxel_size_zyx[axis]
+        bounds.append([math.ceil(edge - 0.5 - _ROUNDING) for edge in (start, start + length)])
+    (z0, z1), (y0, y1), (x0, x1) = bounds
+    return Box((z0, y0, x0), (z1, y1, x1))
+
+
+def check_meet(raw: Volume, volume: Volume) -> None:
+    """One sentence where the two cannot belong together."""
+    same_grid = np.allclose(raw.voxel_size_zyx, volume.voxel_size_zyx) and raw.offset_zyx == volume.offset_zyx
+    if same_grid and raw.shape != volume.shape and sorted(raw.shape) == sorted(volume.shape):
+        raise VolumeError(
+            f"{volume.url}: expected the shape {raw.shape} (z, y, x) of {raw.url}, found {volume.shape}: "
+            "its axes are swapped."
+        )
+    if not extent_on(raw, volume).within(raw.box).voxels:
+        raise VolumeError(
+            f"{volume.url} lies at {_span(volume)} and {raw.url} at {_span(raw)} (nm, z, y, x): they share no voxel; "
+            "correct the offset or the voxel size of one."
+        )
+
+
+def _span(volume: Volume) -> str:
+    edges = zip(volume.offset_zyx, volume.voxel_size_zyx, volume.shape, strict=True)
+    return ", ".join(f"{offset:g} to {offset + size * count:g}" for offset, size, count in edges)

@@ -1,0 +1,133 @@
+"""A declared volume, opened: raw, labels and mask as one, on the raw's voxels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped
+
+from emsam_jax.volumes.box import Box, Voxel, parse_box
+from emsam_jax.volumes.declared import DeclaredVolume, Intensity, LabelRules
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.intensity import intensity_range
+from emsam_jax.volumes.meet import check_meet, extent_on, read_nearest, with_size_of
+from emsam_jax.volumes.open import open_volume
+from emsam_jax.volumes.volume import Volume
+
+
+class Specimen:
+    """A declared volume, opened. Boxes are in voxels of the raw and may reach beyond everything."""
+
+    def __init__(
+        self,
+        raw: Volume,
+        labels: Volume | None = None,
+        mask: Volume | None = None,
+        *,
+        name: str = "",
+        roi: str = "",
+        intensity: Intensity | None = None,
+        rules: LabelRules | None = None,
+    ):
+        self.raw, self.labels, self.mask = raw, labels, mask
+        self.name = name or raw.url
+        self.rules = rules or LabelRules()
+        self.region = parse_box(roi, raw.box)  # the region of interest
+        for volume in (labels, mask):
+            if volume is not None:
+                check_meet(raw, volume)
+        if labels is not None and not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
+            raise VolumeError(f"{labels.url}: expected labels of whole numbers, found {labels.dtype}; convert them.")
+        self.intensity = intensity or Intensity()
+        self._range: tuple[float, float] | None = None
+
+    @property
+    def labelled_region(self) -> Box:
+        """The part of the region of interest that the labels reach."""
+        return self.region if self.labels is None else self.region.within(extent_on(self.raw, self.labels))
+
+    def read_raw(self, box: Box) -> Shaped[np.ndarray, "z y x"]:
+        """As it is stored; 0 outside the volume."""
+        values = self.raw.read(box)
+        if values.dtype.kind in "fV" and np.isnan(values.astype(np.float32)).any():
+            raise VolumeError(f"{self.raw.url}: expected numbers, found NaN within {box} (z, y, x).")
+        return values
+
+    def read_normalised(self, box: Box) -> Float[np.ndarray, "z y x"]:
+        """In 0 to 1, by the declared intensity."""
+        return self.normalised(self.read_raw(box))
+
+    def normalised(self, values: Shaped[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
+        low, high = self.intensity_range
+        scaled = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1).astype(np.float32)
+        return 1 - scaled if self.intensity.invert else scaled
+
+    @property
+    def intensity_range(self) -> tuple[float, float]:
+        """The raw values that become 0 and 1 (before inversion)."""
+        if self._range is None:
+            self._range = intensity_range(self.raw, self.intensity, self.region)
+        return self._range
+
+    def read_labels(self, box: Box) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
+        """Ids, with 0 for background and for what is unlabelled, and where there is a label at all."""
+        if self.labels is None:
+            raise VolumeError(f"{self.name} has no labels; declare `labels`.")
+        ids, labelled = read_nearest(self.raw, self.labels, box)
+        if self.mask is not None:
+            inside, there = read_nearest(self.raw, self.mask, box)
+            labelled &= there & (inside != 0)
+        ids, labelled = apply_rules(ids, labelled, self.rules)
+        if ids.dtype.kind == "i" and ids.min(initial=0) < 0:
+            raise VolumeError(
+                f"{self.labels.url}: expected ids from 0, found {ids.min()} within {box} of the raw; "
+                "declare it as background or unlabelled."
+            )
+        return ids, labelled
+
+    def labelled_boxes(self, shape: Voxel, at_least: int = 1) -> Iterator[tuple[Box, int]]:
+        """Tiles of the labelled region that hold so many labelled voxels, with their number: where truth is sparse."""
+        for box in self.labelled_region.tiles(shape):
+            count = int(self.read_labels(box)[1].sum())
+            if count >= at_least:
+                yield box, count
+
+
+def open_declared(declared: DeclaredVolume) -> Specimen:
+    raw = open_volume(
+        declared.raw,
+        level=declared.raw_level,
+        voxel_size_zyx=declared.raw_voxel_size_zyx,
+        offset_zyx=declared.raw_offset_zyx,
+    )
+
+    def beside(url: str, level: int, size: tuple[float, ...], offset: tuple[float, ...]) -> Volume | None:
+        return with_size_of(raw, open_volume(url, level=level, voxel_size_zyx=size, offset_zyx=offset)) if url else None
+
+    return Specimen(
+        raw,
+        beside(declared.labels, declared.labels_level, declared.labels_voxel_size_zyx, declared.labels_offset_zyx),
+        beside(declared.mask, declared.mask_level, declared.mask_voxel_size_zyx, declared.mask_offset_zyx),
+        name=declared.name,
+        roi=declared.roi,
+        intensity=declared.intensity,
+        rules=declared.rules,
+    )
+
+
+def apply_rules(
+    ids: Shaped[np.ndarray, "z y x"], labelled: Bool[np.ndarray, "z y x"], rules: LabelRules
+) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
+    """Background and unlabelled ids to 0, and without the latter what is labelled."""
+    ids = ids.astype(np.uint8) if ids.dtype == bool else ids
+    labelled = labelled & ~is_any(ids, rules.unlabelled)
+    return np.where(labelled & ~is_any(ids, rules.background), ids, ids.dtype.type(0)), labelled
+
+
+def is_any(ids: Integer[np.ndarray, "*a"], wanted: tuple[int, ...]) -> Bool[np.ndarray, "*a"]:
+    """Where an id is one of these; those that its type cannot hold are nowhere."""
+    limits = np.iinfo(ids.dtype)
+    found = np.zeros(ids.shape, bool)
+    for number in wanted:
+        if limits.min <= number <= limits.max:
+            found |= ids == number
+    return found
