@@ -23,7 +23,7 @@ def attend(
 def _attend_keys_first(
     q: Float[Array, "n q heads d"], k: Float[Array, "n t heads d"], v: Float[Array, "n t heads d"]
 ) -> Float[Array, "n q heads d"]:
-    """One batch axis and the logits as [keys, queries]: XLA's batched products on the CPU run 1.5x as fast like this."""
+    """One batch axis and the logits as [keys, queries]: so XLA's batched products on the CPU run 1.5x as fast."""
     n, queries, heads, d = q.shape
     q, k, v = (a.swapaxes(1, 2).reshape(n * heads, -1, d) for a in (q * d**-0.5, k, v))
     logits = jnp.einsum("nqd,ntd->ntq", q, k, preferred_element_type=jnp.float32)

@@ -1,13 +1,13 @@
 """Hiera, the trunk of SAM2's image encoder, in Flax NNX.
 
 Attributes carry the names of the official PyTorch module (`sam2/modeling/backbones/hieradet.py`), so that one rule
-maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the same; three things are done differently:
+maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the same; what is done differently:
 
 | PyTorch | here | why |
 |---|---|---|
-| pads tokens to whole windows, then projects to q, k, v | projects, then pads: a zero token's projection is the bias | padding costs no matrix product (half of them at 160x160) |
-| projects the attention's output window by window | crops the padding first | the same |
-| resizes the position embedding in float32 whatever the input | in float32, then casts to the compute type | bfloat16 runs in bfloat16 |
+| pads to whole windows, then projects to q, k, v | projects, then pads (a zero token gives the bias) | fewer products |
+| projects the attention's output, then crops | crops, then projects | half of stage 3 at 160 x 160 is padding |
+| one attention kernel | one for the CPU, one for accelerators (`attention.py`) | speed |
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from emsam_jax.model.attention import AttentionKernel, attend
 
 Tokens = Float[Array, "n h w c"]
+OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
 
 STRIDE = 32  # of the deepest stage: the sides of an image are multiples of it
 LAYER_NORM_EPSILON = 1e-6
@@ -64,7 +65,7 @@ def window_unpartition(windows: Float[Array, "windows t c"], window: int, h: int
     return tokens.swapaxes(2, 3).reshape(-1, rows * window, columns * window, windows.shape[-1])[:, :h, :w]
 
 
-def max_pool_2x2(tokens: Tokens) -> Tokens:
+def max_pool_2x2(tokens: Tokens) -> OtherTokens:
     """Halves both sides. A maximum over a reshaped axis: XLA's reduce-window is slow on the CPU."""
     n, h, w, c = tokens.shape
     return tokens.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
@@ -103,18 +104,18 @@ class MultiScaleAttention(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.num_heads, self.window, self.pool, self.kernel = num_heads, window, pool, kernel
+        self.num_heads, self.window, self.pool = num_heads, window, pool
+        self.kernel: AttentionKernel = kernel
         self.qkv = nnx.Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
         self.proj = nnx.Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Tokens) -> Tokens:
+    def __call__(self, x: Tokens) -> OtherTokens:
         n, h, w, _ = x.shape
-        qkv = x @ self.qkv.kernel.astype(x.dtype)
-        if self.window:
-            qkv = window_partition(qkv, self.window)
-        else:
-            qkv = qkv.reshape(n, h * w, -1)
-        qkv = qkv + self.qkv.bias.astype(x.dtype)[None, None]
+        kernel, bias = self.qkv.kernel, self.qkv.bias
+        assert bias is not None
+        qkv = x @ kernel[...].astype(x.dtype)
+        qkv = window_partition(qkv, self.window) if self.window else qkv.reshape(n, h * w, -1)
+        qkv = qkv + bias[...].astype(x.dtype)[None, None]
         q, k, v = jnp.split(qkv, 3, axis=-1)
 
         side_h, side_w = (self.window, self.window) if self.window else (h, w)
@@ -173,7 +174,7 @@ class MultiScaleBlock(nnx.Module):
         if dim != dim_out:
             self.proj = nnx.Linear(dim, dim_out, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> Tokens:
+    def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> OtherTokens:
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         shortcut, x = x, self.norm1(x)
         if hasattr(self, "proj"):
@@ -233,7 +234,7 @@ class Hiera(nnx.Module):
         side = self.pos_embed_window.shape[1]
         return background + jnp.tile(self.pos_embed_window[...], (1, h // side, w // side, 1))
 
-    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Tokens, ...]:
+    def __call__(self, images: Float[Array, "n y x 3"], key: Key[Array, ""] | None = None) -> tuple[Float[Array, "n _ _ _"], ...]:
         """`key` turns drop path on."""
         x = self.patch_embed(images)
         x = x + self.position_embedding(*x.shape[1:3]).astype(x.dtype)

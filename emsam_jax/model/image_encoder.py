@@ -4,12 +4,15 @@ A checkpoint is a folder: `encoder.json` with its facts and `params/`, written b
 such as `trunk.blocks.0.attn.qkv.kernel` to arrays. `convert/sam2_to_flax.py` makes it from SAM2's own file.
 """
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -50,12 +53,12 @@ SIZES = {
 FORMAT = "emsam_jax image encoder 1"
 FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
 
-FlatParams = dict[str, np.ndarray]
+FlatParams = dict[str, jax.Array | np.ndarray]
 
 
 class Features(NamedTuple):
-    trunk: tuple[Float[Array, "n h w c"], ...]  # strides 4, 8, 16, 32
-    fpn: tuple[Float[Array, "n h w 256"], ...]  # strides 4, 8, 16
+    trunk: tuple[Float[Array, "n _ _ _"], ...]  # strides 4, 8, 16, 32
+    fpn: tuple[Float[Array, "n _ _ 256"], ...]  # strides 4, 8, 16
 
 
 class ImageEncoder(nnx.Module):
@@ -91,7 +94,7 @@ class EncoderError(ValueError):
 
 def check_sides(y: int, x: int) -> None:
     def nearest(side: int) -> str:
-        below, above = side // STRIDE * STRIDE, -(-side // STRIDE) * STRIDE
+        below, above = side // STRIDE * STRIDE, max(-(-side // STRIDE), 1) * STRIDE
         return f"{side}" if below == above else f"{below} or {above}" if below else f"{above}"
 
     if y % STRIDE or x % STRIDE or not y or not x:
@@ -128,19 +131,29 @@ def fill(encoder: ImageEncoder, params: FlatParams) -> ImageEncoder:
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def save_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> None:
-    """Writes the checkpoint beside `path` and moves it there whole; what was there goes only then."""
+@contextlib.contextmanager
+def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> Iterator[Path]:
+    """Writes the checkpoint beside `path`, gives it to be looked at, and moves it there when the block ends well.
+
+    What was at `path` goes only then; a run that dies before leaves a folder that does not load.
+    """
     path = Path(path).absolute()
     partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(params))
-    (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
-    if path.exists():
-        path.rename(replaced)
-    partial.rename(path)
+    try:
+        # Trained floats hardly compress (8%), and compressing them takes as much memory again.
+        handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(params))
+        (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
+        yield partial
+        if path.exists():
+            path.rename(replaced)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

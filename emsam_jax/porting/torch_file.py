@@ -1,0 +1,96 @@
+"""Reading a PyTorch checkpoint or a safetensors file without running anything that it carries."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emsam_jax.model.image_encoder import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def import_torch() -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise EncoderError(
+            "Converting reads the checkpoint with PyTorch, which is not installed: pip install 'emsam-jax[convert]'."
+        ) from None
+    return torch
+
+
+def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+    """Name -> tensor, of the official layout {"model": ...}, a bare state dict, or safetensors."""
+    torch = import_torch()
+    if not path.is_file():
+        raise EncoderError(f"No checkpoint at {path}: there is no such file. --download=NAME fetches an official one.")
+    contents = _read_safetensors(path) if _is_safetensors(path) else _read_pickled(path)
+    tensors = contents.get("model", contents) if isinstance(contents, Mapping) else contents
+    if not isinstance(tensors, Mapping) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise EncoderError(
+            f'{path}: expected {{"model": state dict}} or a state dict of tensors; found {_describe(tensors)}. '
+            "Save the model's state_dict()."
+        )
+    return {str(name): tensor for name, tensor in tensors.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Eight bytes of header length, then JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, "torch.Tensor"]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise EncoderError(_unreadable(path, str(error))) from None
+
+
+def _read_pickled(path: Path) -> Any:
+    torch = import_torch()
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+                raise EncoderError(_unreadable(path, "its end is missing"))
+        # Not mapped from the file: a tensor that was converted can be let go, pages of a mapping cannot.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
+            raise EncoderError(
+                f"{path} asks to run code when it is read, which a checkpoint of tensors never needs; nothing of it "
+                "was run. Take an official SAM2 or SAM2.1 checkpoint."
+            ) from None
+        raise EncoderError(_unreadable(path, "it is no PyTorch checkpoint")) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, EncoderError):
+            raise
+        raise EncoderError(_unreadable(path, str(error).splitlines()[0] if str(error) else "it ends early")) from None
+
+
+def _unreadable(path: Path, why: str) -> str:
+    return (
+        f"{path} ({path.stat().st_size} bytes) cannot be read ({why}): expected a whole .pt or .safetensors file. "
+        "It may have been cut off while it was downloaded: fetch it again."
+    )
+
+
+def _describe(contents: Any) -> str:
+    if isinstance(contents, Mapping):
+        return f"a dictionary with {', '.join(map(repr, list(contents)[:5])) or 'nothing'}"
+    return f"a {type(contents).__name__}"
+
+
+def to_jax(tensor: "torch.Tensor", order: tuple[int, ...], dtype: str) -> jax.Array:
+    """A copy of the tensor with its axes in this order."""
+    return jnp.array(np.ascontiguousarray(tensor.detach().float().permute(order).numpy()), dtype)

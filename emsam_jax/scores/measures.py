@@ -1,0 +1,94 @@
+"""Variation of information, adapted Rand error and CREMI score of a contingency table.
+
+Everything is first computed per object, since sums over objects are what reports and bootstraps need.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt64
+
+from emsam_jax.scores.contingency import ContingencyTable
+
+SCORE_NAMES = ("voi_split", "voi_merge", "voi", "arand", "precision", "recall", "cremi_score", "largest_segment_share")
+Scores = dict[str, float | int | str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectTerms:
+    """What each true object and each segment adds to the scores; splits and merges in bits times voxels."""
+
+    truth: UInt64[np.ndarray, " objects"]
+    truth_size: Int64[np.ndarray, " objects"]
+    split: Float[np.ndarray, " objects"]  # size * H(segment | this object)
+    merge: Float[np.ndarray, " objects"]  # its voxels' share of H(truth | segment)
+    pairs_both: Float[np.ndarray, " objects"]  # ordered pairs of different voxels, joined in truth and in labels
+    pairs_truth: Float[np.ndarray, " objects"]  # joined in truth
+    pairs_labels: Float[np.ndarray, " objects"]  # joined in labels, first voxel in this object
+    segment: UInt64[np.ndarray, " segments"]
+    segment_size: Int64[np.ndarray, " segments"]
+    segment_merge: Float[np.ndarray, " segments"]  # size * H(truth | this segment)
+
+
+def object_terms(table: ContingencyTable, unsegmented: str = "object") -> ObjectTerms:
+    """`unsegmented` says what voxels of segment 0 are: one object, left out, or each an object of its own."""
+    if unsegmented == "ignore":
+        table = table.where(table.segment != 0)
+    alone = (table.segment == 0) if unsegmented == "singletons" else np.zeros(table.count.size, bool)
+    truth, of_truth = np.unique(table.truth, return_inverse=True)
+    segment, of_segment = np.unique(table.segment, return_inverse=True)
+    count = table.count.astype(np.float64)  # exact up to 2^53
+
+    def per_object(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " objects"]:
+        return np.bincount(of_truth, values, truth.size).astype(np.float64)  # integers where there are none
+
+    def per_segment(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " segments"]:
+        return np.bincount(of_segment, values, segment.size).astype(np.float64)
+
+    truth_size, segment_size = per_object(count), per_segment(count)
+    within_segment = np.where(alone, 1.0, segment_size[of_segment])
+    joined = np.where(alone, 1.0, count)  # voxels of this pair that share one segment
+
+    split = count * np.log2(truth_size[of_truth] / joined)
+    merge = count * np.log2(within_segment / joined)
+
+    return ObjectTerms(
+        truth=truth,
+        truth_size=truth_size.astype(np.int64),
+        split=per_object(split),
+        merge=per_object(merge),
+        pairs_both=per_object(count * (joined - 1)),
+        pairs_truth=truth_size * (truth_size - 1),
+        pairs_labels=per_object(count * (within_segment - 1)),
+        segment=segment,
+        segment_size=segment_size.astype(np.int64),
+        segment_merge=per_segment(merge),
+    )
+
+
+def score_terms(terms: ObjectTerms) -> Scores:
+    """The scores of all objects together; null with a reason where one is not defined."""
+    voxels = int(terms.truth_size.sum())
+    scores: Scores = {"voxels": voxels, "objects": terms.truth.size, "segments": terms.segment.size}
+    if voxels == 0:
+        reason = "no voxel is left to compare: truth is background everywhere, or all of it was ignored"
+        return {**dict.fromkeys(SCORE_NAMES), "reason": reason, **scores}
+    voi_split, voi_merge = float(terms.split.sum() / voxels), float(terms.merge.sum() / voxels)
+    both, in_truth, in_labels = (
+        float(pairs.sum()) for pairs in (terms.pairs_both, terms.pairs_truth, terms.pairs_labels)
+    )
+    # Where no two voxels share an object, neither in truth nor in labels, the two agree.
+    arand = 1 - 2 * both / (in_truth + in_labels) if in_truth + in_labels else 0.0
+    voi = voi_split + voi_merge
+    largest = int(terms.segment_size[terms.segment != 0].max(initial=0))
+    return {
+        "voi_split": voi_split,
+        "voi_merge": voi_merge,
+        "voi": voi,
+        "arand": arand,
+        "precision": both / in_labels if in_labels else None,  # merges lower it
+        "recall": both / in_truth if in_truth else None,  # splits lower it
+        "cremi_score": float(np.sqrt(voi * max(arand, 0.0))),
+        **scores,
+        "largest_segment_share": largest / voxels,  # percolation shows here first
+    }

@@ -1,0 +1,131 @@
+"""Expected run length: how far one can follow a neuron before an error."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from bioimage_cpp.skeleton import teasar_labels
+from jaxtyping import Bool, Float, Integer, UInt64
+
+from emsam_jax.scores.contingency import ScoreError
+from emsam_jax.scores.tabulate import BLOCK_ZYX, Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """A tree, or several, of one neuron; voxel i of an axis spans offset + [i, i + 1) voxel sizes."""
+
+    nodes: Float[np.ndarray, "nodes 3"]  # nm, z, y, x
+    edges: Integer[np.ndarray, "edges 2"]  # indices of nodes
+
+    def __post_init__(self) -> None:
+        if self.edges.size and not 0 <= self.edges.min() <= self.edges.max() < len(self.nodes):
+            raise ScoreError(
+                f"A skeleton's edges must be indices of its {len(self.nodes)} nodes, but reach from "
+                f"{self.edges.min()} to {self.edges.max()}."
+            )
+
+    @property
+    def lengths(self) -> Float[np.ndarray, " edges"]:
+        """Of each edge, nm."""
+        return np.linalg.norm(self.nodes[self.edges[:, 0]] - self.nodes[self.edges[:, 1]], axis=1)
+
+
+def make_skeletons(
+    truth: Integer[np.ndarray, "z y x"],
+    voxel_size_zyx: tuple[float, float, float],
+    *,
+    offset_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    min_length: float = 0.0,
+) -> dict[int, Skeleton]:
+    """A skeleton (TEASAR) of each true object that is at least `min_length` nm long."""
+    found = {}
+    centre = np.array(offset_zyx) + np.array(voxel_size_zyx) / 2
+    for neuron, (nodes, edges, _) in teasar_labels(truth, spacing=voxel_size_zyx, constant=max(voxel_size_zyx)).items():
+        skeleton = Skeleton(nodes + centre, edges.astype(np.int64))
+        if len(edges) and skeleton.lengths.sum() >= min_length:
+            found[int(neuron)] = skeleton
+    return found
+
+
+def score_skeletons(
+    skeletons: Mapping[int, Skeleton],
+    labels: Volume,
+    voxel_size_zyx: tuple[float, float, float],
+    *,
+    offset_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    merge_nodes: int = 1,
+) -> dict[str, Any]:
+    """ERL in nm, the longest possible one, their ratio (normalised ERL), and the shares of length in each error.
+
+    An edge is omitted if an end is in segment 0, split if its ends are in two segments, merged if its segment is a
+    merger: one that holds at least `merge_nodes` nodes of each of two or more skeletons; else it is correct. A run is
+    all the correct length of one skeleton in one segment. Edges that leave the volume do not count.
+    """
+    names = list(skeletons)
+    segments = {name: _read_nodes(skeletons[name].nodes, labels, voxel_size_zyx, offset_zyx) for name in names}
+    mergers = _find_mergers({name: ids[inside] for name, (ids, inside) in segments.items()}, merge_nodes)
+    total = squared_runs = squared_lengths = 0.0
+    shares: dict[str, float] = dict.fromkeys(("correct", "omitted", "split", "merged"), 0.0)
+    for name in names:
+        ids, inside = segments[name]
+        edges = skeletons[name].edges
+        counted = inside[edges].all(1)
+        lengths = skeletons[name].lengths[counted]
+        first, second = ids[edges[counted]].T
+        omitted = (first == 0) | (second == 0)
+        split = ~omitted & (first != second)
+        merged = ~omitted & ~split & np.isin(first, mergers)
+        correct = ~(omitted | split | merged)
+        for kind, which in (("correct", correct), ("omitted", omitted), ("split", split), ("merged", merged)):
+            shares[kind] += float(lengths[which].sum())
+        _, run = np.unique(first[correct], return_inverse=True)
+        squared_runs += float((np.bincount(run, lengths[correct]).astype(np.float64) ** 2).sum())
+        squared_lengths += float(lengths.sum() ** 2)
+        total += float(lengths.sum())
+    conventions = {"merge_nodes": merge_nodes, "run": "all correct length of one skeleton in one segment"}
+    if total == 0:
+        empty = dict.fromkeys(("erl", "erl_max", "normalised_erl", *shares))
+        return {**empty, "reason": "no skeleton has an edge inside the volume", "conventions": conventions}
+    return {
+        "erl": squared_runs / total,
+        "erl_max": squared_lengths / total,
+        "normalised_erl": squared_runs / squared_lengths,
+        **{kind: length / total for kind, length in shares.items()},
+        "length": total,
+        "skeletons": len(names),
+        "mergers": [int(i) for i in mergers],
+        "conventions": conventions,
+    }
+
+
+def _find_mergers(nodes: Mapping[int, UInt64[np.ndarray, " _"]], merge_nodes: int) -> UInt64[np.ndarray, " mergers"]:
+    """Segments that hold enough nodes of more than one skeleton."""
+    touched = [np.zeros(0, np.uint64)]
+    for ids in nodes.values():
+        found, counts = np.unique(ids[ids != 0], return_counts=True)
+        touched.append(found[counts >= merge_nodes])
+    found, skeletons = np.unique(np.concatenate(touched), return_counts=True)
+    return found[skeletons > 1]
+
+
+def _read_nodes(
+    nodes: Float[np.ndarray, "n 3"],
+    labels: Volume,
+    voxel_size_zyx: tuple[float, float, float],
+    offset_zyx: tuple[float, float, float],
+) -> tuple[UInt64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The segment at each node, and whether the node is inside the volume; read in the blocks that hold nodes."""
+    voxels = np.floor((nodes - np.array(offset_zyx)) / np.array(voxel_size_zyx)).astype(np.int64)
+    inside = np.all((voxels >= 0) & (voxels < np.array(labels.shape)), axis=1)
+    ids = np.zeros(len(nodes), np.uint64)
+    blocks = voxels // np.array(BLOCK_ZYX)
+    for block in np.unique(blocks[inside], axis=0):
+        here = np.flatnonzero(inside & (blocks == block).all(1))
+        start = block * BLOCK_ZYX
+        box = tuple(
+            slice(int(a), int(min(a + n, size))) for a, n, size in zip(start, BLOCK_ZYX, labels.shape, strict=True)
+        )
+        ids[here] = np.asarray(labels[box])[tuple((voxels[here] - start).T)]
+    return ids, inside

@@ -1,0 +1,43 @@
+"""What may be done to labels after they are made."""
+
+import dataclasses
+from typing import cast
+
+import numpy as np
+from bioimage_cpp.distance import distance_transform
+from jaxtyping import Bool, UInt64
+
+from emsam_jax.segmentation.checks import SegmentationError
+from emsam_jax.segmentation.relabel import compact
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanUp:
+    """Nothing, unless asked for."""
+
+    min_size: int = 0  # voxels; smaller objects become background
+    fill: bool = False  # background, small objects too, takes the nearest label
+    voxel_size_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)  # nm, or any unit: what "nearest" means
+
+    def __post_init__(self) -> None:
+        if self.min_size < 0 or min(self.voxel_size_zyx) <= 0:
+            raise SegmentationError(f"Clean-up wants min_size >= 0 and a positive voxel size, but has {self}.")
+
+
+def clean_labels(
+    labels: UInt64[np.ndarray, "z y x"], clean_up: CleanUp, mask: Bool[np.ndarray, "z y x"] | None = None
+) -> UInt64[np.ndarray, "z y x"]:
+    """Compact labels, cleaned; outside the mask they stay background. Overwrites what it is given."""
+    labels = compact(labels, out=labels)
+    if clean_up.min_size > 1:
+        small = np.bincount(labels.ravel()) < clean_up.min_size
+        labels[small[labels]] = 0
+    if clean_up.fill and labels.any():
+        empty = labels == 0
+        nearest = distance_transform(
+            empty, sampling=clean_up.voxel_size_zyx, return_distances=False, return_indices=True
+        )
+        if mask is not None:
+            empty &= mask
+        labels[empty] = labels[tuple(axis[empty] for axis in cast(np.ndarray, nearest))]
+    return compact(labels, out=labels) if clean_up.min_size > 1 else labels

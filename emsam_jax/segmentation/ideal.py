@@ -1,0 +1,45 @@
+"""Affinities as training makes them, straight from labels: what a perfect network would predict."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from bioimage_cpp.affinities import compute_affinities
+from bioimage_cpp.filters import gaussian_smoothing
+from jaxtyping import Float32, Integer
+
+from emsam_jax.segmentation.checks import SHORT_OFFSETS
+
+
+def ideal_affinities(
+    labels: Integer[np.ndarray, "z y x"],
+    offsets: Sequence[tuple[int, int, int]] = SHORT_OFFSETS,
+    *,
+    widen: bool = True,
+    sigma: float = 0.7,
+) -> Float32[np.ndarray, "c z y x"]:
+    """Borders are widened in 3D by a voxel on each side, then affinities are smoothed with a 3D Gaussian, in voxels.
+
+    Widening is for the three short channels only. `widen=False, sigma=0` gives hard affinities. A partner outside the
+    volume counts as the voxel itself, so that the volume's faces are no borders.
+    """
+    labels = np.ascontiguousarray(labels, np.uint64)
+    reach = np.abs(offsets).max(0) + int(np.ceil(4 * sigma))  # so that what lies beyond cannot be seen
+    padded = [np.pad(widened, [(n, n) for n in reach], mode="edge") for widened in (_widen_borders(labels), labels)]
+    inner = tuple(slice(n, n + size) for n, size in zip(reach, labels.shape, strict=True))
+    affinities = np.empty((len(offsets), *labels.shape), np.float32)
+    for channel, offset in enumerate(offsets):
+        source = padded[0 if widen and channel < 3 else 1]
+        whole = compute_affinities(source, [offset], ignore_label=0, return_mask=False)[0]
+        affinities[channel] = gaussian_smoothing(whole, sigma)[inner] if sigma else whole[inner]
+    return np.clip(affinities, 0, 1, out=affinities)
+
+
+def _widen_borders(labels: Integer[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
+    """The labels, with background where a face neighbour has another id."""
+    widened = labels.copy()
+    for axis in range(3):
+        changes = np.diff(np.moveaxis(labels, axis, 0), axis=0) != 0
+        along = np.moveaxis(widened, axis, 0)
+        along[1:][changes] = 0
+        along[:-1][changes] = 0
+    return widened

@@ -1,0 +1,47 @@
+"""Multicut of the region graph of fragments ("LMC" in the field's tables)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from bioimage_cpp.graph import UndirectedGraph, region_adjacency_graph
+from bioimage_cpp.graph.features import affinity_features
+from bioimage_cpp.graph.multicut import KernighanLinMulticut, MulticutObjective
+from jaxtyping import Float32, Float64, UInt64
+
+from emsam_jax.segmentation.checks import SHORT_OFFSETS
+from emsam_jax.segmentation.relabel import compact
+
+_CERTAIN = 1e-3  # means closer to 0 or 1 than this count as this close, so that costs stay finite
+
+
+def cut_region_graph(
+    affinities: Float32[np.ndarray, "c z y x"],
+    fragments: UInt64[np.ndarray, "z y x"],
+    thresholds: Sequence[float],
+    threads: int = 1,
+) -> Iterator[UInt64[np.ndarray, "z y x"]]:
+    """Compact labels for each threshold. The fragments are overwritten.
+
+    Greedy additive contraction, then Kernighan-Lin. A cost is the log odds of the edge's mean affinity against
+    beta = 1 - threshold, weighted by the edge's share of the largest edge.
+    """
+    fragments = compact(fragments, out=fragments)
+    regions = region_adjacency_graph(fragments, number_of_threads=threads)
+    means, sizes = affinity_features(regions, fragments, affinities[:3], SHORT_OFFSETS, number_of_threads=threads).T
+    edges = regions.uv_ids()
+    inside = edges[:, 0] > 0  # edges to background, node 0, never merge
+    graph = UndirectedGraph.from_unique_edges(regions.number_of_nodes, edges[inside])
+    for threshold in thresholds:
+        costs = edge_costs(means[inside], sizes[inside], beta=1 - threshold)
+        nodes = KernighanLinMulticut().optimize(MulticutObjective(graph, costs)) + 1
+        nodes[0] = 0
+        labels = nodes[fragments]
+        yield compact(labels, out=labels)
+
+
+def edge_costs(
+    means: Float64[np.ndarray, " edges"], sizes: Float64[np.ndarray, " edges"], beta: float
+) -> Float64[np.ndarray, " edges"]:
+    """Positive where an edge's affinity is above beta and joining is rewarded."""
+    means = np.clip(means, _CERTAIN, 1 - _CERTAIN)
+    return (np.log(means / (1 - means)) - np.log(beta / (1 - beta))) * sizes / sizes.max(initial=1)

@@ -1,0 +1,51 @@
+"""The mutex watershed on short- and long-range affinities: no fragments and no seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from bioimage_cpp.segmentation import mutex_watershed
+from jaxtyping import Bool, Float32, UInt64
+
+from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
+
+
+def check_offsets(offsets: Sequence[Sequence[int]] | None, channels: int) -> list[tuple[int, int, int]]:
+    """An offset a channel, the short ones first, each from a voxel to its partner."""
+    if offsets is None:
+        raise SegmentationError(
+            f"The mutex watershed needs the offset of each of the {channels} channels: give `offsets`, from a voxel to "
+            f"its partner, starting with {list(SHORT_OFFSETS)}."
+        )
+    found = [tuple(int(step) for step in offset) for offset in offsets]
+    if len(found) != channels:
+        raise SegmentationError(
+            f"Each channel needs an offset, but there are {channels} channels, {len(found)} offsets."
+        )
+    if tuple(found[:3]) != SHORT_OFFSETS or any(len(offset) != 3 for offset in found):
+        raise SegmentationError(
+            f"Offsets are [z, y, x] and start with {list(SHORT_OFFSETS)} (channel c joins v and v-1), but are {found}."
+        )
+    if channels < 4:
+        raise SegmentationError(
+            f"The mutex watershed needs long-range channels after the 3 short ones, but there are {channels} channels: "
+            "predict some, or choose another method."
+        )
+    return found  # type: ignore[reportReturnType]
+
+
+def split_by_mutex(
+    affinities: Float32[np.ndarray, "c z y x"],
+    offsets: Sequence[tuple[int, int, int]],
+    threshold: float,
+    *,
+    strides: tuple[int, int, int],
+    mask: Bool[np.ndarray, "z y x"] | None = None,
+) -> UInt64[np.ndarray, "z y x"]:
+    """Labels 1..n. A threshold above 0.5 favours attraction, one below favours repulsion, by the distance to 0.5.
+
+    Long-range edges are taken every `strides` voxels.
+    """
+    weights = np.empty_like(affinities)
+    np.add(affinities[:3], threshold - 0.5, out=weights[:3])
+    np.subtract(1.5 - threshold, affinities[3:], out=weights[3:])
+    return mutex_watershed(weights, offsets, 3, strides=strides, mask=mask).view(np.uint64)

@@ -1,0 +1,71 @@
+"""Expected run length by hand."""
+
+import numpy as np
+import pytest
+
+from emsam_jax.scores import ScoreError, Skeleton, make_skeletons, score_skeletons
+
+SIZE = (40.0, 4.0, 4.0)
+OFFSET = (400.0, 0.0, 80.0)
+
+
+def line(y: int, count: int = 11) -> Skeleton:
+    """Along x through section 0, a node a voxel: edges of 4 nm."""
+    nodes = np.array([[400.0 + 20, 4.0 * y + 2, 80.0 + 4 * x + 2] for x in range(count)])
+    return Skeleton(nodes, np.stack([np.arange(count - 1), np.arange(1, count)], 1))
+
+
+def score(labels: np.ndarray, **options: int) -> dict:
+    return score_skeletons({1: line(0), 2: line(2)}, labels, SIZE, offset_zyx=OFFSET, **options)
+
+
+def test_run_lengths_by_hand() -> None:
+    labels = np.zeros((1, 4, 11), np.uint64)
+    labels[0, 0], labels[0, 2] = 5, 6
+    perfect = score(labels)
+    assert (perfect["erl"], perfect["erl_max"], perfect["normalised_erl"]) == pytest.approx((40, 40, 1))
+
+    labels[0, 0, 6:] = 7  # nodes 0-5 and 6-10: runs of 20 and 16 nm, the edge between them is split
+    split = score(labels)
+    assert split["erl"] == pytest.approx((20**2 + 16**2 + 40**2) / 80)
+    assert (split["correct"], split["split"]) == pytest.approx((76 / 80, 4 / 80))
+
+    labels[0, 2, 10] = 7  # segment 7 touches the second skeleton: a merger, and its runs are worth nothing
+    merged = score(labels)
+    assert merged["erl"] == pytest.approx((20**2 + 36**2) / 80)
+    assert (merged["merged"], merged["split"], merged["mergers"]) == (16 / 80, 8 / 80, [7])
+    assert score(labels, merge_nodes=2)["mergers"] == []  # unless one node is not enough
+
+    labels[0, 2, 0] = 0
+    assert score(labels)["omitted"] == pytest.approx(4 / 80)
+    assert score(labels)["normalised_erl"] == pytest.approx((20**2 + 32**2) / (2 * 40**2))
+
+
+def test_a_run_may_have_a_gap() -> None:
+    """A segment found again after another one is the same run: the field sums by skeleton and segment."""
+    labels = np.zeros((1, 4, 11), np.uint64)
+    labels[0, 0], labels[0, 2] = 5, 6
+    labels[0, 0, 5] = 9
+    assert score(labels)["erl"] == pytest.approx((32**2 + 40**2) / 80)
+
+
+def test_edges_outside_do_not_count() -> None:
+    labels = np.ones((1, 1, 6), np.uint64)
+    assert score(labels)["length"] == pytest.approx(20)
+    assert "no skeleton" in score(labels[:, :, :1])["reason"]
+
+
+def test_skeletons_of_the_truth_lie_in_it() -> None:
+    truth = np.zeros((3, 12, 60), np.uint16)
+    truth[1, 2:5, 5:55], truth[:, 8:11] = 3, 9
+    skeletons = make_skeletons(truth, SIZE, offset_zyx=OFFSET)
+    assert set(skeletons) == {3, 9}
+    assert skeletons[3].lengths.sum() == pytest.approx(4 * 49, rel=0.05)
+    scores = score_skeletons(skeletons, truth, SIZE, offset_zyx=OFFSET)
+    assert (scores["normalised_erl"], scores["correct"]) == pytest.approx((1, 1))
+    assert make_skeletons(truth, SIZE, min_length=1e6) == {}
+
+
+def test_broken_skeletons_are_refused() -> None:
+    with pytest.raises(ScoreError, match="indices of its 2 nodes, but reach from 0 to 2"):
+        Skeleton(np.zeros((2, 3)), np.array([[0, 2]]))

@@ -1,0 +1,185 @@
+"""Affinities of known volumes back to their labels; errors as sentences."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from skimage.measure import label
+
+from emsam_jax.segmentation import (
+    FragmentParameters,
+    SegmentationError,
+    ideal_affinities,
+    make_fragments,
+    segment_affinities,
+    segmentations,
+)
+from emsam_jax.segmentation.agglomeration import SCORERS
+
+
+def draw_cells(seed: int = 0, shape: tuple[int, int, int] = (24, 60, 64), cells: int = 12) -> np.ndarray:
+    """Voronoi cells: connected, convex, without background."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(0, shape, (cells, 3))
+    grid = np.moveaxis(np.indices(shape), 0, -1)[..., None, :]
+    return (((grid - centres) ** 2).sum(-1).argmin(-1) + 1).astype(np.uint64)
+
+
+CELLS = draw_cells()
+AFFINITIES = ideal_affinities(CELLS)
+IN_3D = FragmentParameters(kind="3d", seed_distance=3)
+
+
+def agreement(labels: np.ndarray, truth: np.ndarray) -> float:
+    """Share of voxels in the pairing of each object with its largest segment, if no segment is used twice."""
+    best = {int(i): np.bincount(labels[truth == i].astype(int)).argmax() for i in np.unique(truth)}
+    assert len(set(best.values())) == len(best)
+    return float(np.mean(labels == np.vectorize(best.get)(truth.astype(int))))
+
+
+def test_components_equal_a_brute_force() -> None:
+    rng = np.random.default_rng(1)
+    affinities = rng.random((3, 5, 6, 7)).astype(np.float32)
+    mask = rng.random((5, 6, 7)) > 0.2
+    # In a grid of twice the size, voxels stand at even places and affinities between them.
+    joined = np.zeros((10, 12, 14), bool)
+    joined[::2, ::2, ::2] = mask
+    pairs = np.argwhere(mask)
+    for z, y, x in pairs:
+        for c, (dz, dy, dx) in enumerate(np.eye(3, dtype=int)):
+            before = (z - dz, y - dy, x - dx)
+            if min(before) >= 0 and mask[before] and affinities[c, z, y, x] > 0.6:
+                joined[2 * z - dz, 2 * y - dy, 2 * x - dx] = True
+    expected = np.asarray(label(joined, connectivity=1))[::2, ::2, ::2]
+    sizes = np.bincount(expected.ravel())
+    expected[(sizes == 1)[expected]] = 0
+    found = segment_affinities(affinities, "components", 0.4, mask=mask)
+    np.testing.assert_array_equal(found > 0, expected > 0)
+    assert len(np.unique(np.stack([found.ravel(), expected.astype(np.uint64).ravel()]), axis=1).T) == found.max() + 1
+    assert set(np.unique(found)) == set(range(int(found.max()) + 1))
+
+
+def test_hard_affinities_come_back_by_components() -> None:
+    hard = ideal_affinities(CELLS, widen=False, sigma=0.0)
+    assert agreement(segment_affinities(hard, "components"), CELLS) == 1
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "affinities"])
+@pytest.mark.parametrize("scorer", ["mean", "q50"])
+def test_waterz_finds_the_cells(kind: str, scorer: str) -> None:
+    labels = segment_affinities(
+        AFFINITIES, threshold=0.6, fragments=FragmentParameters(kind, seed_distance=3), scorer=scorer
+    )
+    assert agreement(labels, CELLS) > 0.97
+    assert set(np.unique(labels)) == set(range(1, int(labels.max()) + 1))
+
+
+def test_one_pass_equals_one_call_a_threshold() -> None:
+    thresholds = [0.2, 0.5, 0.8]
+    passed = list(segmentations(AFFINITIES, thresholds, fragments=IN_3D))
+    assert [int(labels.max()) for labels in passed] == [13, 12, 12]
+    for threshold, labels in zip(thresholds, passed, strict=True):
+        np.testing.assert_array_equal(labels, segment_affinities(AFFINITIES, threshold=threshold, fragments=IN_3D))
+
+
+def test_threshold_means_merge_above_one_minus_it() -> None:
+    """Two blocks with affinity 0.3 between them."""
+    blocks = np.ones((1, 8, 16), np.uint64)
+    blocks[..., 8:] = 2
+    affinities = np.ones((3, 1, 8, 16), np.float32)
+    affinities[2, :, :, 8] = 0.3
+    for method in ("waterz", "components"):
+        below, above = segmentations(affinities, [0.65, 0.75], method, fragments=blocks)
+        assert (below.max(), above.max()) == (2, 1), method
+
+
+def test_sections_in_threads_and_by_themselves() -> None:
+    parameters = FragmentParameters("2d", seed_distance=3)
+    fragments = make_fragments(AFFINITIES, parameters)
+    np.testing.assert_array_equal(fragments, make_fragments(AFFINITIES, parameters, threads=2))
+    assert all(len(np.unique(np.argwhere(fragments == i)[:, 0])) == 1 for i in range(1, int(fragments.max()) + 1, 7))
+    assert set(np.unique(fragments)) == set(range(1, int(fragments.max()) + 1))
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "affinities"])
+def test_mask_and_small_fragments(kind: str) -> None:
+    mask = np.ones(CELLS.shape, bool)
+    mask[:, 20:30] = False
+    fragments = make_fragments(AFFINITIES, FragmentParameters(kind, seed_distance=1, min_size=30), mask=mask)
+    np.testing.assert_array_equal(fragments > 0, mask)
+    assert np.bincount(fragments.ravel())[1:].min() >= 30
+    labels = segment_affinities(AFFINITIES, fragments=FragmentParameters(kind, seed_distance=3), mask=mask)
+    np.testing.assert_array_equal(labels > 0, mask)
+    assert not set(np.unique(labels[:, :20])) & set(np.unique(labels[:, 30:]))
+
+
+def test_fragments_of_ones_own_keep_their_ids_and_may_be_sparse() -> None:
+    own = make_fragments(AFFINITIES, IN_3D) * np.uint64(10**12)
+    before = own.copy()
+    labels = segment_affinities(AFFINITIES, fragments=own)
+    np.testing.assert_array_equal(own, before)
+    np.testing.assert_array_equal(labels, segment_affinities(AFFINITIES, fragments=IN_3D))
+
+
+def test_every_scorer_named_is_built_in() -> None:
+    """In a process without a compiler or Cython to fall back on."""
+    code = (
+        "import sys; sys.modules['witty'] = None\n"
+        "import numpy as np\n"
+        "from emsam_jax.segmentation import segment_affinities\n"
+        "from emsam_jax.segmentation.agglomeration import SCORERS\n"
+        "affinities = np.full((3, 2, 8, 8), 0.9, np.float32)\n"
+        "for scorer in SCORERS: assert segment_affinities(affinities, scorer=scorer).max() == 1, scorer\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(SCORERS) == 37
+
+
+def test_waterz_is_silent_and_other_output_is_not(capfd: pytest.CaptureFixture[str]) -> None:
+    print("before")
+    segment_affinities(AFFINITIES, fragments=IN_3D)
+    print("after")
+    assert capfd.readouterr() == ("before\nafter\n", "")
+
+
+def test_half_and_integer_affinities_are_taken() -> None:
+    exact = np.round(AFFINITIES * 255) / 255
+    expected = segment_affinities(exact.astype(np.float32), fragments=IN_3D)
+    np.testing.assert_array_equal(segment_affinities(np.round(exact * 255).astype(np.uint8), fragments=IN_3D), expected)
+    assert agreement(segment_affinities(AFFINITIES.astype(np.float16), threshold=0.6, fragments=IN_3D), CELLS) > 0.97
+
+
+def spoiled(value: float) -> np.ndarray:
+    affinities = AFFINITIES.copy()
+    affinities[1, 2, 3, 4] = value
+    return affinities
+
+
+@pytest.mark.parametrize(
+    ("affinities", "options", "message"),
+    [
+        (AFFINITIES[0], {}, "have 3 axes"),
+        (AFFINITIES[:2], {}, "3 short channels"),
+        (AFFINITIES[:, :0], {}, "must have voxels"),
+        (spoiled(np.nan), {}, "1 are NaN"),
+        (spoiled(1.5), {}, "to 1.5"),
+        (spoiled(-3), {}, "from -3"),
+        ((AFFINITIES > 0.5).astype(np.int32), {}, "int32"),
+        (AFFINITIES, {"method": "magic"}, "waterz, .*'magic'"),
+        (AFFINITIES, {"threshold": 1.5}, "between 0 and 1"),
+        (AFFINITIES, {"scorer": "median"}, "compiler for the scorer 'median'; built in are mean, .* q50"),
+        (AFFINITIES, {"mask": np.ones((3, 4, 5), bool)}, r"shape \(24, 60, 64\)"),
+        (AFFINITIES, {"fragments": np.ones((3, 4, 5), int)}, r"shape \(24, 60, 64\)"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(affinities: np.ndarray, options: dict, message: str) -> None:
+    with pytest.raises(SegmentationError, match=message):
+        segment_affinities(affinities, **options)
+
+
+def test_unsorted_thresholds_are_refused() -> None:
+    with pytest.raises(SegmentationError, match="sort them"):
+        segmentations(AFFINITIES, [0.5, 0.3])

@@ -1,0 +1,52 @@
+"""Who imports whom: the rooms' order is the order in which data flows, and what must not need jax does not."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "emsam_jax"
+MAY_IMPORT = {
+    "config": set(),
+    "volumes": set(),
+    "data": {"volumes"},
+    "model": {"config"},
+    "blocks": {"volumes"},
+    "inference": {"model", "blocks", "volumes"},
+    "segmentation": {"volumes", "blocks"},
+    "scores": {"volumes", "blocks"},
+    "view": {"volumes", "scores"},
+    "training": {"config", "volumes", "data", "model", "blocks", "inference", "segmentation", "scores", "view"},
+    "porting": {"model"},
+    "demo": {"model", "volumes"},
+}
+WITHOUT_JAX = {"volumes", "segmentation", "scores", "view"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+
+
+def imported(module: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_imports_follow_the_flow(module: Path):
+    room = module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    names = imported(module)
+    rooms = {name.split(".")[1] for name in names if name.startswith("emsam_jax.")}
+    assert rooms - {room} <= MAY_IMPORT[room]
+    libraries = {name.split(".")[0] for name in names}
+    assert room == "porting" or not libraries & {"torch", "sam2"}
+    if room in WITHOUT_JAX:
+        assert not libraries & {"jax", "flax", "optax", "orbax", "grain"}
+
+
+def test_files_stay_small():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
