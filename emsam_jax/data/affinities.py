@@ -108,7 +108,18 @@ def _to_int32(
         fits = int(labels.max()) <= _INT32.max and int(labels.min()) >= _INT32.min
     if fits and all(_INT32.min <= n <= _INT32.max for n in special):
         return jnp.asarray(labels.astype(np.int32)), background, unlabelled
-    ids, numbers = np.unique(labels, return_inverse=True)
+    ids, numbers = renumbered(labels)
     places = {int(n): place for place, n in enumerate(ids)}
     renamed = [None if n is None else places.get(n, -1 - at) for at, n in enumerate((background, unlabelled))]
-    return jnp.asarray(numbers.reshape(labels.shape).astype(np.int32)), renamed[0], renamed[1]
+    return jnp.asarray(numbers), renamed[0], renamed[1]
+
+
+def renumbered(
+    labels: Integer[np.ndarray, "z y x"],
+) -> tuple[Integer[np.ndarray, " ids"], Int[np.ndarray, "z y x"]]:
+    """The ids there are, ascending, and for each voxel the place of its id among them; sorted by runs, which are few."""
+    flat = labels.ravel()
+    heads = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    ids, places = np.unique(flat[heads], return_inverse=True)
+    numbers = np.repeat(places.astype(np.int32), np.diff(heads, append=flat.size))
+    return ids, numbers.reshape(labels.shape)

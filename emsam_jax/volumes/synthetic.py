@@ -15,6 +15,7 @@ import numpy as np
 from absl import app, flags
 from jaxtyping import Float, Int, UInt8, UInt32
 
+from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
 
 Image = Float[np.ndarray, "z y x"]
@@ -176,11 +177,15 @@ def _spoilt(rng: np.random.Generator, image: Image, share: float) -> Image:
     return image
 
 
-PICTURE = flags.DEFINE_string("picture", None, "Where to write the picture (PNG).", required=True)
-SHAPE = flags.DEFINE_list("shape", ["4", "384", "384"], "Voxels, z,y,x.")
-VOXEL_SIZE = flags.DEFINE_list("voxel_size", ["40", "8", "8"], "nm, z,y,x.")
-SEED = flags.DEFINE_integer("seed", 0, "Which volume.")
-DEFECTS = flags.DEFINE_float("defects", 0.0, "Share of the sections that are spoilt.")
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("picture", None, "Where to write the picture (PNG).", required=True)
+    flags.DEFINE_list("shape", ["4", "384", "384"], "z,y,x in voxels.")
+    flags.DEFINE_list("voxel_size", ["40", "8", "8"], "z,y,x in nm.")
+    flags.DEFINE_integer("seed", 0, "Which volume.")
+    flags.DEFINE_float("defects", 0.0, "Share of the sections that are spoilt.")
 
 
 def draw(volume: Synthetic, path: str) -> None:
@@ -201,13 +206,11 @@ def draw(volume: Synthetic, path: str) -> None:
     pyplot.close(figure)
 
 
-def main(argv: list[str]) -> None:
-    del argv
-    z, y, x = map(int, SHAPE.value)
-    dz, dy, dx = map(float, VOXEL_SIZE.value)
-    volume = synthetic_volume((z, y, x), SEED.value, (dz, dy, dx), stain=Stain(defects=DEFECTS.value))
-    draw(volume, PICTURE.value)
+def main(_: list[str]) -> None:
+    shape, voxel_size = three(FLAGS.shape, int), three(FLAGS.voxel_size, float)
+    draw(synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects)), FLAGS.picture)
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
