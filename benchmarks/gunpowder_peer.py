@@ -10,11 +10,12 @@ import sys
 import time
 import warnings
 
-warnings.simplefilter("ignore")
-
-import gunpowder as gp
+import gunpowder as gp  # type: ignore[reportMissingImports]
 
 CACHED = 4  # patches that workers make ahead: made, and not counted, before the clock starts
+
+
+warnings.simplefilter("ignore")  # the node is deprecated
 
 
 def main(container: str, patch: tuple[int, ...], workers: int) -> None:

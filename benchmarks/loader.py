@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import measure
@@ -78,7 +79,7 @@ def main(_: list[str]) -> None:
     for name, value in rows.items():
         print(f"{name:24} {value:8.1f} patches/s")
     facts = {"machine": measure.machine(), "versions": measure.versions("jax", "grain", "tensorstore")}
-    results = {**facts, "patch": target.patch, "patches_per_s": rows, "rounds": rates}
+    results: dict[str, Any] = {**facts, "patch": target.patch, "patches_per_s": rows, "rounds": rates}
     if "gunpowder" in rates:
         results["ratio"] = measure.median_ratio(rates["ours"], rates["gunpowder"])
         results["versions"]["gunpowder"] = "1.4.4"
@@ -127,9 +128,7 @@ def augmenting_rate(source: PatchSource, augment, batch: int) -> float:
     on_device = Windows(*(jax.device_put(part) for part in windows))
     jax.block_until_ready(augment(on_device))
     start = time.perf_counter()
-    for _ in range(10):
-        made = augment(on_device)
-    jax.block_until_ready(made)
+    jax.block_until_ready([augment(on_device) for _ in range(10)])
     return 10 * batch / (time.perf_counter() - start)
 
 
@@ -146,7 +145,8 @@ class Peer:
             text=True,
             start_new_session=True,
         )
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.orders, self.answers = self.process.stdin, self.process.stdout
         if self.answers.readline().strip() != "ready":
             raise SystemExit(f"{_PEER.value} could not run gunpowder: run `make .venv-peers/installed` first.")

@@ -80,6 +80,7 @@ def widen_borders(
     if widening == "none" or radius == 0:
         return labels
     deep = radius if widening == "3d" else 0
+    labels = jnp.asarray(labels)
     wide = jnp.pad(labels, [(deep, deep), (radius, radius), (radius, radius)], constant_values=background)
 
     def neurons(ids: Array) -> Array:
@@ -101,9 +102,9 @@ def _check_offsets(offsets: Sequence[Sequence[int]]) -> None:
 def _to_int32(
     labels: Integer[np.ndarray, "z y x"], background: int | None, unlabelled: int | None
 ) -> tuple[Int[Array, "z y x"], int | None, int | None]:
-    """jax knows no 64-bit ids unless told to: where ids are too large, they are numbered anew."""
+    """Jax knows no 64-bit ids unless told to: where ids are too large, they are numbered anew."""
     special = [n for n in (background, unlabelled) if n is not None]
-    fits = labels.dtype.kind == "i" and labels.itemsize <= 4 or labels.itemsize <= 2
+    fits = (labels.dtype.kind == "i" and labels.itemsize <= 4) or labels.itemsize <= 2
     if not fits and labels.size:
         fits = int(labels.max()) <= _INT32.max and int(labels.min()) >= _INT32.min
     if fits and all(_INT32.min <= n <= _INT32.max for n in special):
@@ -117,7 +118,7 @@ def _to_int32(
 def renumbered(
     labels: Integer[np.ndarray, "z y x"],
 ) -> tuple[Integer[np.ndarray, " ids"], Int[np.ndarray, "z y x"]]:
-    """The ids there are, ascending, and for each voxel the place of its id among them; sorted by runs, which are few."""
+    """The ids there are, ascending, and each voxel's place among them. Runs are sorted: they are few."""
     flat = labels.ravel()
     heads = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     ids, places = np.unique(flat[heads], return_inverse=True)

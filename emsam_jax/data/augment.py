@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from emsam_jax.data.affinities import SHORT_OFFSETS, Offset, Widening, affinities_within, widen_borders
@@ -20,10 +21,12 @@ BACKGROUND, UNLABELLED = 0, -1  # in windows of labels, whatever the volume's ow
 class Windows(NamedTuple):
     """What the host reads: patches with what lies around them."""
 
-    raw: UInt[Array, "b zw yw xw"]
-    labels: Int[Array, "b zw yw xw"]  # neurons > 0
-    grey_range: Float[Array, "b 2"]  # raw values that become 0 and 1; turned round where contrast is inverted
-    index: UInt[Array, " b"]  # of the sample
+    raw: UInt[Array, "*b zw yw xw"] | UInt[np.ndarray, "*b zw yw xw"]
+    labels: Int[Array, "*b zw yw xw"] | Int[np.ndarray, "*b zw yw xw"]  # neurons > 0
+    grey_range: (
+        Float[Array, "*b 2"] | Float[np.ndarray, "*b 2"]
+    )  # raw values that become 0 and 1; turned round where contrast is inverted
+    number: UInt[Array, "*b"] | UInt[np.ndarray, "*b"]  # of the sample
 
 
 class Batch(NamedTuple):
@@ -66,7 +69,7 @@ def make_augment(target: Target, augmentation: Augmentation, seed: int) -> Calla
     options = {"target": target, "augmentation": augmentation}
 
     def warp(windows: Windows) -> tuple[Key[Array, " b"], Float[Array, "b z y x"], Int[Array, "b zl yl xl"]]:
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(windows.index)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(windows.number)
         return jax.vmap(functools.partial(warp_one, **options))(keys, windows.raw, windows.labels, windows.grey_range)
 
     stages = (
@@ -95,8 +98,8 @@ def warp_one(
 ) -> tuple[Key[Array, ""], Float[Array, "z y x"], Int[Array, "zl yl xl"]]:
     """A key for what follows, the patch on [0, 1], and its labels with their margin."""
     field_key, grey_key = jax.random.split(key)
-    wide = tuple(side + 2 * more for side, more in zip(target.patch, target.margin, strict=True))
-    field = draw_field(field_key, augmentation, wide, raw.shape, target.isotropic)
+    z, y, x = (side + 2 * more for side, more in zip(target.patch, target.margin, strict=True))
+    field = draw_field(field_key, augmentation, (z, y, x), raw.shape, target.isotropic)
     low, high = grey_range
     image = sample_linear(raw, crop(field, target.margin, target.patch))
     return grey_key, jnp.clip((image - low) / (high - low), 0, 1), sample_nearest(labels, field)

@@ -47,14 +47,15 @@ class Augmentation:
 
     @property
     def displacement(self) -> int:
-        """The most that a section moves, voxels: a slip and a jump may meet."""
-        return self.misalign_voxels * ((self.slip > 0) + (self.jump > 0))
+        """The most that a section moves, voxels, also where a slip and a jump meet."""
+        return self.misalign_voxels if self.slip or self.jump else 0
 
 
 NOTHING = Augmentation(
     symmetries=False,
     **dict.fromkeys(
-        ("rotate", "scale", "elastic", "slip", "jump", "grey", "missing_section", "missing_part", "blurred_section"), 0.0
+        ("rotate", "scale", "elastic", "slip", "jump", "grey", "missing_section", "missing_part", "blurred_section"),
+        0.0,
     ),
     noise=0.0,
     cut_out=0.0,
@@ -66,8 +67,12 @@ def window_shape(patch: Voxels, margin: Voxels, augmentation: Augmentation, isot
     z, *plane = (side + 2 * more for side, more in zip(patch, margin, strict=True))
     if augmentation.symmetries:
         plane = [max(plane)] * 2
-    angles = [math.radians(augmentation.rotate_degrees * step / 720) for step in range(721 if augmentation.rotate else 1)]
-    reach = [max(abs(math.cos(a)) * side + abs(math.sin(a)) * other for a in angles) for side, other in (plane, plane[::-1])]
+    angles = [
+        math.radians(augmentation.rotate_degrees * step / 720) for step in range(721 if augmentation.rotate else 1)
+    ]
+    reach = [
+        max(abs(math.cos(a)) * side + abs(math.sin(a)) * other for a in angles) for side, other in (plane, plane[::-1])
+    ]
     stretch = augmentation.scale_by if augmentation.scale else 1.0
     beyond = 2 * augmentation.elastic_voxels if augmentation.elastic else 0.0
     moves = any((augmentation.rotate, augmentation.scale, augmentation.elastic))

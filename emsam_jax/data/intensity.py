@@ -85,7 +85,7 @@ def cut_out(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> Im
         return image
     place_key, size_key, chance_key = jax.random.split(key, 3)
     sides = jnp.array(image.shape)
-    size = jax.random.uniform(size_key, (3,), minval=0.3) * augmentation.cut_out_share * sides
+    size = jnp.maximum(jax.random.uniform(size_key, (3,), minval=0.3) * augmentation.cut_out_share * sides, 1)
     start = jax.random.uniform(place_key, (3,)) * (sides - size)
     z, y, x = (
         (jnp.arange(n) >= first) & (jnp.arange(n) < first + length)

@@ -1,7 +1,8 @@
 """Batches without end: windows read by threads, augmented on the device, sharded over all processes."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import grain
 import jax
@@ -33,8 +34,8 @@ class Share:
 
 
 def read_windows(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Windows]:
-    """This process's rows of the batches from `step` on, as numpy arrays, read `ahead` batches early."""
-    dataset = grain.MapDataset.source(share)[step * share.rows :]
+    """The rows of this process, from `step` on, as numpy arrays, read `ahead` batches early."""
+    dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, 1) * share.rows)
     return iter(dataset.to_iter_dataset(options).batch(share.rows, batch_fn=_stack))
 
@@ -64,5 +65,5 @@ def batches(
     yield from under_way
 
 
-def _stack(samples: list[Windows]) -> Windows:
+def _stack(samples: Sequence[Windows]) -> Windows:
     return Windows(*(np.stack(parts) for parts in zip(*samples, strict=True)))

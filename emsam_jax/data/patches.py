@@ -35,7 +35,7 @@ class PatchSource:
         window: Voxels,
         seed: int,
         *,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float | int] | None = None,
         selection: Selection | None = None,
     ):
         """`weights`: how often each volume is chosen; by default as often as it has voxels."""
@@ -63,13 +63,14 @@ class PatchSource:
             patch = self._place(rng, number)
             around = _around(patch, self.window)
             ids, labelled = specimen.read_labels(around)
-            inner = patch.shifted(tuple(-n for n in around.start)).slices
+            z, y, x = around.start
+            inner = patch.shifted((-z, -y, -x)).slices
             if not self._accepts(ids[inner], labelled[inner]):
                 continue
             low, high = specimen.intensity_range
             grey_range = np.array([high, low] if specimen.intensity.invert else [low, high], np.float32)
             raw = specimen.read_raw(around).astype(self.dtype, copy=False)
-            return Windows(raw, as_int32(ids, labelled), grey_range, np.uint32(index))
+            return Windows(raw, as_int32(ids, labelled), grey_range, np.asarray(index, np.uint32))
         raise VolumeError(
             f"None of {_TRIES} places in {', '.join(specimen.name for specimen in self.specimens)} had a patch of "
             f"{self.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
@@ -108,12 +109,9 @@ def as_int32(ids: Shaped[np.ndarray, "z y x"], labelled: Shaped[np.ndarray, "z y
 def _around(patch: Box, window: Voxels) -> Box:
     """The window with the patch's centre."""
     start = [
-        first - (side - (last - first)) // 2
-        for first, last, side in zip(patch.start, patch.stop, window, strict=True)
+        first - (side - (last - first)) // 2 for first, last, side in zip(patch.start, patch.stop, window, strict=True)
     ]
-    return Box(
-        (start[0], start[1], start[2]), (start[0] + window[0], start[1] + window[1], start[2] + window[2])
-    )
+    return Box((start[0], start[1], start[2]), (start[0] + window[0], start[1] + window[1], start[2] + window[2]))
 
 
 def _check_fits(specimen: Specimen, patch: Voxels) -> None:

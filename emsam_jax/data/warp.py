@@ -24,7 +24,7 @@ class Field(NamedTuple):
 
 
 def draw_field(
-    key: Key[Array, ""], augmentation: Augmentation, patch: Voxels, window: Voxels, isotropic: bool
+    key: Key[Array, ""], augmentation: Augmentation, patch: Voxels, window: tuple[int, ...], isotropic: bool
 ) -> Field:
     turn_key, plane_key, elastic_key, shift_key = jax.random.split(key, 4)
     turns = jax.random.randint(turn_key, (5,), 0, jnp.array([2, 2, 2, 2, 3]))
@@ -64,7 +64,7 @@ def sample_linear(window: Shaped[Array, "zw yw xw"], field: Field) -> Float[Arra
     at, (_, step_y, step_x) = _addresses(window.shape, field, corner.astype(jnp.int32))
     flat = window.reshape(-1)
 
-    def read(offset: Int[Array, ""] | int) -> Float[Array, "z y x"]:
+    def read(offset: Array | int) -> Float[Array, "z y x"]:
         return jnp.take(flat, at + offset, mode="clip").astype(jnp.float32)
 
     # A fraction of 0 must not read on: the next voxel may lie outside the window.
@@ -122,4 +122,5 @@ def _displacements(key: Key[Array, ""], augmentation: Augmentation, z: int) -> I
     most = augmentation.misalign_voxels
     slip, jump = jax.random.randint(far_key, (2, 2), -most, most + 1)
     sections = jnp.arange(z)[:, None]
-    return jnp.where((sections == slipped) & slips, slip, 0) + jnp.where((sections >= jumped) & jumps, jump, 0)
+    moved = jnp.where((sections == slipped) & slips, slip, 0) + jnp.where((sections >= jumped) & jumps, jump, 0)
+    return jnp.clip(moved, -most, most)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import bioimage_cpp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt32
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 Triple = tuple[float, float, float]
 
@@ -30,13 +30,13 @@ class Balls(NamedTuple):
 class Anatomy:
     """Sizes and habits of the neurites."""
 
-    radius: float = 160.0  # median, nm
+    radius: float = 165.0  # median, nm
     radius_spread: float = 0.4  # of the logarithm
-    radius_range: tuple[float, float] = (75.0, 500.0)  # nm
+    radius_range: tuple[float, float] = (75.0, 450.0)  # nm
     step: float = 0.4  # between balls, radii
     bend: float = 0.2  # change of direction a step
     branch: float = 0.03  # chance a step
-    waviness: float = 80.0  # how far borders are bent, nm
+    waviness: float = 65.0  # how far borders are bent, nm
     mitochondria: float = 0.06  # chance a step that one begins
     boutons: float = 0.03  # likewise
 
@@ -112,7 +112,7 @@ def _scatter(rng: np.random.Generator, count: int, box: np.ndarray) -> Float[np.
     while len(points) < count:
         fresh = min(max(len(points) // 2, 1), count - len(points))
         candidates = rng.random((fresh, 10, 3)) * box
-        distances, _ = cKDTree(points).query(candidates)
+        distances, _ = KDTree(points).query(candidates)
         chosen = candidates[np.arange(fresh), np.argmax(distances, axis=1)]
         points = np.concatenate([points, chosen])
     return points
@@ -145,13 +145,15 @@ def claim(
 ) -> tuple[Int[np.ndarray, "z y x"], Float[np.ndarray, "z y x 3"]]:
     """Each voxel's ball, and the bent coordinates, in nm, in which the ball is a ball."""
     largest = balls.radii.max()
-    tree = cKDTree(np.column_stack([balls.centres, np.sqrt(largest**2 - balls.radii**2)]), leafsize=32)
+    tree = KDTree(np.column_stack([balls.centres, np.sqrt(largest**2 - balls.radii**2)]), leafsize=32)
     bent = np.empty((*shape, 3), np.float32)
     for axis, (n, spacing) in enumerate(zip(shape, voxel_size, strict=True)):
         waves = smooth_noise(rng, shape, voxel_size, 3.5 * anatomy.waviness)
         waves += 0.3 * smooth_noise(rng, shape, voxel_size, 1.2 * anatomy.waviness)
         line = (np.arange(n, dtype=np.float32) + 0.5) * spacing
-        bent[..., axis] = anatomy.waviness * waves + np.expand_dims(line, [other for other in range(3) if other != axis])
+        bent[..., axis] = anatomy.waviness * waves + np.expand_dims(
+            line, [other for other in range(3) if other != axis]
+        )
 
     def query(coordinates: Float[np.ndarray, "... 3"]) -> Int[np.ndarray, "..."]:
         flat = np.zeros((*coordinates.shape[:-1], 4))
@@ -167,9 +169,7 @@ def claim(
         steps = [max(step // 2, 1) for step in steps]
         finer = bent[:: steps[0], :: steps[1], :: steps[2]]
         for axis in halved:
-            nearest, unsure = (
-                np.repeat(a, 2, axis).take(range(finer.shape[axis]), axis) for a in (nearest, unsure)
-            )
+            nearest, unsure = (np.repeat(a, 2, axis).take(range(finer.shape[axis]), axis) for a in (nearest, unsure))
         nearest[unsure] = query(finer[unsure])
     return nearest, bent
 
@@ -194,6 +194,6 @@ def tidy(labels: UInt32[np.ndarray, "z y x"], smallest: int) -> UInt32[np.ndarra
     crumbs = (sizes < smallest)[pieces]
     if crumbs.any() and not crumbs.all():
         where = bioimage_cpp.distance.distance_transform(crumbs, return_distances=False, return_indices=True)
-        pieces = pieces[tuple(where)]
+        pieces = pieces[tuple(np.asarray(where))]
         pieces = bioimage_cpp.segmentation.label(pieces, connectivity=1)
     return pieces.astype(np.uint32)

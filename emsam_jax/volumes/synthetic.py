@@ -13,7 +13,7 @@ from typing import NamedTuple
 import bioimage_cpp
 import numpy as np
 from absl import app, flags
-from jaxtyping import Float, Int, UInt8, UInt32
+from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
@@ -32,7 +32,7 @@ class Stain:
     membrane_width: float = 22.0
     mitochondrion: float = 0.42
     vesicles: float = 2.5e-5  # per nm^3 of bouton: how many
-    noise: float = 0.08  # standard deviation at middle grey; it grows with the square root of the brightness
+    noise: float = 0.09  # standard deviation at middle grey; it grows with the square root of the brightness
     blur: float = 0.7  # standard deviation of the point spread, voxels
     defects: float = 0.0  # share of sections that are missing, faint, stained over or displaced
 
@@ -54,12 +54,21 @@ def synthetic_volume(
     """A volume [z, y, x]; the same arguments give the same volume."""
     anatomy, stain = anatomy or Anatomy(), stain or Stain()
     rng = np.random.default_rng(seed)
-    size = tuple(n * spacing for n, spacing in zip(shape, voxel_size_zyx, strict=True))
-    balls = grow(rng, size, anatomy)
+    z, y, x = (n * spacing for n, spacing in zip(shape, voxel_size_zyx, strict=True))
+    balls = grow(rng, (z, y, x), anatomy)
     nearest, bent = claim(rng, balls, shape, voxel_size_zyx, anatomy)
-    labels = tidy(balls.neurites[nearest].astype(np.uint32) + 1, smallest=max(int(5e6 / np.prod(voxel_size_zyx)), 8))
+    labels = tidy(balls.neurites[nearest].astype(np.uint32) + 1, smallest=max(int(1e7 / np.prod(voxel_size_zyx)), 8))
     depth = depths(labels, voxel_size_zyx)
-    image = _stained(rng, balls, nearest, bent, labels, depth, voxel_size_zyx, stain)
+    image = _stained(
+        rng,
+        balls=balls,
+        nearest=nearest,
+        bent=bent,
+        labels=labels,
+        depth=depth,
+        voxel_size=voxel_size_zyx,
+        stain=stain,
+    )
     image = _imaged(rng, image, stain)
     if stain.defects:
         image = _spoilt(rng, image, stain.defects)
@@ -81,9 +90,13 @@ def depths(labels: UInt32[np.ndarray, "z y x"], voxel_size: Triple) -> Image:
         inner[tuple(before)] &= ~differs
         inner[tuple(after)] &= ~differs
     if len(axes) == 3:
-        return bioimage_cpp.distance.distance_transform(inner, voxel_size, number_of_threads=2) + voxel_size[2] / 2
-    sections = [bioimage_cpp.distance.distance_transform(section, voxel_size[1:]) for section in inner]
+        return _distance(inner, voxel_size) + voxel_size[2] / 2
+    sections = [_distance(section, voxel_size[1:]) for section in inner]
     return np.minimum(np.stack(sections), 1e4) + voxel_size[2] / 2
+
+
+def _distance(inner: Bool[np.ndarray, "..."], voxel_size: tuple[float, ...]) -> Float[np.ndarray, "..."]:
+    return np.asarray(bioimage_cpp.distance.distance_transform(inner, voxel_size, number_of_threads=2))
 
 
 def membranes(labels: UInt32[np.ndarray, "z y x"], depth: Image, voxel_size: Triple, width: Image) -> Image:
@@ -104,6 +117,7 @@ def membranes(labels: UInt32[np.ndarray, "z y x"], depth: Image, voxel_size: Tri
 
 def _stained(
     rng: np.random.Generator,
+    *,
     balls: Balls,
     nearest: Int[np.ndarray, "z y x"],
     bent: Float[np.ndarray, "z y x 3"],
@@ -129,7 +143,7 @@ def _stained(
     volume = float(np.prod(voxel_size))
     centres = rng.random(labels.shape, dtype=np.float32) < stain.vesicles * volume * bouton
     if centres.any():
-        radius = bioimage_cpp.distance.distance_transform(~centres, voxel_size, number_of_threads=2)
+        radius = _distance(~centres, voxel_size)
         image -= 0.3 * np.exp(-(((radius - 17) / 7) ** 2)).astype(np.float32)
 
     # Mitochondria: a dark rim, a grey matrix, cristae across.
@@ -143,8 +157,10 @@ def _stained(
 
     # Membranes, thicker and darker at the synapses.
     synapse = np.clip(4 * (noise(220) - 1.7), 0, 1)
-    faint = np.clip(0.95 + 0.3 * noise(300), 0.3, 1.2)
-    density = membranes(labels, depth, voxel_size, stain.membrane_width * (0.62 + 0.6 * synapse) * (1 + 0.15 * noise(60)))
+    faint = np.clip(0.88 + 0.3 * noise(300), 0.3, 1.2)
+    density = membranes(
+        labels, depth, voxel_size, stain.membrane_width * (0.62 + 0.6 * synapse) * (1 + 0.15 * noise(60))
+    )
     darkness = np.clip(density * faint, 0, 1)
     return image + darkness * (stain.membrane - 0.1 * synapse - image)
 
