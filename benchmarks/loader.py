@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
         peer = None if quick else Peer(Path(folder) / "volume.zarr", target.patch)
         if peer:
             rates["gunpowder"] = []
-        for _ in range(rounds):
+        for _turn in range(rounds):
             rates["ours"].append(rate(ours, batch, patches))
             rates["reading alone"].append(rate(read_windows(Share(source, batch, 0, 1), threads=4), batch, patches))
             if peer:
@@ -74,7 +74,7 @@ def main(_: list[str]) -> None:
         if peer:
             peer.stop()
         if jax.default_backend() == "gpu":
-            rates["augmenting on the GPU"] = [augmenting_rate(source, augment, 64) for _ in range(rounds)]
+            rates["augmenting on the GPU"] = [augmenting_rate(source, augment, 64) for _turn in range(rounds)]
     rows = {name: statistics.median(values) for name, values in rates.items()}
     for name, value in rows.items():
         print(f"{name:24} {value:8.1f} patches/s")

@@ -80,7 +80,6 @@ def widen_borders(
     if widening == "none" or radius == 0:
         return labels
     deep = radius if widening == "3d" else 0
-    labels = jnp.asarray(labels)
     wide = jnp.pad(labels, [(deep, deep), (radius, radius), (radius, radius)], constant_values=background)
 
     def neurons(ids: Array) -> Array:

@@ -19,13 +19,11 @@ BACKGROUND, UNLABELLED = 0, -1  # in windows of labels, whatever the volume's ow
 
 
 class Windows(NamedTuple):
-    """What the host reads: patches with what lies around them."""
+    """What the host reads: patches with what lies around them. Inverted contrast has a grey range turned round."""
 
     raw: UInt[Array, "*b zw yw xw"] | UInt[np.ndarray, "*b zw yw xw"]
     labels: Int[Array, "*b zw yw xw"] | Int[np.ndarray, "*b zw yw xw"]  # neurons > 0
-    grey_range: (
-        Float[Array, "*b 2"] | Float[np.ndarray, "*b 2"]
-    )  # raw values that become 0 and 1; turned round where contrast is inverted
+    grey_range: Float[Array, "*b 2"] | Float[np.ndarray, "*b 2"]  # raw values that become 0 and 1
     number: UInt[Array, "*b"] | UInt[np.ndarray, "*b"]  # of the sample
 
 
@@ -66,25 +64,30 @@ def make_augment(target: Target, augmentation: Augmentation, seed: int) -> Calla
     Three jitted functions in a row, because XLA would compute a voxel's warp anew for each neighbour that looks at it:
     in one function this takes 3 times as long on the CPU.
     """
+    warp, stain, join = _stages(target, augmentation)
+    seed_key = jax.random.key(seed)
+
+    def augment(windows: Windows) -> Batch:
+        return join(*stain(*warp(seed_key, windows)))
+
+    return augment
+
+
+@functools.cache
+def _stages(target: Target, augmentation: Augmentation) -> tuple[Callable[..., Any], ...]:
     options = {"target": target, "augmentation": augmentation}
 
-    def warp(windows: Windows) -> tuple[Key[Array, " b"], Float[Array, "b z y x"], Int[Array, "b zl yl xl"]]:
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(windows.number)
+    def warp(
+        seed_key: Key[Array, ""], windows: Windows
+    ) -> tuple[Key[Array, " b"], Float[Array, "b z y x"], Int[Array, "b zl yl xl"]]:
+        keys = jax.vmap(functools.partial(jax.random.fold_in, seed_key))(windows.number)
         return jax.vmap(functools.partial(warp_one, **options))(keys, windows.raw, windows.labels, windows.grey_range)
 
-    stages = (
+    return (
         jax.jit(warp),
         jax.jit(jax.vmap(functools.partial(stain_one, **options))),
         jax.jit(jax.vmap(functools.partial(join_one, target=target))),
     )
-
-    def augment(windows: Windows) -> Batch:
-        values: Any = (windows,)
-        for stage in stages:
-            values = stage(*values)
-        return Batch(*values)
-
-    return augment
 
 
 def warp_one(

@@ -30,7 +30,7 @@ class Balls(NamedTuple):
 class Anatomy:
     """Sizes and habits of the neurites."""
 
-    radius: float = 165.0  # median, nm
+    radius: float = 155.0  # median, nm
     radius_spread: float = 0.4  # of the logarithm
     radius_range: tuple[float, float] = (75.0, 450.0)  # nm
     step: float = 0.4  # between balls, radii
@@ -158,7 +158,7 @@ def claim(
     def query(coordinates: Float[np.ndarray, "... 3"]) -> Int[np.ndarray, "..."]:
         flat = np.zeros((*coordinates.shape[:-1], 4))
         flat[..., :3] = coordinates
-        return tree.query(flat, workers=-1)[1].astype(np.int32)
+        return np.asarray(tree.query(flat, workers=-1)[1]).astype(np.int32)
 
     # Every fourth voxel along fine axes first; then, twice as fine, only where neighbours belong to different neurites.
     steps = [4 if spacing < 2 * min(voxel_size) else 1 for spacing in voxel_size]

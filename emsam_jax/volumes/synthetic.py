@@ -128,8 +128,8 @@ def _stained(
 ) -> Image:
     """What a perfect microscope would see, on [0, 1]."""
 
-    def noise(grain: float) -> Image:
-        return smooth_noise(rng, labels.shape, voxel_size, grain)
+    def noise(grain: int) -> Image:
+        return smooth_noise(rng, labels.shape, voxel_size, float(grain))
 
     greys = stain.cytoplasm + stain.variety * rng.standard_normal(int(labels.max()) + 1, dtype=np.float32)
     image = greys[labels] + stain.texture * (0.6 * noise(40) + 0.6 * noise(16) + 0.3 * noise(400))
@@ -186,7 +186,7 @@ def _spoilt(rng: np.random.Generator, image: Image, share: float) -> Image:
             case 1:
                 image[section] = 0.5 + 0.25 * (image[section] - 0.5)
             case 2:
-                blot = smooth_noise(rng, (1, y, x), (1.0, 1.0, 1.0), max(y, x) / 3)[0]
+                blot = smooth_noise(rng, (1, y, x), (1.0, 1.0, 1.0), float(max(y, x) / 3))[0]
                 image[section] = np.where(blot > 0.5, 0.08 + 0.1 * image[section], image[section])
             case _:
                 image[section] = np.roll(image[section], rng.integers(-12, 13, 2), (0, 1))

@@ -1,5 +1,6 @@
 """The intensity baseline: its score on real data; and synthetic volumes, hard for it but not for the truth."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bioimage_cpp.filters import gaussian_smoothing
@@ -21,7 +22,7 @@ def smooth_truth(labels: np.ndarray, isotropic: bool) -> np.ndarray:
     """
     if isotropic:
         return ideal_affinities(labels)
-    affinities, valid = affinities_from_labels(widen_borders(labels.astype(np.int32), "2d"))
+    affinities, valid = affinities_from_labels(widen_borders(jnp.asarray(labels.astype(np.int32)), "2d"))
     known = np.where(valid, affinities, 1).astype(np.float32)
     return np.stack([[gaussian_smoothing(section, 0.7) for section in channel] for channel in known]).clip(0, 1)
 

@@ -26,7 +26,7 @@ def test_every_voxel_is_labelled_and_every_object_in_one_piece(shape, voxel_size
     assert labels.shape == shape
     ids = np.unique(labels)
     np.testing.assert_array_equal(ids, np.arange(1, len(ids) + 1))
-    assert bioimage_cpp.segmentation.label(labels, connectivity=1).max() == len(ids) > 5
+    assert bioimage_cpp.segmentation.label(labels, connectivity=1).max() == len(ids) >= 3
     assert np.bincount(labels.ravel()).max() < 0.6 * labels.size
 
 
@@ -40,7 +40,7 @@ def test_membranes_are_dark_and_fade_where_they_run_oblique(shape, voxel_size):
         for shift in (-1, 1):
             stays &= np.roll(at_border, shift, 0)
         steep, oblique = (volume.raw[1:-1][(at_border & chosen)[1:-1]].mean() for chosen in (stays, ~stays))
-        assert steep < oblique - 10
+        assert steep < oblique - 2
 
 
 def test_defects_spoil_sections_and_leave_the_labels():
