@@ -36,7 +36,8 @@ class Share:
 def read_windows(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Windows]:
     """The rows of this process, from `step` on, as numpy arrays, read `ahead` batches early."""
     dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, 1) * share.rows)
+    early = max(ahead, 1) * share.rows
+    options = grain.ReadOptions(num_threads=min(threads, early), prefetch_buffer_size=early)
     return iter(dataset.to_iter_dataset(options).batch(share.rows, batch_fn=_stack))
 
 

@@ -25,7 +25,7 @@ def warp(augmentation: Augmentation, target: Target):
 
 def windows_of(values: np.ndarray, n: int) -> Windows:
     raw = np.broadcast_to(values, (n, *values.shape)).astype(np.uint8)
-    grey_range = np.tile(np.float32([0, 255]), (n, 1))
+    grey_range = np.tile(np.array([0, 255], np.float32), (n, 1))
     return Windows(raw, raw.astype(np.int32) + 1, grey_range, np.arange(n, dtype=np.uint32))
 
 
