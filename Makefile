@@ -28,13 +28,14 @@ lint: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(TESTED)
+bench: $(TESTED) .venv-peers/installed
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/parity.py
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/segmentation.py
 	$(BIN)/python benchmarks/scores.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf $(VENV) runs
@@ -59,4 +60,10 @@ $(VENV)/installed-torch: $(VENV)/installed
 	$(PIP) torch setuptools wheel
 	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
 	$(PIP) --editable '.[convert]'
+	touch $@
+
+# The peers that need other versions than ours of what both use: gunpowder wants zarr 2.
+.venv-peers/installed:
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check gunpowder==1.4.4 zarr==2.18.7
 	touch $@

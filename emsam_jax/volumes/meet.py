@@ -20,7 +20,8 @@ def read_nearest(
     start = tuple(int(i.min()) for i in indices)
     stop = tuple(int(i.max()) + 1 for i in indices)
     values = volume.read(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
-    values = values[np.ix_(*[i - first for i, first in zip(indices, start, strict=True)])]
+    if values.shape != box.shape:  # another voxel size: some are taken more than once, or not at all
+        values = values[np.ix_(*[i - first for i, first in zip(indices, start, strict=True)])]
     z, y, x = ((i >= 0) & (i < size) for i, size in zip(indices, volume.shape, strict=True))
     return values, z[:, None, None] & y[None, :, None] & x[None, None, :]
 

@@ -123,7 +123,9 @@ def apply_rules(
     """Background and unlabelled ids to 0, and without the latter what is labelled."""
     ids = ids.astype(np.uint8) if ids.dtype == bool else ids
     labelled = labelled & ~is_any(ids, rules.unlabelled)
-    return np.where(labelled & ~is_any(ids, rules.background), ids, ids.dtype.type(0)), labelled
+    # Passes over large windows cost: 0 is 0 already, and mostly everything is labelled.
+    none = ~labelled | is_any(ids, tuple(number for number in rules.background if number))
+    return (np.where(none, ids.dtype.type(0), ids) if none.any() else ids), labelled
 
 
 def is_any(ids: Integer[np.ndarray, "*a"], wanted: tuple[int, ...]) -> Bool[np.ndarray, "*a"]:

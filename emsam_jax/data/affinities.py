@@ -1,0 +1,125 @@
+"""Affinities from labels, with the mask of those that can be known.
+
+| the two voxels | affinity | valid |
+|---|---|---|
+| same neuron | 1 | yes |
+| different neurons, or background on either side | 0 | yes |
+| unlabelled on either side, or one of them outside | 0 | no |
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Integer
+
+Offset = tuple[int, int, int]
+Widening = Literal["none", "2d", "3d"]
+
+SHORT_OFFSETS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+_INT32 = np.iinfo(np.int32)
+
+
+class AffinityError(ValueError):
+    """Something that a user can put right, said in one sentence."""
+
+
+def affinities_from_labels(
+    labels: Integer[Array, "z y x"] | Integer[np.ndarray, "z y x"],
+    offsets: Sequence[Sequence[int]] = SHORT_OFFSETS,
+    background: int | None = 0,
+    unlabelled: int | None = None,
+) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
+    """Channel c at voxel v joins v and v + offsets[c]."""
+    if isinstance(labels, np.ndarray):
+        labels, background, unlabelled = _to_int32(labels, background, unlabelled)
+    _check_offsets(offsets)
+    margin = [max(abs(offset[axis]) for offset in offsets) for axis in range(3)]
+    known = jnp.ones(labels.shape, bool) if unlabelled is None else labels != unlabelled
+    wide = [(n, n) for n in margin]
+    return affinities_within(jnp.pad(labels, wide), jnp.pad(known, wide), margin, offsets, background)
+
+
+def affinities_within(
+    labels: Int[Array, "zl yl xl"],
+    known: Bool[Array, "zl yl xl"],
+    margin: Sequence[int],
+    offsets: Sequence[Sequence[int]],
+    background: int | None = 0,
+) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
+    """For all voxels but those of a margin on each side, which are partners only."""
+    start = tuple(margin)
+    shape = [side - 2 * more for side, more in zip(labels.shape, margin, strict=True)]
+
+    def shifted(values: Array, offset: Sequence[int]) -> Array:
+        first = [at + by for at, by in zip(start, offset, strict=True)]
+        return jax.lax.slice(values, first, [at + n for at, n in zip(first, shape, strict=True)])
+
+    here, known_here = shifted(labels, (0, 0, 0)), shifted(known, (0, 0, 0))
+    valid = [known_here & shifted(known, offset) for offset in offsets]
+    joined = [here == shifted(labels, offset) for offset in offsets]
+    if background is not None:
+        joined = [same & (here != background) for same in joined]
+    affinities = [(same & both).astype(jnp.float32) for same, both in zip(joined, valid, strict=True)]
+    return jnp.stack(affinities), jnp.stack(valid)
+
+
+def widen_borders(
+    labels: Int[Array, "z y x"],
+    widening: Widening,
+    radius: int = 1,
+    background: int = 0,
+    unlabelled: int | None = None,
+) -> Int[Array, "z y x"]:
+    """Neuron voxels with another neuron within `radius` of them (in the section for 2d, else in space) become
+    background. Background and unlabelled voxels stay and widen nothing.
+    """
+    if widening == "none" or radius == 0:
+        return labels
+    deep = radius if widening == "3d" else 0
+    wide = jnp.pad(labels, [(deep, deep), (radius, radius), (radius, radius)], constant_values=background)
+
+    def neurons(ids: Array) -> Array:
+        return ids != background if unlabelled is None else (ids != background) & (ids != unlabelled)
+
+    border = jnp.zeros(labels.shape, bool)
+    for start in itertools.product(range(2 * deep + 1), range(2 * radius + 1), range(2 * radius + 1)):
+        near = jax.lax.slice(wide, start, [at + n for at, n in zip(start, labels.shape, strict=True)])
+        border |= neurons(near) & (near != labels)
+    return jnp.where(border & neurons(labels), background, labels)
+
+
+def _check_offsets(offsets: Sequence[Sequence[int]]) -> None:
+    for offset in offsets:
+        if len(offset) != 3 or not any(offset):
+            raise AffinityError(f"An offset is three voxel counts (z, y, x), not all of them 0; got {tuple(offset)}.")
+
+
+def _to_int32(
+    labels: Integer[np.ndarray, "z y x"], background: int | None, unlabelled: int | None
+) -> tuple[Int[Array, "z y x"], int | None, int | None]:
+    """Jax knows no 64-bit ids unless told to: where ids are too large, they are numbered anew."""
+    special = [n for n in (background, unlabelled) if n is not None]
+    fits = (labels.dtype.kind == "i" and labels.itemsize <= 4) or labels.itemsize <= 2
+    if not fits and labels.size:
+        fits = int(labels.max()) <= _INT32.max and int(labels.min()) >= _INT32.min
+    if fits and all(_INT32.min <= n <= _INT32.max for n in special):
+        return jnp.asarray(labels.astype(np.int32)), background, unlabelled
+    ids, numbers = renumbered(labels)
+    places = {int(n): place for place, n in enumerate(ids)}
+    renamed = [None if n is None else places.get(n, -1 - at) for at, n in enumerate((background, unlabelled))]
+    return jnp.asarray(numbers), renamed[0], renamed[1]
+
+
+def renumbered(
+    labels: Integer[np.ndarray, "z y x"],
+) -> tuple[Integer[np.ndarray, " ids"], Int[np.ndarray, "z y x"]]:
+    """The ids there are, ascending, and each voxel's place among them. Runs are sorted: they are few."""
+    flat = labels.ravel()
+    heads = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    ids, places = np.unique(flat[heads], return_inverse=True)
+    numbers = np.repeat(places.astype(np.int32), np.diff(heads, append=flat.size))
+    return ids, numbers.reshape(labels.shape)

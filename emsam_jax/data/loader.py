@@ -1,0 +1,70 @@
+"""Batches without end: windows read by threads, augmented on the device, sharded over all processes."""
+
+import collections
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from emsam_jax.data.augment import Batch, Windows
+from emsam_jax.data.patches import PatchSource
+
+
+class Share:
+    """The rows of each batch that this process reads; step s of the whole has samples s * batch to (s + 1) * batch."""
+
+    def __init__(self, source: PatchSource, batch: int, process: int, processes: int):
+        if batch % processes:
+            raise ValueError(
+                f"The batch must be a multiple of the number of processes, {processes}; found {batch}. Choose another."
+            )
+        self.source, self.batch = source, batch
+        self.rows = batch // processes
+        self.first = process * self.rows
+
+    def __len__(self) -> int:
+        return len(self.source) // self.batch * self.rows
+
+    def __getitem__(self, position: int) -> Windows:
+        step, row = divmod(position, self.rows)
+        return self.source[step * self.batch + self.first + row]
+
+
+def read_windows(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Windows]:
+    """The rows of this process, from `step` on, as numpy arrays, read `ahead` batches early."""
+    dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
+    early = max(ahead, 1) * share.rows
+    options = grain.ReadOptions(num_threads=min(threads, early), prefetch_buffer_size=early)
+    return iter(dataset.to_iter_dataset(options).batch(share.rows, batch_fn=_stack))
+
+
+def batches(
+    share: Share,
+    augment: Callable[[Windows], Batch],
+    sharding: NamedSharding | None = None,
+    step: int = 0,
+    *,
+    threads: int = 8,
+    ahead: int = 2,
+) -> Iterator[Batch]:
+    """Global batches from `step` on, exactly as they follow in a run that was never stopped.
+
+    `sharding` lays the batch axis over the devices of all processes. `ahead` batches are read, and as many under way
+    on the device, before they are asked for. An exception ends the iteration for good.
+    """
+    under_way: collections.deque[Batch] = collections.deque()
+    for windows in read_windows(share, step, threads=threads, ahead=ahead):
+        placed = windows
+        if sharding is not None:
+            placed = jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), windows)
+        under_way.append(augment(placed))
+        if len(under_way) > ahead:
+            yield under_way.popleft()
+    yield from under_way
+
+
+def _stack(samples: Sequence[Windows]) -> Windows:
+    return Windows(*(np.stack(parts) for parts in zip(*samples, strict=True)))
