@@ -23,15 +23,14 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PROGRAMS = [command for command in COMMANDS if command.startswith("python ")]
-MENTIONED = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)`", README)))
+MENTIONED = re.findall(r"`python (benchmarks/\w+\.py)`", README)
 # Small stand-ins for what takes long.
 QUICKLY = {
     "benchmarks/parity.py": ["--quick", "--sizes=tiny", "--versions=sam2"],
     "benchmarks/encoder.py": ["--sizes=tiny", "--sections=1", "--side=64", "--repeats=1"],
     "benchmarks/convert.py": ["--size=tiny"],
-    "benchmarks/segmentation.py": ["--quick"],
-    "benchmarks/scores.py": ["--quick"],
 }
+RUN_BY_THEIR_ROOMS_TESTS = {"benchmarks/segmentation.py", "benchmarks/scores.py", "benchmarks/loader.py"}
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -75,11 +74,14 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
         if flags[0] == "-m":
             run([sys.executable, *flags], at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
-    volumes, segmentation = (code for code in PYTHON if "load_image_encoder" not in code)
+    volumes, segmentation, batches = (code for code in PYTHON if "load_image_encoder" not in code)
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
     judged = "assert score_segmentation(labels, truth)['voi'] < 0.5, score_segmentation(labels, truth)"
     run([sys.executable, "-c", f"{setting}{segmentation}\n{judged}"], at_hand)
-    for picture in ("verify.png", "sweep.png"):
+    run([sys.executable, "-c", f"{batches}\nassert batch.affinities.shape == (2, 8, 32, 32, 3)"], at_hand)
+    for command in re.findall(r"`python -m (emsam_jax\.\S+ --\w+=\w+\.png)`", README):
+        run([sys.executable, "-m", *command.split()], at_hand)
+    for picture in ("verify.png", "sweep.png", "sheet.png", "synthetic.png"):
         assert (at_hand / picture).stat().st_size > 5_000
 
 
@@ -98,7 +100,7 @@ def test_encoder_and_benchmarks_run_in_order(at_hand, request):
     (encoder,) = (code for code in PYTHON if "load_image_encoder" in code)
     checked = f"{encoder}\nassert [f.shape[3] for f in features.fpn] == [256] * 3"
     run([sys.executable, "-W", "error", "-c", checked], at_hand)
-    assert sorted(QUICKLY) == MENTIONED
+    assert QUICKLY.keys() | RUN_BY_THEIR_ROOMS_TESTS == set(MENTIONED)
     for program, flags in QUICKLY.items():
         run([sys.executable, program, *flags, f"--out={at_hand}/results"], at_hand)
     assert len(list((at_hand / "results").glob("*.json"))) == len(QUICKLY)
