@@ -30,7 +30,7 @@ class Balls(NamedTuple):
 class Anatomy:
     """Sizes and habits of the neurites."""
 
-    radius: float = 155.0  # median, nm
+    radius: float = 165.0  # median, nm
     radius_spread: float = 0.4  # of the logarithm
     radius_range: tuple[float, float] = (75.0, 450.0)  # nm
     step: float = 0.4  # between balls, radii

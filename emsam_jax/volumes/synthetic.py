@@ -28,11 +28,11 @@ class Stain:
     cytoplasm: float = 0.68
     variety: float = 0.045  # of cytoplasm between neurites
     texture: float = 0.06  # of cytoplasm within one
-    membrane: float = 0.26
+    membrane: float = 0.32
     membrane_width: float = 22.0
     mitochondrion: float = 0.42
     vesicles: float = 2.5e-5  # per nm^3 of bouton: how many
-    noise: float = 0.09  # standard deviation at middle grey; it grows with the square root of the brightness
+    noise: float = 0.1  # standard deviation at middle grey; it grows with the square root of the brightness
     blur: float = 0.7  # standard deviation of the point spread, voxels
     defects: float = 0.0  # share of sections that are missing, faint, stained over or displaced
 
