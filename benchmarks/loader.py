@@ -56,19 +56,22 @@ def main(_: list[str]) -> None:
     quick = _QUICK.value
     target = Target(patch=(6, 48, 48) if quick else (18, 160, 160))
     batch, rounds, patches = (2, 1, 4) if quick else (4, _ROUNDS.value, _PATCHES.value)
+    threads = len(os.sched_getaffinity(0))  # more only take the cores from each other and from the augmentation
     rates: dict[str, list[float]] = {"ours": [], "reading alone": []}
     with tempfile.TemporaryDirectory() as folder:
         specimen = write_volume(Path(folder) / "volume.zarr", (12, 96, 96) if quick else (64, 512, 512))
         source = PatchSource([specimen], target.patch, target.window(AUGMENTATION), seed=0)
         augment = make_augment(target, AUGMENTATION, seed=0)
-        ours = batches(Share(source, batch, 0, 1), augment, threads=4)
+        ours = batches(Share(source, batch, 0, 1), augment, threads=threads)
         jax.block_until_ready(next(ours))
         peer = None if quick else Peer(Path(folder) / "volume.zarr", target.patch)
         if peer:
             rates["gunpowder"] = []
         for _turn in range(rounds):
             rates["ours"].append(rate(ours, batch, patches))
-            rates["reading alone"].append(rate(read_windows(Share(source, batch, 0, 1), threads=4), batch, patches))
+            rates["reading alone"].append(
+                rate(read_windows(Share(source, batch, 0, 1), threads=threads), batch, patches)
+            )
             if peer:
                 rates["gunpowder"].append(peer.rate(max(patches // 4, 1)))
         if peer:
