@@ -45,7 +45,7 @@ def main(_: list[str]) -> None:
 def synthetic_section(side: int, cells: int = 40, seed: int = 0) -> Float[np.ndarray, "y x"]:
     """Bright cells with dark borders, and noise, in [0, 1]."""
     rng = np.random.default_rng(seed)
-    grid = np.indices((side, side)).reshape(2, -1, 1).swapaxes(0, 1).swapaxes(1, 2)
+    grid = np.indices((side, side)).reshape(2, -1).T[:, None]
     distances = np.linalg.norm(grid - rng.uniform(0, side, (cells, 2)), axis=-1)
     nearest, second = np.partition(distances, 1, axis=1)[:, :2].T
     membrane = np.exp(-(((second - nearest) / 3) ** 2)).reshape(side, side)
