@@ -1,6 +1,23 @@
 """The model: SAM2's image encoder, and what stands on it."""
 
 from emsam_jax.model.compile import jit
+from emsam_jax.model.config import EncoderConfig, ModelConfig
+from emsam_jax.model.fgnet import FGNet, Maps, abstract_fgnet, build_fgnet, merge_fgnet, split_fgnet
 from emsam_jax.model.image_encoder import SIZES, EncoderError, Features, ImageEncoder, load_image_encoder
 
-__all__ = ["SIZES", "EncoderError", "Features", "ImageEncoder", "jit", "load_image_encoder"]
+__all__ = [
+    "SIZES",
+    "EncoderConfig",
+    "EncoderError",
+    "FGNet",
+    "Features",
+    "ImageEncoder",
+    "Maps",
+    "ModelConfig",
+    "abstract_fgnet",
+    "build_fgnet",
+    "jit",
+    "load_image_encoder",
+    "merge_fgnet",
+    "split_fgnet",
+]

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +55,12 @@ FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
 
 ArrayLike = Array | np.ndarray
 FlatParams = Mapping[str, jax.Array | np.ndarray]
+M = TypeVar("M", bound=nnx.Module)
 
 
 class Features(NamedTuple):
     trunk: tuple[Float[Array, "n _ _ _"], ...]  # strides 4, 8, 16, 32
-    fpn: tuple[Float[Array, "n _ _ 256"], ...]  # strides 4, 8, 16
+    fpn: tuple[Float[Array, "n _ _ 256"], ...]  # strides 4, 8, 16; none without the neck
 
 
 class ImageEncoder(nnx.Module):
@@ -73,21 +74,24 @@ class ImageEncoder(nnx.Module):
         drop_path_rate: float = 0.0,
         remat: bool = False,
         attention: AttentionKernel = "xla",
+        neck: bool = True,
         rngs: nnx.Rngs,
     ):
-        """`dtype` is computed in; parameters are float32. `remat` keeps only the blocks' inputs for the gradient."""
+        """`dtype` is computed in; parameters are float32. `remat` keeps only the blocks' inputs for the gradient;
+        without the neck there are no FPN features.
+        """
         dtype = jnp.dtype(dtype)
         self.trunk = Hiera(
             config, dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention, rngs=rngs
         )
-        self.neck = FpnNeck(config.channels, dtype=dtype, rngs=rngs)
+        self.neck = FpnNeck(config.channels, dtype=dtype, rngs=rngs) if neck else None
 
     def __call__(self, images: Float[ArrayLike, "n y x 3"], key: Key[Array, ""] | None = None) -> Features:
         """`key` turns drop path on."""
         images = jnp.asarray(images)
         check_sides(*images.shape[1:3])
         trunk = self.trunk(images, key)
-        return Features(trunk, self.neck(trunk))
+        return Features(trunk, self.neck(trunk) if self.neck is not None else ())
 
 
 class EncoderError(ValueError):
@@ -111,20 +115,18 @@ def abstract_encoder(config: HieraConfig, **options: Any) -> ImageEncoder:
     return nnx.eval_shape(lambda: ImageEncoder(config, rngs=nnx.Rngs(0), **options))
 
 
-def flat_state(encoder: ImageEncoder) -> dict[str, Any]:
+def flat_state(encoder: nnx.Module) -> dict[str, Any]:
     """Each parameter's variable by its dotted name."""
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(encoder, nnx.Param))}
 
 
-def fill(encoder: ImageEncoder, params: FlatParams) -> ImageEncoder:
+def fill(encoder: M, params: FlatParams) -> M:
     """The module with these parameters: each used once, none left over, every shape right."""
     graph, state = nnx.split(encoder)
     expected = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
     if expected.keys() != params.keys():
         missing, unexpected = sorted(expected.keys() - params.keys()), sorted(params.keys() - expected.keys())
-        raise EncoderError(
-            f"The parameters do not fit this encoder: missing {missing[:5]}, unexpected {unexpected[:5]}."
-        )
+        raise EncoderError(f"The parameters do not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}.")
     filled = {}
     for name, (path, leaf) in expected.items():
         if leaf.shape != params[name].shape:
@@ -192,9 +194,13 @@ def load_image_encoder(
     encoder = abstract_encoder(
         SIZES[facts["size"]], dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention
     )
-    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in flat_state(encoder)}
+    return fill(encoder, read_params(path))
+
+
+def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The parameters in a checkpoint, by their dotted names."""
+    folder = Path(path).absolute() / PARAMS_FOLDER
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        params = checkpointer.restore(
-            Path(path).absolute() / PARAMS_FOLDER, args=ocp.args.PyTreeRestore(restore_args=as_numpy)
-        )
-    return fill(encoder, params)
+        names = checkpointer.metadata(folder).item_metadata.tree
+        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

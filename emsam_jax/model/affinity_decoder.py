@@ -1,0 +1,51 @@
+"""The two decoders: features of several levels to the logits of affinities at full resolution."""
+
+import itertools
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from emsam_jax.model.convolution import Conv3D
+from emsam_jax.model.layers import ResidualBlock, Voxels, ratios, upsample
+
+
+class AffinityDecoder(nnx.Module):
+    """From the deepest level up: project, double, add the level's features, refine by a residual block.
+
+    The coarse decoder has blocks without the (1, 3, 3) convolution, one for the deepest level too, and starts above
+    full resolution; the refined one mirrors the fine encoder.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        outputs: int,
+        *,
+        mirror: bool,
+        groups: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """`channels` of the levels, shallow to deep."""
+        self.rise = nnx.List(
+            [Conv3D(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
+        )
+        refined = channels[:-1] if mirror else channels
+        self.blocks = nnx.List(
+            [ResidualBlock(c, c, flat=mirror, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
+        )
+        self.logits = Conv3D(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
+
+    def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> Voxels:
+        """Logits of `shape` z, y, x from levels, shallow to deep."""
+        deepest = len(levels) - 1
+        x = levels[deepest]
+        if deepest < len(self.blocks):
+            x = self.blocks[deepest](x)
+        for number in reversed(range(deepest)):
+            skip = levels[number]
+            x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4])) + skip
+            x = self.blocks[number](x)
+        logits = self.logits(x).astype(jnp.float32)
+        return upsample(logits, ratios(shape, logits.shape[1:4]))

@@ -1,0 +1,181 @@
+"""FGNet: SAM2's view of each section guides a light 3D network to affinities, coarse and refined.
+
+    sections -> image encoder -> projection --> z context -+-> coarse decoder -> A_s
+                                                           v
+    raw ----------------------> fine encoder -> guided attention, level by level -> refined decoder -> A_r
+
+Without an image encoder what is left is the field's residual 3D U-Net.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from emsam_jax.model.affinity_decoder import AffinityDecoder
+from emsam_jax.model.config import EncoderConfig, ModelConfig
+from emsam_jax.model.convolution import Conv3D
+from emsam_jax.model.fine_encoder import FineEncoder
+from emsam_jax.model.guided_attention import GuidedAttention
+from emsam_jax.model.hiera import HieraConfig
+from emsam_jax.model.image_encoder import SIZES, EncoderError, ImageEncoder, fill, flat_state, read_facts, read_params
+from emsam_jax.model.layers import ResidualBlock, max_pool, mean_pool
+from emsam_jax.model.neck import CHANNELS as FPN_CHANNELS
+
+TOY = HieraConfig(embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_att_blocks=(2,), window_spec=(8, 4, 4, 2))
+HIERAS = {**SIZES, "toy": TOY}
+IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+ENCODER = "encoder."  # begins the names of the image encoder's parameters
+
+Features = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
+
+
+class Maps(NamedTuple):
+    """Logits of affinities, float32."""
+
+    coarse: Float[Array, "b z y x c"] | None
+    refined: Float[Array, "b z y x c"]
+
+
+class FGNet(nnx.Module):
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        options: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
+        shared: dict[str, Any] = {"groups": config.norm_groups, **options}
+        outputs, size = len(config.offsets), config.projected
+        self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, **shared)
+        self.refined_decoder = AffinityDecoder(config.channels, outputs, mirror=True, **shared)
+        seen: tuple[int, ...] = ()  # channels of the image encoder's levels
+        self.encoder = None if config.encoder.size == "none" else _image_encoder(config.encoder, **options)
+        if self.encoder is not None:
+            hiera = HIERAS[config.encoder.size]
+            seen = hiera.channels if config.encoder.features == "trunk" else (FPN_CHANNELS,) * 3
+        self.strides = tuple(4 * 2**level // config.encoder.upsample for level in range(len(seen)))
+        self.projections = nnx.List([nnx.Linear(c, size, **options) for c in seen])
+        kernel = {"none": None, "3x1x1": (3, 1, 1), "3x3x3": (3, 3, 3)}[config.z_context]
+        self.contexts = nnx.List([Conv3D(size, size, kernel, **options) for _ in seen if kernel])
+        widths = (size,) * len(seen)
+        coarse = config.coarse and seen
+        self.coarse_decoder = AffinityDecoder(widths, outputs, mirror=False, **shared) if coarse else None
+        guided = config.channels if config.guidance != "none" and seen else ()
+        self.guidance = nnx.List([GuidedAttention(c, size, config.guidance, **shared) for c in guided])
+
+    def __call__(self, raw: Float[Array, "b z y x 1"], key: Key[Array, ""] | None = None) -> Maps:
+        """`key` turns drop path on."""
+        b, z, *plane = raw.shape
+        features = self.encode(raw.reshape(b * z, *plane), key)
+        return self.decode(raw, tuple(f.reshape(b, z, *f.shape[1:]) for f in features))
+
+    def encode(
+        self, sections: Float[Array, "n y x 1"], key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "n _ _ _"], ...]:
+        """What the image encoder sees in each section by itself, projected; nothing without an encoder."""
+        if self.encoder is None:
+            return ()
+        images = (sections - jnp.asarray(IMAGENET_MEAN)[None, None, None]) / jnp.asarray(IMAGENET_STD)[None, None, None]
+        times = self.config.encoder.upsample
+        if times > 1:
+            n, y, x, c = images.shape
+            images = jax.image.resize(images, (n, y * times, x * times, c), "linear")
+        seen = self.encoder(images.astype(self.config.dtype), key)
+        maps = seen.trunk if self.config.encoder.features == "trunk" else seen.fpn
+        return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
+
+    def decode(self, raw: Float[Array, "b z y x 1"], features: Features) -> Maps:
+        """Affinities of the voxels, from themselves and from what was seen in their sections."""
+        self._check_sides(raw.shape)
+        if self.contexts:
+            features = tuple(self._run(Conv3D.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
+        read_out = functools.partial(AffinityDecoder.__call__, shape=raw.shape[1:4])
+        coarse = uncertainty = None
+        if self.coarse_decoder is not None:
+            coarse = self._run(read_out, self.coarse_decoder, features)
+            sure = jnp.abs(2 * jax.nn.sigmoid(jax.lax.stop_gradient(coarse)) - 1)
+            uncertainty = (1 - sure).mean(-1, keepdims=True).astype(self.config.dtype)
+
+        x = self.fine_encoder.enter(raw.astype(self.config.dtype))
+        levels = []
+        for number, block in enumerate(self.fine_encoder.blocks):
+            pool = self.fine_encoder.pool
+            x = self._run(ResidualBlock.__call__, block, max_pool(x, pool) if number else x)
+            if number and uncertainty is not None:
+                uncertainty = max_pool(uncertainty, pool)
+            if self.guidance:
+                guide = self._guide(features, number, x.shape)
+                x = self._run(GuidedAttention.__call__, self.guidance[number], x, guide, uncertainty)
+            levels.append(x)
+        refined = self._run(read_out, self.refined_decoder, tuple(levels))
+        return Maps(coarse, refined)
+
+    def _guide(self, features: Features, number: int, shape: tuple[int, ...]) -> Float[Array, "b z _ _ _"]:
+        """The features of this level's stride, or of the finest stride if that is coarser; z as in `shape`."""
+        wanted = max(2**number, self.strides[0])
+        guide = features[self.strides.index(wanted)]
+        return mean_pool(guide, (guide.shape[1] // shape[1], 1, 1))
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
+
+    def _check_sides(self, shape: tuple[int, ...]) -> None:
+        deepest = 2 ** (len(self.config.channels) - 1)
+        needed = (deepest if self.config.isotropic else 1, deepest, deepest)
+        if any(side % n for side, n in zip(shape[1:4], needed, strict=True)):
+            raise EncoderError(
+                f"This model takes patches whose sides (z, y, x) are multiples of {needed}; found {shape[1:4]}."
+            )
+
+
+def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
+    """Random, but for the image encoder where `config.encoder.weights` names one."""
+    model: FGNet = jax.jit(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
+    weights = config.encoder.weights
+    if model.encoder is None or not weights:
+        return model
+    size = read_facts(weights)["size"]
+    if size != config.encoder.size:
+        raise EncoderError(
+            f"model.encoder.weights: expected an encoder of size {config.encoder.size!r}, found {size!r} at {weights}; "
+            "set model.encoder.size accordingly."
+        )
+    params = {n: value for n, value in read_params(weights).items() if model.encoder.neck or n.startswith("trunk.")}
+    model.encoder = fill(model.encoder, params)
+    return model
+
+
+def abstract_fgnet(config: ModelConfig) -> FGNet:
+    """The module with shapes in place of parameters."""
+    return nnx.eval_shape(lambda: FGNet(config, rngs=nnx.Rngs(0)))
+
+
+Params = dict[str, Any]  # dotted name -> array
+
+
+def split_fgnet(model: FGNet) -> tuple[Params, Params]:
+    """Parameters that are trained, and those that are not: a frozen image encoder's."""
+    frozen_from = ENCODER if model.config.encoder.frozen else None
+    trained, frozen = {}, {}
+    for name, leaf in flat_state(model).items():
+        (frozen if frozen_from and name.startswith(frozen_from) else trained)[name] = leaf[...]
+    return trained, frozen
+
+
+def merge_fgnet(config: ModelConfig, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> FGNet:
+    """The module with these parameters, each used once and none left over."""
+    return fill(abstract_fgnet(config), {**trained, **frozen})
+
+
+def _image_encoder(config: EncoderConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> ImageEncoder:
+    return ImageEncoder(
+        HIERAS[config.size],
+        dtype=dtype,
+        drop_path_rate=config.drop_path,
+        remat=config.remat,
+        attention=config.attention,
+        neck=config.features == "fpn",
+        rngs=rngs,
+    )

@@ -1,0 +1,27 @@
+"""The Fine-Grained Encoder: the light 3D network that sees voxels at full resolution."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels, max_pool
+
+
+class FineEncoder(nnx.Module):
+    """Levels of strides 1, 2, 4, ... within the section; z is only pooled where voxels are isotropic."""
+
+    def __init__(self, channels: tuple[int, ...], *, isotropic: bool, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.pool: Factors = (2, 2, 2) if isotropic else (1, 2, 2)
+        stem = (5, 5, 5) if isotropic else (1, 5, 5)
+        self.stem = Normalised(1, channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
+        widths = zip((channels[0], *channels), channels, strict=False)
+        self.blocks = nnx.List(
+            [ResidualBlock(cin, cout, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
+        )
+
+    def enter(self, raw: Float[Array, "b z y x 1"]) -> Voxels:
+        return nnx.elu(self.stem(raw))
+
+    def level(self, number: int, x: Voxels) -> Voxels:
+        """One level's features from those above; the first level takes what `enter` gives."""
+        return self.blocks[number](max_pool(x, self.pool) if number else x)
