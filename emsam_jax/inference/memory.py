@@ -67,7 +67,9 @@ def fits(needed: int, devices: list[Any]) -> bool:
 
 
 def out_of_memory(error: Exception) -> bool:
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    """The CPU's message comes wrapped into others, without the code."""
+    said = str(error)
+    return isinstance(error, jax.errors.JaxRuntimeError) and ("RESOURCE_EXHAUSTED" in said or "Out of memory" in said)
 
 
 def _field(file: str, name: str, unit: int = 1024) -> int | None:

@@ -7,7 +7,7 @@ to a block, and the sums meet only when the block is finished.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Windows(NamedTuple):
     places: Int[Array, "q z"] | Int[np.ndarray, "q z"]  # where their features are
 
 
+@runtime_checkable
 class AffinityModel(Protocol):
     """What can be predicted with: FGNet, or any pytree with these two."""
 

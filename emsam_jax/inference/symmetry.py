@@ -114,18 +114,16 @@ def blending_weights(
     gaussian = grid.gaussian()
     weights = []
     for sources in zip(*(symmetry.sources(offsets) for symmetry in symmetries), strict=True):
-        total = np.zeros(grid.window)
+        views = np.zeros(grid.window)  # that have a value for the voxel: their mean is the window's
         for source in sources:
             if source is not None:
-                has_value = tuple(
-                    slice(max(0, -step), n - max(0, step)) for step, n in zip(source.shift, grid.window, strict=True)
-                )
-                total[has_value] += gaussian[has_value]
-        everywhere = grid.over_windows(total)
-        if not everywhere.all():
+                reach = zip(source.shift, grid.window, strict=True)
+                views[tuple(slice(max(0, -step), max(0, min(n, n - step))) for step, n in reach)] += 1
+        blended = grid.over_windows(gaussian * (views > 0))
+        if not blended.all():
             raise PredictionError(
                 f"symmetries: {', '.join(map(str, symmetries))} leave voxels without a value for the offset "
                 f"{offsets[len(weights)]} (z, y, x); add zyx or choose a smaller stride."
             )
-        weights.append(gaussian / everywhere)
+        weights.append(gaussian * (views > 0) / np.maximum(views, 1) / blended)
     return np.stack(weights, -1).astype(np.float32)
