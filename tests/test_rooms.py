@@ -6,17 +6,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "emsam_jax"
+_FLOW = ("volumes", "data", "model", "blocks", "inference", "segmentation", "scores", "view")
 MAY_IMPORT = {
-    "config": set(),
+    "config": {"volumes", "data", "model"},
+    "config_file": {"config"},
     "volumes": set(),
     "data": {"volumes"},
-    "model": {"config"},
+    "model": {"config", "config_file"},
     "blocks": {"volumes"},
-    "inference": {"model", "blocks", "volumes"},
+    "inference": {"config", "config_file", "model", "blocks", "volumes"},
     "segmentation": {"volumes", "blocks"},
     "scores": {"volumes", "blocks"},
     "view": {"volumes", "scores"},
-    "training": {"config", "volumes", "data", "model", "blocks", "inference", "segmentation", "scores", "view"},
+    "training": {"config", "config_file", *_FLOW, "evaluation"},
+    "evaluation": {"config", "config_file", *_FLOW},
+    "configs": {"config", *_FLOW},
     "porting": {"model"},
     "demo": {"model", "volumes"},
 }

@@ -1,0 +1,182 @@
+"""Configs from files and command lines: `--config=file.py[:variant]`, `--config.optim.peak_lr=5e-5`, config.json.
+
+A config file has `get_config(variant)`; an override names a field by its path, with [i] for an item of a list.
+"""
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import re
+import runpy
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from emsam_jax.config import Config
+
+PREFIX = "--config."
+
+
+class ConfigError(ValueError):
+    """Something that a user can put right, said in one sentence."""
+
+
+class _Text(str):
+    """A value as it stood on the command line, not yet of any type."""
+
+    __slots__ = ()
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """The config of `file.py`, `file.py:variant` or `config.json`, with `--config.field=value` applied in order."""
+    fields = to_dict(_from_json(path) if path.endswith(".json") else _from_python(path))
+    for override in overrides:
+        name, equals, value = override.removeprefix(PREFIX).partition("=")
+        if not equals:
+            raise ConfigError(f"{override}: expected {PREFIX}field=value.")
+        _put(fields, re.findall(r"[^.\[\]]+", name), _Text(value), "config")
+    return from_dict(fields)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line without its overrides, and these."""
+    overrides = [argument for argument in arguments if argument.startswith(PREFIX)]
+    return [argument for argument in arguments if not argument.startswith(PREFIX)], overrides
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values, as config.json holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(fields: Any) -> Config:
+    return _typed(fields, Config, "config")
+
+
+def fingerprint(config: Config) -> str:
+    """The same for equal configs."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, Any, Any]]:
+    """(field, value of one, value of the other) wherever two configs, as plain values, differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [
+            found
+            for name in sorted(one.keys() | other.keys())
+            for found in differences(one.get(name), other.get(name), f"{path}.{name}")
+        ]
+    return [] if one == other else [(path, one, other)]
+
+
+def _from_python(path: str) -> Config:
+    file, _, variant = path.partition(":")
+    if not Path(file).is_file():
+        raise ConfigError(f"--config={path}: expected a Python file, found none at {file!r}.")
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise ConfigError(f"{file}: expected a function get_config in it; emsam_jax/configs has examples.")
+    known = [p.annotation for p in inspect.signature(get_config).parameters.values()]
+    variants = [name for annotation in known for name in typing.get_args(annotation)]
+    if variant and variant not in variants:
+        raise ConfigError(f"{file}: expected one of the variants {', '.join(variants) or '(none)'}; found {variant!r}.")
+    return get_config(variant) if variant else get_config()
+
+
+def _from_json(path: str) -> Config:
+    try:
+        return from_dict(json.loads(Path(path).read_text()))
+    except FileNotFoundError:
+        raise ConfigError(f"--config={path}: there is no such file.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: expected JSON, found something else: {error}.") from None
+
+
+def _put(fields: Any, path: list[str], value: Any, where: str) -> None:
+    name, *rest = path
+    key: Any = name
+    if isinstance(fields, list):
+        if not name.isdigit() or int(name) >= len(fields):
+            raise ConfigError(f"{where} has {len(fields)} items, numbered from 0; found [{name}].")
+        key, where = int(name), f"{where}[{name}]"
+    elif isinstance(fields, dict):
+        if name not in fields:
+            raise ConfigError(_unknown(where, name, list(fields)))
+        where = f"{where}.{name}"
+    else:
+        raise ConfigError(f"{where} is a single value and has no field {name!r}.")
+    if rest:
+        _put(fields[key], rest, value, where)
+    else:
+        fields[key] = value
+
+
+def _unknown(where: str, name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    advice = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
+    return f"{where} has no field {name!r}; {advice}"
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The value as `kind`, which is an annotation of one of the configs' fields."""
+    if dataclasses.is_dataclass(kind):
+        return _typed_dataclass(value, kind, where)
+    if kind is Any or (kind is str and isinstance(value, str)):
+        return str(value) if isinstance(value, _Text) else value
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        for choice in choices:
+            if value == choice or (isinstance(value, _Text) and value == str(choice)):
+                return choice
+        raise ConfigError(f"{where}: expected one of {', '.join(map(str, choices))}; found {value}.")
+    if isinstance(value, _Text):
+        value = _literal(value)
+    if origin in (types.UnionType, typing.Union):
+        return value if type(value) in choices else _typed(value, choices[-1], where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _typed_items(value, choices, where)
+    return _typed_scalar(value, kind, where)
+
+
+def _typed_items(values: Sequence[Any], kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
+    if len(kinds) != len(values):
+        raise ConfigError(f"{where}: expected {len(kinds)} values, found {len(values)}: {values}.")
+    return tuple(_typed(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(values, kinds, strict=True)))
+
+
+def _typed_scalar(value: Any, kind: Any, where: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (kind is int and number and float(value).is_integer()) or (kind is float and number):
+        return kind(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    named = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "a list")
+    raise ConfigError(f"{where}: expected {named}, found {value!r}.")
+
+
+def _typed_dataclass(value: Any, kind: Any, where: str) -> Any:
+    if isinstance(value, _Text):
+        value = _literal(value)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected fields of {kind.__name__}, found {value!r}.")
+    hints = typing.get_type_hints(kind)
+    for name in value:
+        if name not in hints:
+            raise ConfigError(_unknown(where, name, list(hints)))
+    return kind(**{name: _typed(item, hints[name], f"{where}.{name}") for name, item in value.items()})
+
+
+def _literal(text: str) -> Any:
+    spoken = {"true": True, "false": False, "none": None, "": ""}
+    if text.lower() in spoken:
+        return spoken[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return str(text)

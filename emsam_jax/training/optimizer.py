@@ -1,0 +1,48 @@
+"""AdamW with a rate for each parameter: new parts learn fast, pre-trained ones slowly, shallow ones slowest."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from emsam_jax.config import OptimConfig
+from emsam_jax.model.fgnet import ENCODER
+
+_BLOCK = re.compile(r"encoder\.trunk\.blocks\.(\d+)\.")
+
+
+def make_optimizer(config: OptimConfig, params: Mapping[str, Any]) -> optax.GradientTransformation:
+    """For parameters by their dotted names; its state has the same names."""
+    rates = relative_rates(config, params)
+    decayed = {name: value.ndim > 1 for name, value in params.items()}
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda update, rate: update * rate, updates, rates)),
+        optax.scale_by_learning_rate(schedule(config)),
+    )
+
+
+def schedule(config: OptimConfig) -> optax.Schedule:
+    """The rate of the new parts by step: linear from 0, then half a cosine."""
+    warmup = min(config.warmup, config.steps // 2)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, config.peak_lr, warmup, max(config.steps, warmup + 1), config.peak_lr * config.final_lr
+    )
+
+
+def relative_rates(config: OptimConfig, params: Mapping[str, Any]) -> dict[str, float]:
+    """Of each parameter, relative to the new parts' rate; the encoder's falls from its last block to its first."""
+    depth = 1 + max((int(found[1]) for name in params if (found := _BLOCK.match(name))), default=0)
+
+    def rate(name: str) -> float:
+        if not name.startswith(ENCODER):
+            return 1.0
+        block = _BLOCK.match(name)
+        place = int(block[1]) if block else depth if name.startswith(f"{ENCODER}neck.") else -1
+        return config.encoder_lr / config.peak_lr * config.layer_decay ** max(depth - 1 - place, 0)
+
+    return {name: rate(name) for name in params}

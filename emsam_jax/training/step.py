@@ -1,0 +1,108 @@
+"""One step of training, a pure function of the state and a batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from emsam_jax.config import Config
+from emsam_jax.data import Batch
+from emsam_jax.model import merge_fgnet
+from emsam_jax.training.losses import loss_of_maps
+from emsam_jax.training.optimizer import make_optimizer, schedule
+
+Params = dict[str, Float[Array, "..."]]
+Metrics = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that changes from step to step. Frozen parameters are no part of it."""
+
+    step: Int[Array, ""]  # steps done, skipped ones too
+    params: Params
+    optimizer: Any
+    ema: Params  # running mean of the parameters
+    skipped: Int[Array, ""]  # steps left out because their loss or gradient was no number
+    skipped_in_row: Int[Array, ""]
+
+
+def create_state(config: Config, params: Params) -> TrainState:
+    zero = jnp.zeros((), jnp.int32)
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(zero, params, make_optimizer(config.optim, params).init(params), ema, zero, jnp.copy(zero))
+
+
+def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
+    """(state, frozen parameters, batch) -> (state, metrics); to be jitted by whoever knows the mesh."""
+
+    def loss_of(params: Params, frozen: Params, batch: Batch, key: Array) -> tuple[Float[Array, ""], Metrics]:
+        maps = merge_fgnet(config.model, params, frozen)(batch.raw, None if frozen else key)
+        return loss_of_maps(maps, batch, config.loss)
+
+    def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        (loss, parts), gradients = _accumulated(
+            jax.value_and_grad(loss_of, has_aux=True),
+            state.params,
+            frozen,
+            batch,
+            key=key,
+            parts=config.optim.accumulate,
+        )
+        optimizer = make_optimizer(config.optim, state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
+        decay = jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, state.ema, params)
+        norm = optax.global_norm(gradients)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+        def unless_bad(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+        new_state = TrainState(
+            step=state.step + 1,
+            params=unless_bad(params, state.params),
+            optimizer=unless_bad(optimizer_state, state.optimizer),
+            ema=unless_bad(ema, state.ema),
+            skipped=state.skipped + ~good,
+            skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
+        )
+        metrics = {
+            "loss": loss,
+            **{f"loss_{name}": part for name, part in parts.items()},
+            "gradient_norm": norm,
+            "learning_rate": schedule(config.optim)(state.step),
+            "skipped": new_state.skipped,
+            "skipped_in_row": new_state.skipped_in_row,
+        }
+        return new_state, metrics
+
+    return train_step
+
+
+def _accumulated(
+    value_and_grad: Callable[..., Any], params: Params, frozen: Params, batch: Batch, *, key: Array, parts: int
+) -> Any:
+    """Means over parts of the batch, one after the other; every part has samples of every device."""
+    if parts == 1:
+        return value_and_grad(params, frozen, batch, key)
+
+    def split(values: Array) -> Array:
+        return values.reshape(-1, parts, *values.shape[1:]).swapaxes(0, 1)
+
+    def add(sums: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, value_and_grad(params, frozen, *part)), None
+
+    keys = jax.random.split(key, parts)
+    rows = jax.tree.map(split, batch)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(value_and_grad, params, frozen, jax.tree.map(lambda a: a[0], rows), key),
+    )
+    sums, _ = jax.lax.scan(add, zeros, (rows, keys))
+    return jax.tree.map(lambda total: total / parts, sums)
