@@ -25,7 +25,7 @@ class Simple(nnx.Module):
         return Maps(None, jnp.concatenate([seen, raw, jnp.roll(seen, 1, 2)], -1))
 
 
-SETTINGS = Prediction(window=(8, 16, 16), stride=(8, 8, 8), batch=64, progress=False)
+SETTINGS = Prediction(window=(8, 16, 16), stride=(8, 16, 16), batch=64, progress=False)
 
 
 def main(raw: str, out: str, block: str, seconds: str) -> None:
