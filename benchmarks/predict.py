@@ -84,7 +84,7 @@ def case_of(name: str, on_gpu: bool) -> Case:
         toy = EncoderConfig(size="toy")
         return Case(ModelConfig(encoder=toy, projected=4, channels=(4, 4), norm_groups=2, coarse=False), (4, 32, 32))
     if name == "demo":
-        config = load_config("emsam_jax/configs/demo.py")
+        config = load_config(str(Path(__file__).parents[1] / "emsam_jax/configs/demo.py"))
         return Case(config.model, config.data.patch)
     encoder: Any = EncoderConfig(size=name, attention="cudnn" if on_gpu else "xla")  # type: ignore[arg-type]
     side = {"none": 160, "large": 256}.get(name, 224)
