@@ -59,7 +59,7 @@ class Case:
 def main(_: list[str]) -> None:
     on_gpu = jax.default_backend() == "gpu"
     names = ["quick"] if _QUICK.value else _CASES.value or (["base_plus", "large"] if on_gpu else ["demo"])
-    default = (4, 32, 32) if _QUICK.value else (128, 2048, 2048) if on_gpu else (32, 320, 320)
+    default = (4, 32, 32) if _QUICK.value else (128, 2048, 2048) if on_gpu else (16, 192, 192)
     z, y, x = three(_VOLUME.value, int) if _VOLUME.value else default
     rows = []
     with tempfile.TemporaryDirectory() as folder:
