@@ -2,7 +2,7 @@
 
 from emsam_jax.model.compile import jit
 from emsam_jax.model.config import EncoderConfig, ModelConfig
-from emsam_jax.model.fgnet import FGNet, Maps, abstract_fgnet, build_fgnet, merge_fgnet, split_fgnet
+from emsam_jax.model.fgnet import FGNet, Maps, abstract_fgnet, build_fgnet, merge_fgnet, pretrained_encoder, split_fgnet
 from emsam_jax.model.image_encoder import SIZES, EncoderError, Features, ImageEncoder, load_image_encoder
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "jit",
     "load_image_encoder",
     "merge_fgnet",
+    "pretrained_encoder",
     "split_fgnet",
 ]

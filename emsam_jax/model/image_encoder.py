@@ -199,7 +199,12 @@ def load_image_encoder(
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The parameters in a checkpoint, by their dotted names."""
-    folder = Path(path).absolute() / PARAMS_FOLDER
+    return read_arrays(Path(path) / PARAMS_FOLDER)
+
+
+def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """A flat dictionary that Orbax wrote."""
+    folder = Path(folder).absolute()
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         names = checkpointer.metadata(folder).item_metadata.tree
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
