@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from emsam_jax.model.affinity_decoder import AffinityDecoder
+from emsam_jax.model.compile import jit_once
 from emsam_jax.model.config import EncoderConfig, ModelConfig
 from emsam_jax.model.convolution import Conv3D
 from emsam_jax.model.fine_encoder import FineEncoder
@@ -132,7 +133,7 @@ class FGNet(nnx.Module):
 
 def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
     """Random, but for the image encoder where `config.encoder.weights` names one."""
-    model: FGNet = jax.jit(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
+    model: FGNet = jit_once(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
     params = {name.removeprefix(ENCODER): value for name, value in pretrained_encoder(config).items()}
     if params and model.encoder is not None:
         model.encoder = fill(model.encoder, params)

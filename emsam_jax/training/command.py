@@ -1,5 +1,6 @@
 """The command line of train.py."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from emsam_jax.data.affinities import AffinityError
 from emsam_jax.inference.trained import CheckpointError
 from emsam_jax.model import EncoderError
 from emsam_jax.segmentation import SegmentationError
+from emsam_jax.training.distributed import joined
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.loop import train
 from emsam_jax.volumes import VolumeError
@@ -31,6 +33,10 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     flags.DEFINE_string("config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True)
     flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.", required=True)
+    flags.DEFINE_bool("distributed", False, "One of several processes of a run, each with its own devices.")
+    flags.DEFINE_string("coordinator", "", "host:port of the first process, where it isn't found by itself.")
+    flags.DEFINE_integer("processes", 0, "How many there are, where it isn't found by itself.")
+    flags.DEFINE_integer("process", -1, "Which of them this is, from 0, where it isn't found by itself.")
     flags.DEFINE_string(
         "compilation_cache",
         str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emsam_jax" / "compiled"),
@@ -48,7 +54,10 @@ def run() -> None:
         if FLAGS.compilation_cache:
             jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
         try:
-            train(load_config(FLAGS.config, overrides), FLAGS.workdir)
+            config = load_config(FLAGS.config, overrides)
+            together = joined(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+            with together if FLAGS.distributed else contextlib.nullcontext():
+                train(config, FLAGS.workdir)
         except USER_ERRORS as problem:
             sys.exit(f"train: {problem}")
 

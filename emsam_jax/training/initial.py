@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from emsam_jax.config import Config
 from emsam_jax.inference.trained import read_trained_params
-from emsam_jax.model import FGNet, jit, pretrained_encoder, split_fgnet
+from emsam_jax.model import FGNet, jit_once, pretrained_encoder, split_fgnet
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.sharding import abstract, place, put
 from emsam_jax.training.step import Params, TrainState, create_state
@@ -30,7 +30,7 @@ def new_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
         trained, frozen = ({name: value for name, value in part.items() if name not in given} for part in parts)
         return trained, frozen
 
-    drawn = jit(draw, out_shardings=place(mesh, jax.eval_shape(draw)))()
+    drawn = jit_once(draw, out_shardings=place(mesh, jax.eval_shape(draw)))()
     _, frozen_names = _shapes(config)
     placed = put(mesh, given)
     trained, frozen = (
@@ -43,7 +43,7 @@ def new_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
         return create_state(config, params)
 
     shardings = place(mesh, jax.eval_shape(create, trained))
-    return jit(create, out_shardings=shardings)(trained), frozen
+    return jit_once(create, out_shardings=shardings)(trained), frozen
 
 
 def _given(config: Config) -> dict[str, np.ndarray]:

@@ -73,6 +73,10 @@ class Log(contextlib.AbstractContextManager["Log"]):
         if in_row >= self.config.optim.bad_steps:
             raise BadStepsError(step, in_row)
 
+    def resume(self) -> None:
+        """After a pause for something else than steps, which their rate leaves out."""
+        self._clock.resume()
+
     def row(self, row: Row) -> None:
         """A row by itself, such as a validation's."""
         if self._writes:
@@ -124,6 +128,9 @@ class _Clock:
             weight = max(1 / self.steps, 0.02)
             self._seconds += weight * (now - self._now - self._seconds)
         self._now = now
+
+    def resume(self) -> None:
+        self._now = time.perf_counter()
 
     @property
     def rate(self) -> float:

@@ -43,9 +43,11 @@ def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | N
                     stop, last = notice.reached(step), step == config.optim.steps
                     if last or step % config.log.pictures_every == 0:
                         log.sample(step, sample(state.params, frozen, batch))
+                        log.resume()
                     if stop or last or step % config.checkpoint.every == 0:
                         log.flush()
                         checkpoints.save(step, state)
+                        log.resume()
                     if stop and not last:
                         checkpoints.wait()
                         log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
