@@ -15,7 +15,7 @@ from emsam_jax.training.sharding import abstract, place, put
 from emsam_jax.training.step import Params, TrainState, create_state
 
 
-def abstract_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
+def abstract_state(config: Config, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
     """Shapes and shardings of the state and of the frozen parameters."""
     trained, frozen = _shapes(config)
     return abstract(mesh, (jax.eval_shape(lambda params: create_state(config, params), trained), frozen))
@@ -68,5 +68,5 @@ def _check_fits(params: dict[str, Any], config: Config) -> None:
         )
 
 
-def _shapes(config: Config) -> tuple[Params, Params]:
+def _shapes(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     return jax.eval_shape(lambda: split_fgnet(FGNet(config.model, rngs=nnx.Rngs(0))))
