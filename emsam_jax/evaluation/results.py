@@ -37,8 +37,9 @@ def describe(request: Request, source: Source, subjects: Sequence[Subject], froz
     model, asked = source.describe(), dataclasses.asdict(request)
     config = model.pop("config", None)
     titles = {**TITLES, STORED: model["title"]}
+    title = request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}"
     return {
-        "title": request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}",
+        "title": title[0].upper() + title[1:],
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "headline": frozen.headline,
         "how": frozen.how,
