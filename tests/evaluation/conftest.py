@@ -44,7 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     shape = (40, 48, 48)
     rng = np.random.default_rng(0)
     seeds = rng.uniform(0, shape, (45, 3))
-    points = np.stack(np.indices(shape), -1)[..., None, :]
+    points = np.moveaxis(np.indices(shape), 0, -1)[..., None, :]
     truth = (1 + ((points - seeds) ** 2).sum(-1).argmin(-1)).astype(np.uint16)
     truth[:, :3, :3] = 0
     ideal = ideal_affinities(truth)
