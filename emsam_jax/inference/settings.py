@@ -1,0 +1,42 @@
+"""How a volume is predicted."""
+
+import dataclasses
+from typing import Literal
+
+from emsam_jax.inference.errors import PredictionError
+from emsam_jax.inference.grid import Grid
+from emsam_jax.volumes.box import Voxel
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    window: tuple[int, ...] = ()  # voxels z, y, x; empty: the patch that the model was trained on
+    stride: tuple[int, ...] = ()  # voxels z, y, x between windows; empty: half a window
+    block: tuple[int, ...] = ()  # voxels z, y, x, whole chunks; empty: whole shards, about 4 windows a side
+    dtype: Literal["float16", "uint8", "float32"] = "float16"  # on disk; uint8 is 255 times the affinity
+    coarse: bool = False  # also the coarse decoder's map, in `coarse` below the output
+    symmetries: tuple[str, ...] = ("none",)  # averaged over: none, anisotropic (16), isotropic (48), or zyx, Zyx, ..
+    batch: int = 0  # windows at once on each device; 0: chosen by device; fewer where memory asks for it
+    encode_once: bool = True  # a section serves all windows along z that hold it
+    check: bool = True  # when going on, read what is done and compare it with its checksum
+    progress: bool = True  # a bar with voxels a second and the time left
+
+    def grid(self) -> Grid:
+        if len(self.window) != 3 or min(self.window) < 1:
+            raise PredictionError(f"window: expected three voxel counts (z, y, x), found {self.window}.")
+        z, y, x = self.window
+        stride = self.stride or tuple(max(1, side // 2) for side in self.window)
+        if len(stride) != 3 or not all(0 < step <= side for step, side in zip(stride, self.window, strict=True)):
+            raise PredictionError(
+                f"stride: expected three voxel counts from 1 to the window's {self.window} (z, y, x), found {stride}."
+            )
+        return Grid((z, y, x), (stride[0], stride[1], stride[2]))
+
+    def block_shape(self, shard: Voxel) -> Voxel:
+        """As asked for, or whole shards: the more windows in a block, the fewer are computed for two of them."""
+        if self.block:
+            if len(self.block) != 3:
+                raise PredictionError(f"block: expected three voxel counts (z, y, x), found {self.block}.")
+            return self.block[0], self.block[1], self.block[2]
+        z, y, x = (own * max(1, 4 * side // own) for own, side in zip(shard, self.grid().window, strict=True))
+        return z, y, x
