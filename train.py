@@ -6,7 +6,8 @@ Exits with 0 when the last step is done, 1 after a mistake that is said in one s
 stop (SIGTERM, Ctrl-C) and has saved everything: call it again to go on.
 """
 
-from emsam_jax.training.command import run
-
 if __name__ == "__main__":
+    # Here, because the process that scores a validation imports this file and has no use for jax.
+    from emsam_jax.training.command import run
+
     run()

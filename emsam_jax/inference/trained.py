@@ -64,7 +64,7 @@ def find_step(path: str | Path) -> Path:
         reason = "it holds no finished checkpoint" if path.exists() else "there is no such folder"
         raise CheckpointError(f"{path}: expected a run's folder, or that of one of its checkpoints, but {reason}.")
     scores = {step: score for step in steps if (score := validation_score(step)) is not None}
-    return min(scores, key=lambda step: scores[step]) if scores else steps[-1]
+    return min(scores, key=lambda step: (scores[step], -int(step.name))) if scores else steps[-1]
 
 
 def finished_steps(checkpoints: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
@@ -36,7 +35,7 @@ from emsam_jax.model.fgnet import ENCODER
 from emsam_jax.model.image_encoder import writing_image_encoder
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import abstract_state
-from emsam_jax.training.sharding import everywhere, put
+from emsam_jax.training.sharding import everywhere, gather, put
 from emsam_jax.training.step import Params, TrainState
 
 # What may differ when a run goes on: it changes neither what is learned nor from which data, but for rounding and
@@ -62,7 +61,7 @@ class Best:
         del context
         scores = {info.step: validation_score(self.folder / str(info.step)) for info in checkpoints}
         known = {step: score for step, score in scores.items() if score is not None}
-        best = min(known, key=lambda step: known[step]) if known else None
+        best = min(known, key=lambda step: (known[step], -step)) if known else None
         return [info.step == best or info.step in self.awaited for info in checkpoints]
 
 
@@ -101,7 +100,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """At a run's start. An encoder that a run without any checkpoint left behind is replaced."""
         if not frozen:
             return
-        values = jax.tree.map(np.asarray, jax.jit(lambda tree: tree, out_shardings=_replicated(frozen))(frozen))
+        values = gather(frozen)
         digest = self._facts["encoder"] = content_hash(values)
         params = {name.removeprefix(ENCODER): value for name, value in values.items()}
         if jax.process_index() == 0:
@@ -192,7 +191,3 @@ def _flat(optimizer: Any) -> dict[str, Any]:
     """Leaves by their place, which doesn't depend on optax's own types."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(optimizer)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _replicated(params: Params) -> Any:
-    return jax.tree.map(lambda leaf: everywhere(leaf.sharding.mesh), params)

@@ -17,9 +17,10 @@ from emsam_jax.training.log import BadStepsError, Log
 from emsam_jax.training.page import start_page
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.sampling import make_sampler
-from emsam_jax.training.sharding import check_batch, make_mesh
+from emsam_jax.training.sharding import check_batch, gather, make_mesh
 from emsam_jax.training.step import Params, TrainState, compile_train_step
 from emsam_jax.training.stream import Stream
+from emsam_jax.training.validation import Validator
 
 
 def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | None = None) -> None:
@@ -34,8 +35,9 @@ def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | N
         _write_config(config, workdir)
         train_step = compile_train_step(config, mesh, state)
         sample = make_sampler(config, mesh)
-        with Log(config, workdir, first) as log:
+        with Log(config, workdir, first) as log, Validator(config, workdir, checkpoints, log) as validator:
             log.say(start_page(config, workdir, mesh, stream, state.params, frozen, _origin(config, checkpoints)))
+            validator.catch_up()
             try:
                 for step, batch in zip(range(first + 1, config.optim.steps + 1), stream.batches(mesh, first), strict=False):
                     state, metrics = train_step(state, frozen, batch)
@@ -44,16 +46,20 @@ def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | N
                     if last or step % config.log.pictures_every == 0:
                         log.sample(step, sample(state.params, frozen, batch))
                         log.resume()
-                    if stop or last or step % config.checkpoint.every == 0:
+                    if stop or last or step % config.checkpoint.every == 0 or validator.due(step):
                         log.flush()
                         checkpoints.save(step, state)
+                        if validator.due(step) and not stop:
+                            validator.start(step, gather({**state.ema, **frozen}))
                         log.resume()
+                    validator.collect()
                     if stop and not last:
                         checkpoints.wait()
                         log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
                         raise Preempted(step)
             except BadStepsError as error:
                 raise TrainingError(_advice(error, checkpoints)) from None
+            validator.finish(config.optim.steps, notice)
             log.say(f"Trained for {config.optim.steps} steps: {checkpoints.folder}, {log.curves()}")
 
 

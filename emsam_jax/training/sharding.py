@@ -4,7 +4,7 @@ Batches are spread over all devices. Parameters, optimiser and running mean are 
 `fsdp`, each along its largest axis that divides; what is small is repeated everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -70,6 +70,13 @@ def put(mesh: Mesh, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         name: jax.make_array_from_callback(value.shape, shardings[name], value.__getitem__)
         for name, value in values.items()
     }
+
+
+def gather(params: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Whole, in the memory of every process; all of them call it."""
+    shardings = {name: everywhere(value.sharding.mesh) for name, value in params.items()}  # type: ignore[reportAttributeAccessIssue]
+    whole = jax.jit(lambda tree: tree, out_shardings=shardings)(dict(params))
+    return {name: np.asarray(value) for name, value in whole.items()}
 
 
 def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
