@@ -89,9 +89,14 @@ def request() -> Request:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    errors: tuple[type[Exception], ...] = (ScoreError, SegmentationError, VolumeError)
+    if FLAGS.ckpt:
+        from emsam_jax.evaluation.predicting import ERRORS  # without a model, no jax
+
+        errors += ERRORS
     try:
         evaluate(request())
-    except (ScoreError, SegmentationError, VolumeError) as problem:
+    except errors as problem:
         sys.exit(f"eval: {problem}")
 
 

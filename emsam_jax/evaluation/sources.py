@@ -19,7 +19,7 @@ Offsets = tuple[tuple[int, int, int], ...]
 class Source(abc.ABC):
     """Affinities of any subject, and what there is to say about where they come from."""
 
-    test: tuple[DeclaredVolume, ...] = ()  # volumes to judge when the request names none
+    test: tuple[DeclaredVolume, ...] = ()
     validation: tuple[DeclaredVolume, ...] = ()
     offsets: Offsets = ()  # of all channels; empty where only the three short ones are known
     standings: str = ""  # name of the table of known results
@@ -33,6 +33,10 @@ class Source(abc.ABC):
     def describe(self) -> dict[str, Any]:
         """For scores.json and the report; `config`, if there is one, is shown by itself."""
 
+    def keep(self, recipe: Recipe) -> None:
+        """With the model, for which it was chosen; what is only stored has no place for it."""
+        del recipe
+
 
 class Stored(Source):
     """Affinities, or labels, that someone has written."""
@@ -40,7 +44,7 @@ class Stored(Source):
     def __init__(self, request: Request, clock: Clock):
         self.url = request.affinities or request.segmentation
         self.volume = open_volume(self.url, channel="all" if request.affinities else None)
-        self.offsets = request.offsets
+        self.test, self.validation, self.offsets = request.test, request.validation, request.offsets
         self.title = request.method_title or "/".join(Path(self.url).parts[-2:])
         self.clock = clock
 

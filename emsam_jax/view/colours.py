@@ -41,12 +41,17 @@ class Colouring:
 
     def __call__(self, ids: Integer[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
         """Ids that touch nothing have the colour of their hash."""
-        ids = ids.astype(np.uint64)
-        hashed = mixed(ids + mixed(np.zeros(1, np.int64))) % np.uint64(_COLOURS)
-        if not self.ids.size:
-            return _PALETTE[hashed]
-        at = np.searchsorted(self.ids, ids).clip(max=self.ids.size - 1)
-        return _PALETTE[np.where(self.ids[at] == ids, self.colour[at], hashed.astype(np.int64))]
+        ids, colours = ids.astype(np.uint64), colours_of(ids)
+        if self.ids.size:
+            at = np.searchsorted(self.ids, ids).clip(max=self.ids.size - 1)
+            known = self.ids[at] == ids
+            colours[known] = _PALETTE[self.colour[at[known]]]
+        return colours
+
+
+def colours_of(ids: Integer[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
+    """By the hash alone, whatever the neighbours are."""
+    return _PALETTE[mixed(ids) % np.uint64(_COLOURS)]
 
 
 def mixed(ids: Integer[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:

@@ -34,7 +34,7 @@ class Study:
 
 def run_eval(**flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "eval.py", *[f"--{name}={value}" for name, value in flags.items()]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}  # one device
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
 
