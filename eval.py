@@ -37,7 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw: what is judged.")
     flags.DEFINE_string("validation_roi", "", "Part of the same volume that fragments and thresholds are chosen on.")
     flags.DEFINE_string("recipe", "", "A postprocess.json to be used instead of choosing one.")
-    flags.DEFINE_list("methods", list(METHODS), "From affinities to neurons.")
+    flags.DEFINE_list("methods", list(METHODS), "From affinities to neurons; waterz_ with any of its scorers.")
     flags.DEFINE_enum("unsegmented", "object", ["object", "ignore", "singletons"], "What voxels of segment 0 are.")
     flags.DEFINE_string("standings", "", "Known results to show beside: ac3ac4 or fib25.")
     flags.DEFINE_string("title", "", "Of the report.")
@@ -89,9 +89,14 @@ def request() -> Request:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    errors: tuple[type[Exception], ...] = (ScoreError, SegmentationError, VolumeError)
+    if FLAGS.ckpt:
+        from emsam_jax.evaluation.predicting import ERRORS  # without a model, no jax
+
+        errors += ERRORS
     try:
         evaluate(request())
-    except (ScoreError, SegmentationError, VolumeError) as problem:
+    except errors as problem:
         sys.exit(f"eval: {problem}")
 
 

@@ -41,7 +41,7 @@ def volumes() -> DataConfig:
 
 def _declare(name: str, roi: str) -> DeclaredVolume:
     return DeclaredVolume(
-        name=f"{name} {roi.split(',')[0]}",
+        name=f"{name} {roi.split(',', maxsplit=1)[0]}",
         raw=f"{FOLDER}/{name}_inputs.h5/main",
         labels=f"{FOLDER}/{name}_labels.h5/main",
         raw_voxel_size_zyx=(30, 6, 6),

@@ -53,7 +53,7 @@ def get_config(variant: Literal["unet", "frozen", "finetuned"] = "unet") -> Conf
 
 def _declare(roi: str) -> DeclaredVolume:
     return DeclaredVolume(
-        name=f"FIB-25 {roi.split(',')[0]}",
+        name=f"FIB-25 {roi.split(',', maxsplit=1)[0]}",
         raw=f"{FILE}/raw",
         labels=f"{FILE}/labels",
         raw_voxel_size_zyx=(10, 10, 10),

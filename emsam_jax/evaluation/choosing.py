@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from emsam_jax.evaluation.methods import BASELINE, fragments_to_try, literature_recipe, usable
+from emsam_jax.evaluation.methods import BASELINE, fragments_to_try, literature_recipe, name_of, usable
 from emsam_jax.evaluation.subject import Subject, read_subject
 from emsam_jax.scores import Conventions
 from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, tune
@@ -78,14 +78,15 @@ def choose_recipes(
 ) -> dict[str, Choice]:
     """For each method the middle of the best plateau of VOI, averaged over the volumes."""
     isotropic = examples[0].subject.isotropic
-    tried = fragments or fragments_to_try(isotropic)
-    choices = {}
-    for name in methods:
-        start = dataclasses.replace(
-            literature_recipe(name, isotropic=isotropic, offsets=offsets), chosen=_where(examples, step)
-        )
-        choices[name] = _choose(examples, start, tried, thresholds, threads)
-    return choices
+    starts = [literature_recipe(name, isotropic=isotropic, offsets=offsets) for name in methods]
+    choices: dict[str, Choice] = {}
+    for method in dict.fromkeys(start.method for start in starts):
+        alike = [start for start in starts if start.method == method]  # scorers of waterz share their fragments
+        start = dataclasses.replace(alike[0], chosen=_where(examples, step))
+        scorers = [start.scorer for start in alike]
+        tried = fragments or fragments_to_try(isotropic)
+        choices |= _choose(examples, start, scorers=scorers, fragments=tried, thresholds=thresholds, threads=threads)
+    return {name: choices[name] for name in methods}
 
 
 def choose_baseline(subjects: Sequence[Subject], threads: int = 1) -> Choice:
@@ -95,7 +96,15 @@ def choose_baseline(subjects: Sequence[Subject], threads: int = 1) -> Choice:
         Example(subject, intensity_affinities(subject.read_normalised(), isotropic=isotropic)) for subject in subjects
     ]
     start = dataclasses.replace(baseline_recipe(isotropic=isotropic), chosen=_where(examples, None))
-    return _choose(examples, start, [start.fragments], BASELINE_THRESHOLDS, threads)
+    found = _choose(
+        examples,
+        start,
+        scorers=[start.scorer],
+        fragments=[start.fragments],
+        thresholds=BASELINE_THRESHOLDS,
+        threads=threads,
+    )
+    return next(iter(found.values()))
 
 
 def best_choice(choices: dict[str, Choice]) -> Choice:
@@ -111,45 +120,41 @@ def best_method(choices: dict[str, Choice]) -> str:
 def _choose(
     examples: Sequence[Example],
     start: Recipe,
+    *,
+    scorers: Sequence[str],
     fragments: Sequence[FragmentParameters],
     thresholds: Sequence[float],
     threads: int,
-) -> Choice:
-    rows: list[Rows] = []  # of each volume, in the order of the trials
-    tried: list[list[Trial]] = []
+) -> dict[str, Choice]:
+    """A choice for each scorer."""
+    tried: list[list[tuple[Trial, dict[str, Any]]]] = []  # of each volume, with all scores of each trial
     for subject, affinities in examples:
-        found: Rows = []
+        rows: Rows = []
 
-        def score(labels: np.ndarray, subject: Subject = subject, found: Rows = found) -> float:
-            row = subject.score(labels, threads)
-            found.append(row)
-            return math.inf if row["voi"] is None else row["voi"]  # the tuner refuses what is not finite
+        def score(labels: np.ndarray, subject: Subject = subject, rows: Rows = rows) -> float:
+            rows.append(subject.score(labels, threads))
+            voi = rows[-1]["voi"]
+            return math.inf if voi is None else voi  # the tuner refuses what is not finite
 
-        _, trials = tune(
-            affinities,
-            score,
-            fragments=fragments,
-            scorers=[start.scorer],
-            thresholds=thresholds,
-            start=start,
-            threads=threads,
-        )
-        rows.append(found)
-        tried.append(trials)
-    means = [
-        Trial(same[0].recipe, float(np.mean([trial.score for trial in same]))) for same in zip(*tried, strict=True)
-    ]
-    length = len(thresholds)
-    curves = [means[i : i + length] for i in range(0, len(means), length)]
-    recipe = choose_plateau(curves)
-    which = next(i for i, curve in enumerate(curves) if curve[0].recipe.fragments == recipe.fragments)
-    of_curve = [found[which * length : (which + 1) * length] for found in rows]
-    return Choice(recipe, [_mean_row(t, same) for t, same in zip(thresholds, zip(*of_curve, strict=True), strict=True)])
+        options = {"fragments": fragments, "scorers": scorers, "thresholds": thresholds, "start": start}
+        _, trials = tune(affinities, score, **options, threads=threads)
+        tried.append(list(zip(trials, rows, strict=True)))
+
+    same = list(zip(*tried, strict=True))  # one trial on each volume
+    means = [Trial(trials[0][0].recipe, float(np.mean([trial.score for trial, _ in trials]))) for trials in same]
+    rows = [_mean_row([{"threshold": trial.recipe.threshold, **row} for trial, row in trials]) for trials in same]
+    curves = [slice(first, first + len(thresholds)) for first in range(0, len(same), len(thresholds))]
+    choices = {}
+    for scorer in scorers:
+        own = [curve for curve in curves if means[curve][0].recipe.scorer == scorer]
+        recipe = choose_plateau([means[curve] for curve in own])
+        (curve,) = (curve for curve in own if means[curve][0].recipe.fragments == recipe.fragments)
+        choices[name_of(recipe)] = Choice(recipe, rows[curve])
+    return choices
 
 
-def _mean_row(threshold: float, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if rows[0][name] is not None}
-    return {"threshold": float(threshold), **{name: means.get(name) for name in rows[0]}}
+def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def _where(examples: Sequence[Example], step: int | None) -> dict[str, Any]:

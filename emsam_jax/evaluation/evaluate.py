@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from emsam_jax.evaluation.files import write_whole
 from emsam_jax.evaluation.freezing import Frozen, freeze, refuse_overlap
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
-from emsam_jax.evaluation.methods import BASELINE, STORED
+from emsam_jax.evaluation.methods import BASELINE, METHODS, STORED
 from emsam_jax.evaluation.request import Request
-from emsam_jax.evaluation.results import describe, format_table, save_labels, write_whole
+from emsam_jax.evaluation.results import describe, format_table, save_labels
 from emsam_jax.evaluation.sources import Source, Stored
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject, as_unit, read_segmentation, read_subject
@@ -33,8 +34,8 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     clock = Clock(show)
     find_standings(request.standings)
     source = _open_source(request, clock)
-    subjects = _read(request.test or source.test, request, request.roi)
-    held_out = _read(request.validation or source.validation, request)
+    subjects = _read(source.test, request, request.roi)
+    held_out = _read(source.validation, request)
     if not subjects:
         raise VolumeError(f"{request.ckpt}: its config names no test volume; give --raw and --labels.")
     refuse_overlap(subjects, held_out)
@@ -54,7 +55,11 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
         with clock.stage(name, "pictures", voxels):
             pictures[name] = _illustrate(subject, affinities, judged[frozen.headline])
     scores["stages"] = clock.describe()
-    _write(request, scores, frozen, render(scores, pictures), show)
+    out = Path(request.out)
+    _write(out, scores, frozen, render(scores, pictures))
+    if frozen.validation and not request.validation and request.methods == METHODS:
+        source.keep(frozen.recipes[frozen.headline])
+    show(f"{format_table(scores)}\n\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}")
     return scores
 
 
@@ -111,11 +116,8 @@ def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged)
     return illustrate(exhibit)
 
 
-def _write(request: Request, scores: dict[str, Any], frozen: Frozen, page: str, show: Show) -> None:
-    out = Path(request.out)
+def _write(out: Path, scores: dict[str, Any], frozen: Frozen, page: str) -> None:
     write_whole(out / "scores.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
     if frozen.headline in frozen.recipes:
         write_whole(out / "postprocess.json", frozen.recipes[frozen.headline].to_json())
     write_whole(out / "report.html", page)
-    show(format_table(scores))
-    show(f"\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}")

@@ -1,6 +1,5 @@
 """The ways from affinities to neurons that are compared."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError
@@ -9,13 +8,9 @@ from emsam_jax.segmentation.tuner import FRAGMENTS
 BASELINE = "baseline"  # smoothed grey values instead of a network
 STORED = "segmentation"  # labels that someone else made
 LITERATURE = 0.5  # the threshold that papers fix
+_WATERZ = "waterz_"
 
-METHODS = {
-    "waterz_q50": Recipe(scorer="q50"),
-    "waterz_mean": Recipe(scorer="mean"),
-    "multicut": Recipe(method="multicut"),
-    "mutex": Recipe(method="mutex"),
-}
+METHODS = ("waterz_q50", "waterz_mean", "multicut", "mutex")  # waterz with any of its scorers besides
 TITLES = {
     "waterz_q50": "waterz, median",
     "waterz_mean": "waterz, mean",
@@ -28,7 +23,7 @@ TITLES = {
 
 def usable(names: Sequence[str], channels: int) -> list[str]:
     """Those that exist, and without the mutex watershed where there are no long-range channels."""
-    unknown = sorted(set(names) - set(METHODS))
+    unknown = [name for name in names if name not in METHODS and not name.startswith(_WATERZ)]
     if unknown:
         raise SegmentationError(f"The methods are {', '.join(METHODS)}; found {', '.join(unknown)}.")
     return [name for name in names if name != "mutex" or channels > 3]
@@ -38,8 +33,10 @@ def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int
     """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
     isotropic, else in each section.
     """
-    return dataclasses.replace(
-        METHODS[name],
+    scorer = name.removeprefix(_WATERZ) if name.startswith(_WATERZ) else "mean"
+    return Recipe(
+        method="waterz" if name.startswith(_WATERZ) else name,
+        scorer=scorer,
         threshold=LITERATURE,
         fragments=FragmentParameters("3d" if isotropic else "2d"),
         offsets=tuple(offsets) if offsets and name == "mutex" else None,
@@ -53,4 +50,4 @@ def fragments_to_try(isotropic: bool) -> tuple[FragmentParameters, ...]:
 
 
 def name_of(recipe: Recipe) -> str:
-    return f"waterz_{recipe.scorer}" if recipe.method == "waterz" else recipe.method
+    return _WATERZ + recipe.scorer if recipe.method == "waterz" else recipe.method

@@ -19,7 +19,7 @@ class Request:
     validation: tuple[DeclaredVolume, ...] = ()
     roi: str = ""  # z0:z1,y0:y1,x0:x1 in voxels of the raw, of every test volume
     recipe: str = ""  # a postprocess.json instead of choosing one
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = METHODS
     offsets: tuple[tuple[int, int, int], ...] = ()  # of the stored affinities' channels; for mutex
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     title: str = ""  # of the report

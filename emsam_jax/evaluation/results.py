@@ -2,13 +2,9 @@
 
 import dataclasses
 import datetime
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
-import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from emsam_jax.evaluation.files import hash_of
 from emsam_jax.evaluation.freezing import Frozen
 from emsam_jax.evaluation.methods import STORED, TITLES
 from emsam_jax.evaluation.request import Request
@@ -37,8 +34,9 @@ def describe(request: Request, source: Source, subjects: Sequence[Subject], froz
     model, asked = source.describe(), dataclasses.asdict(request)
     config = model.pop("config", None)
     titles = {**TITLES, STORED: model["title"]}
+    title = request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}"
     return {
-        "title": request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}",
+        "title": title[0].upper() + title[1:],
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "headline": frozen.headline,
         "how": frozen.how,
@@ -64,9 +62,8 @@ def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarra
     if labels is None:
         return
     dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64
-    folder = re.sub(r"[^\w.-]+", "_", subject.name).strip("._") or "volume"
     volume = create_volume(
-        f"{out}/{folder}/{name}.zarr",
+        f"{out}/{subject.folder}/{name}.zarr",
         labels.shape,
         dtype,
         subject.voxel_size_zyx,
@@ -80,28 +77,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
-def hash_of(config: Any) -> str:
-    """The same for the same JSON, whatever the order of its fields."""
-    text = json.dumps(config, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def machine() -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
 
 
 def format_table(scores: dict[str, Any]) -> str:

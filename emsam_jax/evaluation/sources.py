@@ -1,7 +1,8 @@
 """Where affinities come from: a stored volume, or a model that predicts them."""
 
+import abc
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -15,53 +16,35 @@ from emsam_jax.volumes import DeclaredVolume, open_volume
 Offsets = tuple[tuple[int, int, int], ...]
 
 
-class Source(Protocol):
+class Source(abc.ABC):
     """Affinities of any subject, and what there is to say about where they come from."""
 
-    @property
-    def test(self) -> tuple[DeclaredVolume, ...]:
-        """Volumes to judge when the request names none."""
-        ...
+    test: tuple[DeclaredVolume, ...] = ()
+    validation: tuple[DeclaredVolume, ...] = ()
+    offsets: Offsets = ()  # of all channels; empty where only the three short ones are known
+    standings: str = ""  # name of the table of known results
+    step: int | None = None
+    recipe: Recipe | None = None  # what was chosen earlier, for when there is no validation volume
 
-    @property
-    def validation(self) -> tuple[DeclaredVolume, ...]: ...
-
-    @property
-    def offsets(self) -> Offsets:
-        """Of all channels; empty where only the three short ones are known."""
-        ...
-
-    @property
-    def standings(self) -> str:
-        """Name of the table of known results."""
-        ...
-
-    @property
-    def step(self) -> int | None: ...
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """What was chosen earlier, for when there is no validation volume."""
-        ...
-
+    @abc.abstractmethod
     def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]: ...
 
+    @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
-        """For scores.json and the report."""
-        ...
+        """For scores.json and the report; `config`, if there is one, is shown by itself."""
+
+    def keep(self, recipe: Recipe) -> None:
+        """With the model, for which it was chosen; what is only stored has no place for it."""
+        del recipe
 
 
-class Stored:
+class Stored(Source):
     """Affinities, or labels, that someone has written."""
-
-    test = validation = ()
-    step = recipe = None
-    standings = ""
 
     def __init__(self, request: Request, clock: Clock):
         self.url = request.affinities or request.segmentation
         self.volume = open_volume(self.url, channel="all" if request.affinities else None)
-        self.offsets = request.offsets
+        self.test, self.validation, self.offsets = request.test, request.validation, request.offsets
         self.title = request.method_title or "/".join(Path(self.url).parts[-2:])
         self.clock = clock
 

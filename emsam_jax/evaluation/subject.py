@@ -1,6 +1,7 @@
 """A labelled volume as it is judged: one box of it, in memory."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ class Subject:
     @property
     def name(self) -> str:
         return self.specimen.name
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder can have it."""
+        return re.sub(r"[^\w.-]+", "_", self.name).strip("._") or "volume"
 
     @property
     def voxel_size_zyx(self) -> tuple[float, float, float]:

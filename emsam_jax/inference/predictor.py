@@ -69,7 +69,9 @@ class Predictor:
         self.maps = 1 + settings.coarse
         weights = np.concatenate([blending_weights(self.grid, self.symmetries, self.offsets)] * self.maps, -1)
         check_maps(model, self.grid.window, len(self.offsets), settings.coarse)
-        self._sources = {symmetry: self._sources_of(symmetry) for symmetry in self.symmetries}
+        self._undo = {s: s.undo(self.offsets, self.grid.window, self.maps) for s in self.symmetries}
+        if self.symmetries == (Symmetry(),):
+            self._undo = dict.fromkeys(self.symmetries)
         self._extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
         devices = jax.local_devices() if devices is None else devices
         self._programs = Programs(devices, coarse=settings.coarse, encode_once=settings.encode_once)
@@ -202,8 +204,8 @@ class Predictor:
                 self._weights,
                 at,
                 real.astype(np.float32),
-                symmetry=symmetry,
-                sources=self._sources[symmetry],
+                undo=self._undo[symmetry],
+                order=symmetry.order,
             )
             self.watch("blend", total)
         return total
@@ -215,12 +217,6 @@ class Predictor:
         """For windows that start there: where their voxels lie in the region's raw."""
         indices = starts[:, None] + np.arange(self.grid.window[axis])
         return (reflect(indices, self.plan.volume.stop[axis]) - region.first[axis]).astype(np.int32)
-
-    def _sources_of(self, symmetry: Symmetry) -> tuple[Any, ...]:
-        """Of the channels of all maps."""
-        one = symmetry.sources(self.offsets)
-        step = len(self.offsets)
-        return tuple(s and s._replace(channel=s.channel + number * step) for number in range(self.maps) for s in one)
 
 
 def offsets_of(model: AffinityModel) -> tuple[Voxel, ...]:

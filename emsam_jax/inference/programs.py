@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Shaped
 
-from emsam_jax.inference.symmetry import Source, Symmetry
+from emsam_jax.inference.symmetry import Undo, undone
 from emsam_jax.model import Maps, jit
 from emsam_jax.volumes.box import Voxel
 
@@ -51,9 +51,7 @@ class Programs:
         self.cut = jax.jit(cut_columns, static_argnames=("order", "depth"), out_shardings=self.columns)
         self.encode = jit(encode_sections, donate_argnames="features", out_shardings=self.columns)
         self.decode = jit(functools.partial(decode, coarse=coarse), out_shardings=self.columns)
-        self.blend = jax.jit(
-            functools.partial(blend, mesh=mesh), static_argnames=("symmetry", "sources"), donate_argnames="total"
-        )
+        self.blend = jax.jit(functools.partial(blend, mesh=mesh), static_argnames="order", donate_argnames="total")
         self.finish = jax.jit(finish, static_argnames=("shape", "dtype"), out_shardings=self.everywhere)
 
 
@@ -128,16 +126,17 @@ def blend(
     starts: Int[Array, "m q 3"],
     real: Float[Array, "m q"],
     *,
-    symmetry: Symmetry,
-    sources: tuple[Source | None, ...],
+    undo: Undo | None,
+    order: tuple[int, int, int],
     mesh: Mesh,
 ) -> Float[Array, "devices z y x c"]:
     """Adds the windows, seen without the symmetry, at their starts; 0 in `real` leaves one out."""
 
-    def blend_own(total: Array, values: Array, weights: Array, starts: Array, real: Array) -> Array:
-        windows = symmetry.undo(values.reshape(-1, *values.shape[2:]), sources)
-        windows = windows * weights[None] * real.reshape(-1, 1, 1, 1, 1)
-        starts = starts.reshape(-1, 3)
+    def blend_own(total: Array, values: Array, weights: Array, at: tuple[Array, Array], undo: Undo | None) -> Array:
+        starts, real = (part.reshape(-1, *part.shape[2:]) for part in at)
+        windows = values.reshape(-1, *values.shape[2:])
+        windows = windows if undo is None else undone(windows, undo, order)
+        windows = windows * weights[None] * real[:, None, None, None, None]
 
         def add(i: Array, total: Array) -> Array:
             at = (0, *starts[i], 0)
@@ -146,10 +145,9 @@ def blend(
 
         return jax.lax.fori_loop(0, windows.shape[0], add, total)
 
-    own, all_of_it = PartitionSpec("columns"), PartitionSpec()
-    return jax.shard_map(blend_own, mesh=mesh, in_specs=(own, own, all_of_it, own, own), out_specs=own)(
-        total, values, weights, starts, real
-    )
+    own, whole = PartitionSpec("columns"), PartitionSpec()
+    add_own = jax.shard_map(blend_own, mesh=mesh, in_specs=(own, own, whole, own, whole), out_specs=own)
+    return add_own(total, values, weights, (starts, real), undo)
 
 
 def finish(

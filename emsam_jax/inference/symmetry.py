@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from emsam_jax.inference.errors import PredictionError
 from emsam_jax.inference.grid import Grid
@@ -21,11 +21,15 @@ from emsam_jax.volumes.box import Voxel
 _NAMED = ("none", "anisotropic", "isotropic")
 
 
-class Source(NamedTuple):
-    """Which of the model's channels gives a channel, and the shift at which it lies there."""
+class Undo(NamedTuple):
+    """For each channel of the volume: the turned one's channel that holds its values and, after the axes are back in
+    their order, the place along each axis that has a voxel's value. The window's side as a place: there is none.
+    """
 
-    channel: int
-    shift: Voxel
+    channels: Int[np.ndarray, " c"] | Int[Array, " c"]
+    z: Int[np.ndarray, "c z"] | Int[Array, "c z"]
+    y: Int[np.ndarray, "c y"] | Int[Array, "c y"]
+    x: Int[np.ndarray, "c x"] | Int[Array, "c x"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,41 +41,41 @@ class Symmetry:
         letters = ("zyx"[axis] for axis in self.order)
         return "".join(a.upper() if flip else a for a, flip in zip(letters, self.flips, strict=True))
 
-    def sources(self, offsets: Sequence[Voxel]) -> tuple[Source | None, ...]:
-        """For each channel; None where no channel of the turned volume joins such voxels."""
+    def undo(self, offsets: Sequence[Voxel], window: Voxel, maps: int = 1) -> Undo:
+        """For that many maps of such channels, one after the other."""
         turned: dict[tuple[int, ...], int] = {}
         for channel, offset in enumerate(offsets):
             back = [0, 0, 0]
             for axis, flip, steps in zip(self.order, self.flips, offset, strict=True):
                 back[axis] = -steps if flip else steps
             turned[tuple(back)] = channel
-        found: list[Source | None] = []
+        channels, places = [], ([], [], [])
         for offset in offsets:
             opposite = tuple(-steps for steps in offset)
-            if offset in turned:
-                found.append(Source(turned[offset], (0, 0, 0)))
-            else:
-                found.append(Source(turned[opposite], offset) if opposite in turned else None)
-        return tuple(found)
-
-    def undo(
-        self, values: Float[Array, "n z2 y2 x2 c"], sources: Sequence[Source | None]
-    ) -> Float[Array, "n z y x channels"]:
-        """Windows of the turned volume as those of the volume, channels likewise; 0 where there is no value."""
-        flipped = jnp.flip(values, [1 + axis for axis in range(3) if self.flips[axis]])
-        back = flipped.transpose(0, *(1 + self.order.index(axis) for axis in range(3)), 4)
-        shape = back.shape[:-1]
-        return jnp.stack(
-            [jnp.zeros(shape) if s is None else shifted(back[..., s.channel], s.shift) for s in sources], axis=-1
-        )
+            has_value = offset in turned or opposite in turned
+            channels.append(turned.get(offset, turned.get(opposite, 0)))
+            for axis, side in enumerate(window):
+                place = np.arange(side) + (0 if offset in turned else offset[axis])
+                inside = (place >= 0) & (place < side) & has_value
+                place = side - 1 - place if self.flips[self.order.index(axis)] else place
+                places[axis].append(np.where(inside, place, side))
+        every = [channel + number * len(offsets) for number in range(maps) for channel in channels]
+        z, y, x = (np.array(lines * maps, np.int32) for lines in places)
+        return Undo(np.array(every, np.int32), z, y, x)
 
 
-def shifted(values: Float[Array, "n z y x"], by: Voxel) -> Float[Array, "n z y x"]:
-    """The value at v is the one that was at v + by, or 0 where that lies outside."""
-    steps = [max(-n, min(n, step)) for step, n in zip(by, values.shape[1:], strict=True)]
-    keep = [slice(max(0, step), n + min(0, step)) for step, n in zip(steps, values.shape[1:], strict=True)]
-    pads = [(max(0, -step), max(0, step)) for step in steps]
-    return jnp.pad(values[(slice(None), *keep)], [(0, 0), *pads])
+def undone(
+    values: Float[Array, "n z2 y2 x2 c"], undo: Undo, order: tuple[int, int, int]
+) -> Float[Array, "n z y x channels"]:
+    """Windows of the turned volume as those of the volume; 0 where there is no value."""
+    back = values.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4)
+    channels = []
+    for number, channel in enumerate(undo.channels):
+        found = back[..., channel]
+        for axis, places in enumerate((undo.z, undo.y, undo.x)):
+            found = jnp.take(found, places[number], axis=1 + axis, mode="fill", fill_value=0)
+        channels.append(found)
+    return jnp.stack(channels, -1)
 
 
 def parse_symmetries(names: str | Iterable[str]) -> tuple[Symmetry, ...]:
@@ -111,19 +115,18 @@ def blending_weights(
     grid: Grid, symmetries: Sequence[Symmetry], offsets: Sequence[Voxel]
 ) -> Float[np.ndarray, "z y x c"]:
     """Of a window's values under each symmetry, such that those of all windows and symmetries sum up to 1 anywhere."""
-    gaussian = grid.gaussian()
-    weights = []
-    for sources in zip(*(symmetry.sources(offsets) for symmetry in symmetries), strict=True):
+    gaussian, weights = grid.gaussian(), []
+    undos = [symmetry.undo(offsets, grid.window) for symmetry in symmetries]
+    for channel, offset in enumerate(offsets):
         views = np.zeros(grid.window)  # that have a value for the voxel: their mean is the window's
-        for source in sources:
-            if source is not None:
-                reach = zip(source.shift, grid.window, strict=True)
-                views[tuple(slice(max(0, -step), max(0, min(n, n - step))) for step, n in reach)] += 1
+        for undo in undos:
+            z, y, x = (line[channel] < side for line, side in zip(undo[1:], grid.window, strict=True))
+            views += z[:, None, None] & y[:, None] & x
         blended = grid.over_windows(gaussian * (views > 0))
         if not blended.all():
             raise PredictionError(
                 f"symmetries: {', '.join(map(str, symmetries))} leave voxels without a value for the offset "
-                f"{offsets[len(weights)]} (z, y, x); add zyx or choose a smaller stride."
+                f"{offset} (z, y, x); add zyx or choose a smaller stride."
             )
         weights.append(gaussian * (views > 0) / np.maximum(views, 1) / blended)
     return np.stack(weights, -1).astype(np.float32)

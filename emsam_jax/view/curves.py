@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emsam_jax.view.standings import Standing
+from emsam_jax.view.tables import LETTERS
 
 # Colours that matplotlib draws in and that stand for the page's, which differ by light and dark.
 _TEXT, _FAINT, _OTHER = "#010101", "#020202", "#030303"
@@ -18,7 +19,7 @@ _SERIES = tuple(f"#0000{number:02x}" for number in range(1, 7))
 _PAGE = {_TEXT: "var(--ink)", _FAINT: "var(--line)", _OTHER: "var(--muted)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
 }
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": _FAINT,
     "axes.labelcolor": _TEXT,
     "axes.spines.right": False,
@@ -41,7 +42,7 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
     """VOI split against merge: the lower left is better, and on a dotted line the sum is the same."""
     marked = [(standing.voi_merge, standing.voi_split) for standing in standings]
     figure, axes = _figure("VOI merge (bits)", "VOI split (bits)")
-    for colour, (title, entry) in zip(_SERIES, methods.items(), strict=False):
+    for colour, entry in zip(_SERIES, methods.values(), strict=False):
         merge, split = (_column(entry["sweep"], name) for name in ("voi_merge", "voi_split"))
         axes.plot(merge, split, color=colour, **_LINE)
         axes.plot(entry["voi_merge"], entry["voi_split"], "o", color=colour, markersize=7)
@@ -50,10 +51,10 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
             best = entry["oracle"]
             axes.plot(best["voi_merge"], best["voi_split"], "o", mfc="none", mec=colour, markersize=11)
             marked.append((best["voi_merge"], best["voi_split"]))
-    for standing in standings:
+    for letter, standing in zip(LETTERS, standings, strict=False):
         place = standing.voi_merge, standing.voi_split
         axes.plot(*place, "D", color=_OTHER, markersize=4)
-        axes.annotate(standing.method, place, xytext=(5, 4), textcoords="offset points", color=_OTHER, fontsize=7.5)
+        axes.annotate(letter, place, xytext=(6, 3), textcoords="offset points", color=_OTHER)
     wide, high = (1.3 * max(values) + 0.1 for values in zip(*marked, strict=True))
     axes.set(xlim=(0, wide), ylim=(0, high))
     step = next(step for step in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0) if (wide + high) / step < 8)
@@ -65,7 +66,7 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
 def draw_over_threshold(methods: Methods, name: str, title: str) -> str:
     """One score over the thresholds; labels that have none are a level line."""
     figure, axes = _figure("threshold", title)
-    for colour, (method, entry) in zip(_SERIES, methods.items(), strict=False):
+    for colour, entry in zip(_SERIES, methods.values(), strict=False):
         if entry["sweep"]:
             thresholds, values = (_column(entry["sweep"], key) for key in ("threshold", name))
             axes.plot(thresholds, values, color=colour, **_LINE)
@@ -93,15 +94,11 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 def _to_svg(figure: Figure, salt: str, alt: str) -> str:
     """To stand in the page: as wide as its place, described, with ids that no other figure has."""
-    file = io.StringIO()
+    file, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     svg = file.getvalue()
-    svg = svg[svg.index("<svg ") :].replace(
-        '<defs>\n  <style type="text/css">*{stroke-linejoin: round; stroke-linecap: butt}</style>\n </defs>', ""
-    )
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg ") :])  # it would hold for the whole page
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # only what is referred to needs an id
     svg = re.sub(r"font-family: [^;]*;", "", svg)
     svg = re.sub(r'^<svg .*?(viewBox="[^"]*").*?>', rf'<svg \1 role="img" aria-label="{html.escape(alt)}">', svg)

@@ -44,7 +44,7 @@ def _draw(exhibit: Exhibit, kind: str, row: dict[str, Any]) -> WorstObject:
     colours = _colours(ids)
     z, y, x = _telling_place(ranks)
     place = [at + side.start for at, side in zip((z, y, x), box, strict=True)]
-    told = " ".join(f"{axis} {at + start}" for axis, at, start in zip("zyx", place, exhibit.start_zyx, strict=True))
+    told = ", ".join(f"{axis} {at + start}" for axis, at, start in zip("zyx", place, exhibit.start_zyx, strict=True))
     name = _name(kind == "splits", row["id"])
     text = _tell(kind, ids, sizes)
     surface = draw_surface(ranks, colours, exhibit.voxel_size_zyx, _SIDE)

@@ -85,15 +85,16 @@ def _volume(scores: Mapping[str, Any], volume: str, pictures: Illustrations | No
         ]
     parts.append(("stages", "Throughput", stages_table(scores["stages"][volume])))
     prefix, level = (f"{volume}-", 3) if several else ("", 2)
-    body = "".join(
-        f'<section aria-labelledby="{escape(prefix + anchor)}"><h{level} id="{escape(prefix + anchor)}">{title}</h{level}>'
-        f"{content}</section>"
-        for anchor, title, content in parts
-    )
+    body = "".join(_section(escape(prefix + anchor), level, title, content) for anchor, title, content in parts)
     if not several:
         return body
     facts = escape(_tell_data(volume, scores["data"][volume]))
-    return f'<h2 id="{escape(volume)}">{escape(volume)}</h2><p class="facts">{facts}</p>{_tell_scores(scores, volume)}{body}'
+    head = f'<h2 id="{escape(volume)}">{escape(volume)}</h2><p class="facts">{facts}</p>'
+    return head + _tell_scores(scores, volume) + body
+
+
+def _section(anchor: str, level: int, title: str, content: str) -> str:
+    return f'<section aria-labelledby="{anchor}"><h{level} id="{anchor}">{title}</h{level}>{content}</section>'
 
 
 def _making(scores: Mapping[str, Any]) -> str:
@@ -106,10 +107,11 @@ def _making(scores: Mapping[str, Any]) -> str:
     facts += [("machine", _plain(scores["machine"])), ("versions", _plain(scores["versions"]))]
     facts += [("configuration", scores["config_hash"]), ("date", scores["date"])]
     config = json.dumps(scores["config"], indent=2, default=str)
+    details = f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>"
+    made = f"Made by EMSAM-JAX {escape(scores['versions']['emsam-jax'])}."
     return (
-        f'<section aria-labelledby="making"><h2 id="making">How it was made</h2>{facts_table(facts)}'
-        f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details></section>"
-        f"<footer>Every number of this page stands in scores.json beside it. Made by EMSAM-JAX {escape(scores['versions']['emsam-jax'])}.</footer>"
+        _section("making", 2, "How it was made", facts_table(facts) + details)
+        + f"<footer>Every number of this page stands in scores.json beside it. {made}</footer>"
     )
 
 

@@ -63,7 +63,7 @@ def curves_part(scores: Mapping[str, Any], volume: str, standings: Standings | N
     shown = {title: entry for title, entry in methods.items() if entry["voi"] is not None}
     key = "".join(f'<li><i style="--c: var(--series-{i})"></i>{escape(title)}</li>' for i, title in enumerate(shown, 1))
     key += '<li><i class="dot"></i>as chosen</li><li><i class="ring"></i>oracle</li>'
-    key += '<li><i class="diamond"></i>known results</li>' if standings else ""
+    key += '<li><i class="diamond"></i>known results, named by letter</li>' if standings else ""
     figures = [
         (
             draw_plane(shown, standings.rows if standings else ()),
@@ -94,8 +94,9 @@ def worst_part(worst: Sequence[WorstObject]) -> str:
     if not worst:
         return "<p>No object costs anything.</p>"
     return (
-        "<p>Split neurons and merging segments, by the bits that each adds to the VOI. Left, the object in space; right, "
-        "where it goes wrong. Its main piece is pale, and the others stand out. Places are voxels of the raw.</p>"
+        "<p>Split neurons and merging segments, by the bits that each adds to the VOI. Left, the object in space; "
+        "right, where it goes wrong. Its main piece is pale, and the others stand out. "
+        "Places are voxels of the raw.</p>"
         f'<ol class="worst">{"".join(map(_card, worst))}</ol>'
     )
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
-from emsam_jax.view.colours import BOTH, MERGE, SPLIT, UNSEGMENTED, colours_of
+from emsam_jax.view.colours import BOTH, MERGE, SPLIT, UNSEGMENTED, Colouring
 from emsam_jax.view.exhibit import Exhibit
 from emsam_jax.view.images import Picture, blend, encode, grey_rgb, sharply, smoothly, to_bytes
 from emsam_jax.view.pairing import Pairing, Verdict
@@ -35,47 +35,45 @@ class Section:
 def draw_sections(exhibit: Exhibit, pairing: Pairing, count: int = 3) -> list[Section]:
     """Evenly spread: neither the best nor the worst are looked for."""
     depth = len(exhibit.raw)
-    return [_draw(exhibit, pairing, depth * (2 * i + 1) // (2 * count)) for i in range(min(count, depth))]
+    chosen = [depth * (2 * i + 1) // (2 * count) for i in range(count)] if depth >= count else list(range(depth))
+    segments = [pairing.matched(exhibit.labels[z]) for z in chosen]
+    colouring = Colouring([exhibit.truth[z] for z in chosen] + segments)
+    return [_draw(exhibit, pairing, colouring, z) for z in chosen]
 
 
-def _draw(exhibit: Exhibit, pairing: Pairing, z: int) -> Section:
+def _draw(exhibit: Exhibit, pairing: Pairing, colouring: Colouring, z: int) -> Section:
     verdict = pairing.judge(exhibit.labels[z], exhibit.truth[z], exhibit.labelled[z])
-    shares = {name.name.lower(): float((verdict == name).mean()) for name in Verdict}
+    shares = {kind.name.lower(): float((verdict == kind).mean()) for kind in Verdict}
     part = _middle(exhibit.raw.shape[1:])
-    labels, truth, verdict = exhibit.labels[z][part], exhibit.truth[z][part], verdict[part]
+    labels, truth = pairing.matched(exhibit.labels[z][part]), exhibit.truth[z][part]
     height, width = _size(labels.shape)
     grey = smoothly(to_bytes(stretched(exhibit.raw[z][part])), width, height)
-    at = f"section z {z + exhibit.start_zyx[0]}"
-    panels = [Panel("raw", encode(grey, f"Grey values of {at}"))]
+    number = z + exhibit.start_zyx[0]
+    at = f"section z {number}"
+    panels = {"raw": (grey, f"Grey values of {at}")}
     if exhibit.affinities is not None:
         rgb = np.moveaxis(to_bytes(exhibit.affinities[(slice(0, 3), z, *part)]), 0, -1)
-        panels.append(
-            Panel("affinities", encode(smoothly(rgb, width, height), f"Affinities in {at}: z red, y green, x blue"))
-        )
-    matched = pairing.matched(labels)
-    panels += [
-        Panel("segmentation", encode(overlay(grey, matched), f"Segmentation of {at}, a colour for each segment")),
-        Panel("truth", encode(overlay(grey, truth), f"True neurons in {at}, in the colours of their main segments")),
-        Panel("errors", encode(overlay_errors(grey, verdict, truth), f"Errors in {at}: {tell(shares)}")),
-    ]
-    y, x = (side.start + offset for side, offset in zip(part, exhibit.start_zyx[1:], strict=True))
-    cut = (
-        ""
-        if labels.shape == exhibit.raw.shape[1:]
-        else f", y from {y}, x from {x}, {labels.shape[0]} x {labels.shape[1]} voxels"
-    )
-    return Section(f"z {z + exhibit.start_zyx[0]}{cut}", panels, shares)
+        panels["affinities"] = smoothly(rgb, width, height), f"Affinities in {at}: z red, y green, x blue"
+    panels["segmentation"] = overlay(grey, labels, colouring), f"Segmentation of {at}, a colour for each segment"
+    panels["truth"] = overlay(grey, truth, colouring), f"True neurons in {at}, in the colours of their main segments"
+    panels["errors"] = overlay_errors(grey, verdict[part], truth), f"Errors in {at}: {tell(shares)}"
+    title = f"z {number}"
+    if labels.shape != exhibit.raw.shape[1:]:
+        y, x = (side.start + start for side, start in zip(part, exhibit.start_zyx[1:], strict=True))
+        title += f", {labels.shape[0]} x {labels.shape[1]} voxels from y {y} and x {x}"
+    drawn = [Panel(name, encode(pixels, alt)) for name, (pixels, alt) in panels.items()]
+    return Section(title, drawn, shares)
 
 
-def overlay(grey: Grey, ids: Integer[np.ndarray, "y x"], share: float = 0.55) -> Rgb:
+def overlay(grey: Grey, ids: Integer[np.ndarray, "_ _"], colouring: Colouring, share: float = 0.6) -> Rgb:
     """Objects in their colours over the grey values, outlined; 0 stays grey."""
     shown = sharply(ids, grey.shape[1], grey.shape[0])
     light = np.where(shown > 0, grey // 2 + 96, grey).astype(np.uint8)  # dark organelles would change the colours
-    coloured = blend(grey_rgb(light), colours_of(shown), np.where(shown > 0, np.float32(share), np.float32(0)))
+    coloured = blend(grey_rgb(light), colouring(shown), np.where(shown > 0, np.float32(share), np.float32(0)))
     return blend(coloured, np.zeros_like(coloured), 0.65 * outlines(shown).astype(np.float32))
 
 
-def overlay_errors(grey: Grey, verdict: UInt8[np.ndarray, "y x"], truth: Integer[np.ndarray, "y x"]) -> Rgb:
+def overlay_errors(grey: Grey, verdict: UInt8[np.ndarray, "_ _"], truth: Integer[np.ndarray, "_ _"]) -> Rgb:
     """What is right stays grey, with faint outlines of the truth."""
     height, width = grey.shape
     shown, objects = sharply(verdict, width, height), sharply(truth, width, height)
@@ -103,14 +101,8 @@ def stretched(grey: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
 
 def tell(shares: dict[str, float]) -> str:
     """The verdicts on a section in words."""
-    names = {
-        "right": "right",
-        "split": "cut off",
-        "merge": "joined wrongly",
-        "both": "both",
-        "unsegmented": "unsegmented",
-    }
-    return ", ".join(f"{shares[key]:.1%} {name}" for key, name in names.items() if shares[key] > 0)
+    names = {"split": "cut off", "merge": "joined wrongly"}
+    return ", ".join(f"{share:.1%} {names.get(key, key)}" for key, share in shares.items() if share >= 0.0005)
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -13,8 +13,6 @@ _AMBIENT = 0.40
 _FAR = 0.40  # of its brightness is what the farthest voxel loses
 _ROUNDING = 1.2  # pixels, standard deviation: voxels have no corners in life
 
-Image = Float[np.ndarray, "y x"]
-
 
 def draw_surface(
     pieces: Integer[np.ndarray, "z y x"],
@@ -25,7 +23,8 @@ def draw_surface(
     """The voxels with a piece above 0, seen from where most of them show; transparent around them.
 
     A pixel has the colour of the piece that most of the voxels behind it belong to (the skin alone would show how
-    borders differ); the first piece counts a quarter, or it would hide the others. `side` is the number of pixels of the longer side.
+    borders differ); the first piece counts a quarter, or it would hide the others. `side` is the number of pixels of
+    the longer side.
     """
     axis = _broadest(pieces > 0, voxel_size_zyx)
     seen = np.moveaxis(pieces, axis, 0)
@@ -36,7 +35,7 @@ def draw_surface(
 
     inside = seen > 0
     depths = inside.argmax(0) * np.float32(voxel_size_zyx[axis] * scale)
-    silhouette = inside.any(0)
+    silhouette = np.asarray(inside.any(0))
     votes = np.stack([(seen == piece).sum(0) for piece in range(1, len(colours))])
     votes[0] //= 4
     votes[0] = np.maximum(votes[0], silhouette & ~votes[1:].any(0))
@@ -45,7 +44,7 @@ def draw_surface(
     light = _light(depths.astype(np.float32), silhouette, height, width)
     alpha = smoothly(to_bytes(silhouette.astype(np.float32)), width, height)
     weighted = smoothly(colours[shown] * silhouette[..., None].astype(np.uint8), width, height)
-    solid = weighted / np.maximum(alpha[..., None], 1) * light[..., None]
+    solid = np.asarray(weighted / np.maximum(alpha[..., None], 1) * light[..., None])
     return np.dstack([to_bytes(solid), alpha])
 
 
@@ -56,7 +55,9 @@ def _broadest(inside: Bool[np.ndarray, "z y x"], voxel_size_zyx: tuple[float, fl
     return int(np.argmax(areas))
 
 
-def _light(depths: Image, silhouette: Bool[np.ndarray, "y x"], height: int, width: int) -> Image:
+def _light(
+    depths: Float[np.ndarray, "y x"], silhouette: Bool[np.ndarray, "y x"], height: int, width: int
+) -> Float[np.ndarray, "{height} {width}"]:
     """Lambert's law on the surface that the depths describe, all in pixels; what is far is darker."""
     weight = gaussian_smoothing(silhouette.astype(np.float32), _ROUNDING)
     rounded = gaussian_smoothing(np.where(silhouette, depths, 0).astype(np.float32), _ROUNDING) / np.maximum(

@@ -33,8 +33,8 @@ STANDINGS = {
         data="AC3/AC4 (mouse cortex, 6 x 6 x 30 nm)",
         part="the first 100 sections of AC3; trained on AC4",
         source=(
-            "The field's papers on this split: Superhuman (Lee et al., 2017, arXiv:1706.00120), PEA (Huang et al., AAAI "
-            "2022), APViT (Sun et al., IJCAI 2023), AGQ. Where no post-processor is named, none is given there. "
+            "The field's papers on this split: Superhuman (Lee et al., 2017, arXiv:1706.00120), PEA (Huang et al., "
+            "AAAI 2022), APViT (Sun et al., IJCAI 2023), AGQ. Where no post-processor is named, none is given there. "
             "FGNet (Li et al., 2025, arXiv:2511.13063) claims about 12.5% better VOI when fine-tuned; its tables are "
             "not public."
         ),

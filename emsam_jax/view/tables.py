@@ -14,24 +14,24 @@ _WAYS = {
     "without_largest": "without the largest object",
     "interior": "away from the volume's faces",
 }
+_BLANK = '<td class="left-edge"></td>'
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # by which the curves name known results
 _SCORES = ("voi_split", "voi_merge", "voi", "arand")
 
 
-def table(head: str, bodies: Iterable[str], caption: str = "") -> str:
+def table(head: str, bodies: Iterable[str]) -> str:
     """Of rows as HTML; scrolls by itself where the page is narrow."""
-    inner = f"<caption>{caption}</caption>" if caption else ""
-    rows = "".join(bodies)
-    return f'<div class="table" role="region" tabindex="0" aria-label="table"><table>{inner}<thead>{head}</thead>{rows}</table></div>'
+    whole = f"<table><thead>{head}</thead>{''.join(bodies)}</table>"
+    return f'<div class="table" role="region" tabindex="0" aria-label="table">{whole}</div>'
 
 
 def scores_table(entries: Entries, titles: Mapping[str, str], headline: str, standings: Standings | None) -> str:
     """A method a row: as chosen, at the literature's threshold, and the best of the sweep; below what is known."""
     head = (
-        '<tr><th rowspan="2" scope="col">method</th><th colspan="5" scope="colgroup" class="left-edge">chosen, then frozen</th>'
-        '<th colspan="2" scope="colgroup" class="left-edge">fixed at 0.5</th><th colspan="3" scope="colgroup" class="left-edge">oracle</th></tr>'
-        '<tr><th scope="col" class="left-edge">threshold</th><th scope="col">VOI split</th><th scope="col">merge</th>'
-        '<th scope="col">sum</th><th scope="col">ARAND</th><th scope="col" class="left-edge">VOI</th><th scope="col">ARAND</th>'
-        '<th scope="col" class="left-edge">threshold</th><th scope="col">VOI</th><th scope="col">ARAND</th></tr>'
+        f"<tr>{_head('method', rows=2)}{_head('chosen, then frozen', columns=5, edge=True)}"
+        f"{_head('fixed at 0.5', columns=2, edge=True)}{_head('oracle', columns=3, edge=True)}</tr><tr>"
+        f"{_head('at', edge=True)}{_head('VOI split')}{_head('merge')}{_head('sum')}{_head('ARAND')}"
+        f"{_head('VOI', edge=True)}{_head('ARAND')}{_head('at', edge=True)}{_head('VOI')}{_head('ARAND')}</tr>"
     )
     rows = []
     for name, entry in entries.items():
@@ -55,21 +55,17 @@ def scores_table(entries: Entries, titles: Mapping[str, str], headline: str, sta
 
 def _known(standings: Standings) -> str:
     rows = [f'<tr><th colspan="11" scope="rowgroup" class="group">known results, {escape(standings.part)}</th></tr>']
-    for row in standings.rows:
-        note = f' <span class="note">{escape(row.note)}</span>' if row.note else ""
-        cells = [_cell(None, edge=True), *[_cell(getattr(row, key)) for key in _SCORES]]
-        rest = [_cell(None, edge=True), _cell(None), _cell(None, edge=True), _cell(None), _cell(None)]
-        rows.append(f'<tr><th scope="row">{escape(row.method)}{note}</th>{"".join(cells + rest)}</tr>')
+    for letter, row in zip(LETTERS, standings.rows, strict=False):
+        scores = "".join(_cell(getattr(row, key)) for key in _SCORES)
+        note = f'<td colspan="5" class="words left-edge">{escape(row.note)}</td>'
+        rows.append(f'<tr><th scope="row"><i>{letter}</i>{escape(row.method)}</th>{_BLANK}{scores}{note}</tr>')
     return f'<tbody class="others">{"".join(rows)}</tbody>'
 
 
 def ways_table(entry: Mapping[str, Any]) -> str:
     """One method, counted in four ways, with 95% intervals."""
-    head = (
-        '<tr><th scope="col">counted</th><th scope="col">VOI split</th><th scope="col">merge</th><th scope="col">sum</th>'
-        '<th scope="col">95% of it</th><th scope="col">ARAND</th><th scope="col">95% of it</th>'
-        '<th scope="col">neurons</th><th scope="col">million voxels</th></tr>'
-    )
+    names = ("counted", "VOI split", "merge", "sum", "95%", "ARAND", "95%", "neurons", "million voxels")
+    head = f"<tr>{''.join(map(_head, names))}</tr>"
     rows = []
     for way, scores in entry["ways"].items():
         intervals = scores["intervals_95"]
@@ -81,17 +77,14 @@ def ways_table(entry: Mapping[str, Any]) -> str:
             f"<td>{scores['objects']}</td>",
             _cell(scores["voxels"] / 1e6, 2),
         ]
-        left_out = scores.get("left_out")
-        name = _WAYS.get(way, way) + (f" ({left_out})" if left_out is not None else "")
+        left_out = f" ({scores['left_out']})" if "left_out" in scores else ""
+        name = _WAYS[way] + left_out
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     return table(head, [f"<tbody>{''.join(rows)}</tbody>"])
 
 
 def stages_table(stages: Mapping[str, Mapping[str, Any]]) -> str:
-    head = (
-        '<tr><th scope="col">stage</th><th scope="col">seconds</th><th scope="col">million voxels/s</th>'
-        '<th scope="col" class="words">of which</th></tr>'
-    )
+    head = f"<tr>{_head('stage')}{_head('seconds')}{_head('million voxels/s')}{_head('of which', words=True)}</tr>"
     rows = [
         f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>{_cell(stage["seconds"], 2)}'
         f"{_cell(stage['voxels_per_second'] / 1e6, 2)}<td class=words>{escape(stage.get('detail', ''))}</td></tr>"
@@ -106,6 +99,13 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td class="words">{escape(text)}</td></tr>' for name, text in facts
     ]
     return table("", [f"<tbody>{''.join(rows)}</tbody>"])
+
+
+def _head(text: str, *, columns: int = 1, rows: int = 1, edge: bool = False, words: bool = False) -> str:
+    spans = f' colspan="{columns}" scope="colgroup"' if columns > 1 else ' scope="col"'
+    spans += f' rowspan="{rows}"' if rows > 1 else ""
+    names = [name for name, wanted in (("left-edge", edge), ("words", words)) if wanted]
+    return f'<th{spans} class="{" ".join(names)}">{text}</th>'
 
 
 def _cell(value: float | None, digits: int = 3, *, edge: bool = False) -> str:

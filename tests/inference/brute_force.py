@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 Voxel = tuple[int, int, int]
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def slide(raw: np.ndarray, window: Voxel, stride: Voxel, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def slide(raw: np.ndarray, window: Voxel, stride: Voxel, predict: Predict) -> np.ndarray:
     """[z, y, x] on [0, 1] -> [c, z, y, x]. `predict` gives a window's affinities and weights, [z, y, x, c] each."""
     wide = np.pad(raw.astype(float), [(side, side) for side in window], mode="reflect")
     axes = [np.exp(-(np.linspace(-1 + 1 / n, 1 - 1 / n, n) ** 2) / (2 * 0.2**2)) for n in window]

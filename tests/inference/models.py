@@ -66,9 +66,9 @@ class Edges(nnx.Module):
         return Maps(None, jnp.stack([4 * (sums - 1) for sums in both], -1))
 
 
-def turned(symmetry: Symmetry, volume: np.ndarray) -> np.ndarray:
+def turned(symmetry: Symmetry, volume: Any) -> np.ndarray:
     """By the symmetry's definition."""
-    return np.flip(volume.transpose(symmetry.order), [axis for axis in range(3) if symmetry.flips[axis]])
+    return np.flip(volume.transpose(symmetry.order), tuple(axis for axis in range(3) if symmetry.flips[axis]))
 
 
 def affinities_of(raw: np.ndarray) -> np.ndarray:
