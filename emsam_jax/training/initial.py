@@ -63,8 +63,8 @@ def _check_fits(params: dict[str, Any], config: Config) -> None:
         name = names[0]
         raise TrainingError(
             f"config.init_from={config.init_from}: {len(names)} of its parameters do not fit config.model, such as "
-            f"{name} (expected shape {wanted.get(name, 'none')}, found {found.get(name, 'none')}); "
-            "choose the same config.model, where only encoder.frozen, encoder.drop_path and what costs memory may differ."
+            f"{name} (expected shape {wanted.get(name, 'none')}, found {found.get(name, 'none')}); choose the same "
+            "config.model, of which only encoder.frozen, encoder.drop_path and what costs memory may differ."
         )
 
 
