@@ -27,8 +27,8 @@ def joined(coordinator: str = "", processes: int = 0, process: int = -1) -> Iter
         jax.distributed.initialize(**options)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"--distributed: could not join the other processes ({_first_line(error)}); give --coordinator=host:port of "
-            "the first process, --processes and --process."
+            f"--distributed: could not join the other processes ({_first_line(error)}); give --coordinator=host:port "
+            "of the first process, --processes and --process."
         ) from error
     yield
     jax.distributed.shutdown()

@@ -63,7 +63,8 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         return self.config.validation.every if self.config.data.validation else 0
 
     def due(self, step: int) -> bool:
-        return self.every > 0 and step % self.every == 0
+        """After the last step too."""
+        return self.every > 0 and (step % self.every == 0 or step == self.config.optim.steps)
 
     def catch_up(self) -> None:
         """With the checkpoints whose validation was under way when the run was stopped."""
