@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "evaluation": {"config", "config_file", *_FLOW},
     "configs": {"config", *_FLOW},
     "porting": {"model"},
-    "demo": {"model", "volumes"},
+    "demo": {"configs", "evaluation", "volumes"},
 }
 WITHOUT_JAX = {"volumes", "blocks", "segmentation", "scores", "view"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")

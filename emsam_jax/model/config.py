@@ -4,8 +4,10 @@ import dataclasses
 from typing import Literal
 
 from emsam_jax.model.attention import AttentionKernel
+from emsam_jax.model.image_encoder import EncoderError
 
 Offset = tuple[int, int, int]
+NEIGHBOURS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 EncoderSize = Literal["none", "toy", "tiny", "small", "base_plus", "large"]
 Guidance = Literal["attention", "one_gate", "uncertainty", "concat", "none"]
 ZContext = Literal["none", "3x1x1", "3x3x3"]
@@ -36,6 +38,26 @@ class ModelConfig:
     channels: tuple[int, ...] = (32, 40, 48, 64, 80)  # of the fine encoder's levels, strides 1, 2, 4, ...
     isotropic: bool = False  # pool z as well, for isotropic voxels
     norm_groups: int = 4  # of each group normalisation
-    offsets: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))  # voxels; of each affinity channel
+    offsets: tuple[Offset, ...] = NEIGHBOURS  # voxels; of each affinity channel
     dtype: Dtype = "float32"  # computed in; parameters and logits are float32
     remat: bool = False  # recompute the 3D levels in the backward pass: less memory, more time
+
+
+def check_model(config: ModelConfig) -> None:
+    """One sentence about the first field that cannot be."""
+    groups = config.norm_groups
+    uneven = [c for c in (*config.channels, config.projected) if c % groups]
+    problems = {
+        f"offsets: expected to begin with {NEIGHBOURS}, found {config.offsets}": config.offsets[:3] != NEIGHBOURS,
+        f"encoder.upsample: expected 1 or 2, found {config.encoder.upsample}": config.encoder.upsample not in (1, 2),
+        f"norm_groups: expected a divisor of every number of channels, found {groups} for {uneven}": bool(uneven),
+        "guidance: 'uncertainty' is that of the coarse map; set model.coarse=True": (
+            config.guidance == "uncertainty" and not config.coarse
+        ),
+        "encoder.attention: cudnn computes in bfloat16; set model.dtype=bfloat16": (
+            config.encoder.attention == "cudnn" and config.dtype != "bfloat16"
+        ),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise EncoderError(f"model.{problem}.")

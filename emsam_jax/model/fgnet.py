@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from emsam_jax.model.affinity_decoder import AffinityDecoder
 from emsam_jax.model.compile import jit_once
-from emsam_jax.model.config import EncoderConfig, ModelConfig
+from emsam_jax.model.config import EncoderConfig, ModelConfig, check_model
 from emsam_jax.model.convolution import Conv3D
 from emsam_jax.model.fine_encoder import FineEncoder
 from emsam_jax.model.guided_attention import GuidedAttention
@@ -45,6 +45,7 @@ class Maps(NamedTuple):
 
 class FGNet(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        check_model(config)
         self.config = config
         options: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         shared: dict[str, Any] = {"groups": config.norm_groups, **options}
@@ -113,11 +114,12 @@ class FGNet(nnx.Module):
         refined = self._run(read_out, self.refined_decoder, tuple(levels))
         return Maps(coarse, refined)
 
-    def _guide(self, features: Features, number: int, shape: tuple[int, ...]) -> Float[Array, "b z _ _ _"]:
-        """The features of this level's stride, or of the finest stride if that is coarser; z as in `shape`."""
-        wanted = max(2**number, self.strides[0])
-        guide = features[self.strides.index(wanted)]
-        return mean_pool(guide, (guide.shape[1] // shape[1], 1, 1))
+    def _guide(self, features: Features, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
+        """What was seen at this level's stride, or at the nearest there is; never finer than `shape`."""
+        stride = min(max(2**number, self.strides[0]), self.strides[-1])
+        guide = features[self.strides.index(stride)]
+        z, y, x = (max(seen // here, 1) for seen, here in zip(guide.shape[1:4], shape[1:4], strict=True))
+        return mean_pool(guide, (z, y, x))
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return (jax.checkpoint(function) if self.config.remat else function)(*arguments)

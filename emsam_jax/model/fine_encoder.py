@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels, max_pool
+from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels
 
 
 class FineEncoder(nnx.Module):
@@ -21,7 +21,3 @@ class FineEncoder(nnx.Module):
 
     def enter(self, raw: Float[Array, "b z y x 1"]) -> Voxels:
         return nnx.elu(self.stem(raw))
-
-    def level(self, number: int, x: Voxels) -> Voxels:
-        """One level's features from those above; the first level takes what `enter` gives."""
-        return self.blocks[number](max_pool(x, self.pool) if number else x)

@@ -1,7 +1,7 @@
 """Feature-Guided Attention: what the image encoder saw decides which fine features count, and adds its own.
 
-F' = n(W_l F) * gate(S) + n(W_g S), for fine features F and the image encoder's S at the same place. It starts with a
-gate of 1 and nothing added.
+F' = (F + n(W_l F)) * gate(S) + n(W_g S), for fine features F and the image encoder's S at the same place. It starts
+as the identity: n(W_l F) and n(W_g S) are zeros and the gate is 1.
 """
 
 import functools
@@ -22,25 +22,27 @@ class GuidedAttention(nnx.Module):
 
     def __init__(self, channels: int, projected: int, kind: Guidance, *, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.kind: Guidance = kind
-        point = functools.partial(Normalised, kernel_size=(1, 1, 1), dtype=dtype, rngs=rngs)
+        silent = functools.partial(Normalised, kernel_size=(1, 1, 1), scale=0.0, dtype=dtype, rngs=rngs)
         if kind == "concat":
-            self.joined = point(channels + projected, channels, groups=groups)
+            self.joined = silent(channels + projected, channels, groups=groups)
             return
-        self.fine = point(channels, channels, groups=groups)
-        self.added = point(projected, channels, groups=groups, scale=0.0)
-        seen = {"attention": (projected, channels), "one_gate": (projected, 1), "uncertainty": (1, channels)}
-        gates = seen[kind][1]
-        self.gate = point(*seen[kind], groups=min(groups, gates), scale=0.0)
+        self.fine = silent(channels, channels, groups=groups)
+        self.added = silent(projected, channels, groups=groups)
+        gates = 1 if kind == "one_gate" else channels
+        self.gate = silent(1 if kind == "uncertainty" else projected, gates, groups=min(groups, gates))
 
     def __call__(self, fine: Voxels, guide: Guide, uncertainty: Float[Array, "b z y x 1"] | None = None) -> Voxels:
         """`uncertainty` of the coarse map, on the fine features' voxels, for the gate that is made from it."""
         factors = ratios(fine.shape[1:4], guide.shape[1:4])
         if self.kind == "concat":
-            return self.joined(jnp.concatenate([fine, upsample(guide, factors)], -1))
+            return fine + self.joined(jnp.concatenate([fine, upsample(guide, factors)], -1))
         if self.kind == "uncertainty":
             assert uncertainty is not None
-            gate = self.gate(uncertainty)
+            gate = self._open(uncertainty)
         else:
-            gate = upsample(self.gate(guide), factors)
-        # Twice the sigmoid: 1 where the gate has no opinion.
-        return self.fine(fine) * (2 * jax.nn.sigmoid(gate)) + upsample(self.added(guide), factors)
+            gate = upsample(self._open(guide), factors)
+        return (fine + self.fine(fine)) * gate + upsample(self.added(guide), factors)
+
+    def _open(self, seen: Float[Array, "b z _ _ _"]) -> Float[Array, "b z _ _ gates"]:
+        """Between 0 and 2; 1 where there is nothing to say."""
+        return 2 * jax.nn.sigmoid(self.gate(seen))

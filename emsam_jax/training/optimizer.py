@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import optax
 
 from emsam_jax.config import OptimConfig
@@ -14,16 +13,9 @@ _BLOCK = re.compile(r"encoder\.trunk\.blocks\.(\d+)\.")
 
 
 def make_optimizer(config: OptimConfig, params: Mapping[str, Any]) -> optax.GradientTransformation:
-    """For parameters by their dotted names; its state has the same names."""
-    rates = relative_rates(config, params)
+    """Updates before any rate, for parameters by their dotted names; its state has the same names."""
     decayed = {name: value.ndim > 1 for name, value in params.items()}
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.stateless(lambda updates, _: jax.tree.map(lambda update, rate: update * rate, updates, rates)),
-        optax.scale_by_learning_rate(schedule(config)),
-    )
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, mask=decayed))
 
 
 def schedule(config: OptimConfig) -> optax.Schedule:

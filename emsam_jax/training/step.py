@@ -13,11 +13,12 @@ from emsam_jax.config import Config
 from emsam_jax.data import Batch
 from emsam_jax.model import jit, merge_fgnet
 from emsam_jax.training.losses import loss_of_maps
-from emsam_jax.training.optimizer import make_optimizer, schedule
+from emsam_jax.training.optimizer import make_optimizer, relative_rates, schedule
 from emsam_jax.training.sharding import everywhere, place
 
 Params = dict[str, Float[Array, "..."]]
 Metrics = dict[str, Array]
+Learned = tuple[Params, Any, Params]  # parameters, the optimiser's state, the parameters' running mean
 
 
 class TrainState(NamedTuple):
@@ -44,6 +45,16 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
         maps = merge_fgnet(config.model, params, frozen)(batch.raw, None if frozen else key)
         return loss_of_maps(maps, batch, config.loss)
 
+    def update(learned: Learned, gradients: Params, scalars: Metrics) -> Learned:
+        params, optimizer_state, ema = learned
+        optimizer, rates = make_optimizer(config.optim, params), relative_rates(config.optim, params)
+        clipped = {name: gradient * scalars["clip"] for name, gradient in gradients.items()}
+        updates, optimizer_state = optimizer.update(clipped, optimizer_state, params)
+        params = {name: value - scalars["rate"] * rates[name] * updates[name] for name, value in params.items()}
+        decay = scalars["decay"]
+        ema = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema, params)
+        return params, optimizer_state, ema
+
     def train_step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (loss, parts), gradients = _accumulated(
@@ -54,23 +65,20 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
             key=key,
             parts=config.optim.accumulate,
         )
-        optimizer = make_optimizer(config.optim, state.params)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
-        decay = jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step))
-        ema = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, state.ema, params)
         norm = optax.tree.norm(gradients)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-
-        def unless_bad(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
-
+        scalars = {
+            "clip": jnp.minimum(1.0, config.optim.clip / jnp.maximum(norm, 1e-12)),
+            "rate": schedule(config.optim)(state.step),
+            # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
+            "decay": jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step)),
+        }
+        learned = (state.params, state.optimizer, state.ema)
+        # A branch of its own also keeps XLA from computing the scalars anew for each of the parameters.
+        learned = jax.lax.cond(good, update, lambda learned, *_: learned, learned, gradients, scalars)
         new_state = TrainState(
-            step=state.step + 1,
-            params=unless_bad(params, state.params),
-            optimizer=unless_bad(optimizer_state, state.optimizer),
-            ema=unless_bad(ema, state.ema),
+            state.step + 1,
+            *learned,
             skipped=state.skipped + ~good,
             skipped_in_row=jnp.where(good, 0, state.skipped_in_row + 1),
         )
@@ -78,7 +86,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
             "loss": loss,
             **{f"loss_{name}": part for name, part in parts.items()},
             "gradient_norm": norm,
-            "learning_rate": schedule(config.optim)(state.step),
+            "learning_rate": scalars["rate"],
             "skipped": new_state.skipped,
             "skipped_in_row": new_state.skipped_in_row,
         }

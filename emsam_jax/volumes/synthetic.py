@@ -1,6 +1,7 @@
 """A seeded generator of EM-like volumes with exact labels, for the demo, the tests and the benchmarks.
 
     python -m emsam_jax.volumes.synthetic --picture=synthetic.png --voxel_size=40,8,8
+    python -m emsam_jax.volumes.synthetic --out=data/train --shape=40,320,320 --seed=1
 
 Neurites come from `neurites`; here they are stained, cut, blurred and given noise. What makes such a volume hard is
 there as in life: membranes fade where they run oblique to the section, and mitochondria, vesicles and the reticulum
@@ -8,6 +9,7 @@ are as dark as membranes are.
 """
 
 import dataclasses
+import sys
 from typing import NamedTuple
 
 import bioimage_cpp
@@ -15,6 +17,7 @@ import numpy as np
 from absl import app, flags
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
+from emsam_jax.volumes.create import create_volume
 from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
 
@@ -197,7 +200,8 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("picture", None, "Where to write the picture (PNG).", required=True)
+    flags.DEFINE_string("picture", "", "Where to write a picture of it (PNG).")
+    flags.DEFINE_string("out", "", "Folder for raw.zarr and labels.zarr; written over if they are there.")
     flags.DEFINE_list("shape", ["4", "384", "384"], "z,y,x in voxels.")
     flags.DEFINE_list("voxel_size", ["40", "8", "8"], "z,y,x in nm.")
     flags.DEFINE_integer("seed", 0, "Which volume.")
@@ -222,9 +226,22 @@ def draw(volume: Synthetic, path: str) -> None:
     pyplot.close(figure)
 
 
+def write_synthetic(volume: Synthetic, folder: str) -> None:
+    """As raw.zarr and labels.zarr."""
+    for name, values in {"raw": volume.raw, "labels": volume.labels}.items():
+        size = volume.voxel_size_zyx
+        create_volume(f"{folder}/{name}.zarr", values.shape, values.dtype, size, overwrite=True)[...] = values
+
+
 def main(_: list[str]) -> None:
+    if not FLAGS.picture and not FLAGS.out:
+        sys.exit("synthetic: expected --out (a folder for the volume), --picture (a file), or both; found neither.")
     shape, voxel_size = three(FLAGS.shape, int), three(FLAGS.voxel_size, float)
-    draw(synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects)), FLAGS.picture)
+    volume = synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects))
+    if FLAGS.out:
+        write_synthetic(volume, FLAGS.out)
+    if FLAGS.picture:
+        draw(volume, FLAGS.picture)
 
 
 if __name__ == "__main__":

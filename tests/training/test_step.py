@@ -13,7 +13,7 @@ from emsam_jax.data import Batch
 from emsam_jax.model import Maps, build_fgnet, merge_fgnet, split_fgnet
 from emsam_jax.training.initial import abstract_state
 from emsam_jax.training.losses import balanced_cross_entropy, boundary_dice, loss_of_maps
-from emsam_jax.training.optimizer import make_optimizer, relative_rates, schedule
+from emsam_jax.training.optimizer import relative_rates, schedule
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.step import compile_train_step, create_state
 from emsam_jax.training.stream import abstract_batch
@@ -79,15 +79,9 @@ def test_rates_of_new_and_pre_trained_parts():
         "new",
     ]
     params = {name: jnp.ones((2, 2)) for name in names}
-    config = OptimConfig(peak_lr=1e-2, encoder_lr=1e-4, layer_decay=0.5, weight_decay=0.0, warmup=1, steps=10, clip=1e9)
+    config = OptimConfig(peak_lr=1e-2, encoder_lr=1e-4, layer_decay=0.5)
     expected = dict(zip(names, [0.01 * 0.125, 0.01 * 0.25, 0.01, 0.01, 1.0], strict=True))
     assert relative_rates(config, params) == pytest.approx(expected)
-    optimizer = make_optimizer(config, params)
-    state = optimizer.init(params)
-    for _ in range(2):  # Adam's updates are as large as the rate where gradients are all the same
-        updates, state = optimizer.update(params, state, params)
-    for name, update in updates.items():
-        np.testing.assert_allclose(update, -1e-2 * expected[name], rtol=1e-4)
 
 
 def test_the_schedule():
@@ -111,10 +105,14 @@ def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, b
         return loss_of_maps(merge_fgnet(config.model, params, {})(batch.raw), batch, config.loss)[0]
 
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
-    optimizer = make_optimizer(config.optim, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    norm = optax.tree.norm(gradients)
+    by_hand = optax.chain(
+        optax.clip_by_global_norm(config.optim.clip),
+        optax.adamw(config.optim.peak_lr, weight_decay=config.optim.weight_decay, mask=lambda tree: {n: v.ndim > 1 for n, v in tree.items()}),
+    )
+    updates, _ = by_hand.update(gradients, by_hand.init(params), params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
-    np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(gradients), rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
     np.testing.assert_allclose(metrics_two["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics_two["gradient_norm"], metrics["gradient_norm"], rtol=1e-4)
     name = "refined_decoder.logits.kernel"
