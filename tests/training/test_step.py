@@ -108,7 +108,11 @@ def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, b
     norm = optax.tree.norm(gradients)
     by_hand = optax.chain(
         optax.clip_by_global_norm(config.optim.clip),
-        optax.adamw(config.optim.peak_lr, weight_decay=config.optim.weight_decay, mask=lambda tree: {n: v.ndim > 1 for n, v in tree.items()}),
+        optax.adamw(
+            config.optim.peak_lr,
+            weight_decay=config.optim.weight_decay,
+            mask=lambda tree: {n: v.ndim > 1 for n, v in tree.items()},
+        ),
     )
     updates, _ = by_hand.update(gradients, by_hand.init(params), params)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
