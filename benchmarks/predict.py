@@ -59,7 +59,7 @@ class Case:
 def main(_: list[str]) -> None:
     on_gpu = jax.default_backend() == "gpu"
     names = ["quick"] if _QUICK.value else _CASES.value or (["base_plus", "large"] if on_gpu else ["demo"])
-    default = (8, 40, 40) if _QUICK.value else (128, 2048, 2048) if on_gpu else (32, 320, 320)
+    default = (4, 32, 32) if _QUICK.value else (128, 2048, 2048) if on_gpu else (32, 320, 320)
     z, y, x = three(_VOLUME.value, int) if _VOLUME.value else default
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def case_of(name: str, on_gpu: bool) -> Case:
         toy = EncoderConfig(size="toy")
         return Case(ModelConfig(encoder=toy, projected=4, channels=(4, 4), norm_groups=2, coarse=False), (4, 32, 32))
     if name == "demo":
-        config = load_config("emsam_jax/configs/demo.py")
+        config = load_config(str(Path(__file__).parents[1] / "emsam_jax/configs/demo.py"))
         return Case(config.model, config.data.patch)
     encoder: Any = EncoderConfig(size=name, attention="cudnn" if on_gpu else "xla")  # type: ignore[arg-type]
     side = {"none": 160, "large": 256}.get(name, 224)

@@ -1,5 +1,6 @@
 """One run at a time on one output, wherever it lies: a lease in a key, renewed while the run lives."""
 
+import contextlib
 import json
 import os
 import socket
@@ -48,7 +49,8 @@ class RunLock:
 
     def _keep(self) -> None:
         while not self._stop.wait(_RENEW):
-            self._write(self._generation)
+            with contextlib.suppress(ValueError):  # storage out of reach: there are some more tries before it is stale
+                self._write(self._generation)
 
     def _write(self, generation: bytes) -> bool:
         """Only over what was read there last: of two that try at once, one succeeds."""

@@ -14,6 +14,7 @@ from emsam_jax.inference.programs import AffinityModel, Programs, Windows
 
 
 class Fitted(NamedTuple):
+    windows: int  # at once on each device
     batch: Batch
     decode: Any
     encode: Any  # None where windows are encoded as they are decoded, and where there is no encoder
@@ -29,9 +30,8 @@ def fit(
     # Sums and results of this block and the next one, and what is read for two more.
     others = 4 * (2 * channels * math.prod(extent.total_shape) + 3 * math.prod(extent.read_shape))
     while True:
-        batch = batch_of(windows, len(devices), extent.columns, extent.depth)
         try:
-            fitted = compile_for(batch, model, programs, extent, encode_once)
+            fitted = compile_for(windows, model, programs, extent, encode_once=encode_once)
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -41,7 +41,9 @@ def fit(
         if fits(needed, devices):
             return fitted
         free = free_bytes(devices[0])
-        found = f"{batch} at once would take {needed / 1e9:.3g} GB of the {(free or 0) / 1e9:.3g} GB that are free"
+        found = (
+            f"{fitted.batch} at once would take {needed / 1e9:.3g} GB of the {(free or 0) / 1e9:.3g} GB that are free"
+        )
         if windows == 1:
             logging.warning("Prediction: %s; a smaller block or window would be safer.", found)
             return fitted
@@ -58,14 +60,15 @@ def fewer(windows: int, extent: Extent) -> int:
     return windows // 2
 
 
-def compile_for(batch: Batch, model: AffinityModel, programs: Programs, extent: Extent, encode_once: bool) -> Fitted:
+def compile_for(windows: int, model: AffinityModel, programs: Programs, extent: Extent, *, encode_once: bool) -> Fitted:
+    batch = batch_of(windows, programs.devices, extent.columns, extent.depth)
+
     def columns(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch.columns, *shape), dtype, sharding=programs.columns)
 
     z, y, x = extent.grid.window
     tiles = columns(extent.sections, y, x)
     indices: Any = jax.ShapeDtypeStruct((batch.depth, z), jnp.int32)
-    windows = Windows(indices, indices)
     parts = -(-extent.sections // (batch.depth * z))
     at_once = -(-extent.sections // parts)
     features: tuple[jax.ShapeDtypeStruct, ...] = ()
@@ -77,6 +80,6 @@ def compile_for(batch: Batch, model: AffinityModel, programs: Programs, extent: 
     if features:
         chosen = jax.ShapeDtypeStruct((at_once,), jnp.int32)
         place = jax.ShapeDtypeStruct((), jnp.int32)
-        encode = programs.encode.lower(model, tiles, chosen, features, place).compile()
-    decode = programs.decode.lower(model, tiles, features, windows).compile()
-    return Fitted(batch, decode, encode, at_once, features)
+        encode = programs.compiled("encode", model, tiles, chosen, features, place)
+    decode = programs.compiled("decode", model, tiles, features, Windows(indices, indices))
+    return Fitted(windows, batch, decode, encode, at_once, features)

@@ -22,7 +22,7 @@ from emsam_jax.inference.extent import Extent
 from emsam_jax.inference.fitting import Fitted, fewer, fit
 from emsam_jax.inference.grid import reflect
 from emsam_jax.inference.memory import out_of_memory, usual_batch
-from emsam_jax.inference.programs import AffinityModel, Devices, Features, Programs, Windows
+from emsam_jax.inference.programs import AffinityModel, Devices, Features, Windows, programs_for
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
 from emsam_jax.volumes import Box, Specimen
@@ -49,7 +49,7 @@ class Columns(NamedTuple):
 
 
 class Predictor:
-    """Compiled for the blocks of one plan; a model of the same shapes can take the place of this one."""
+    """Compiled for the blocks of one plan."""
 
     def __init__(
         self,
@@ -74,11 +74,10 @@ class Predictor:
             self._undo = dict.fromkeys(self.symmetries)
         self.extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
         devices = jax.local_devices() if devices is None else devices
-        self._programs = Programs(devices, coarse=settings.coarse, encode_once=settings.encode_once)
+        self._programs = programs_for(tuple(devices), settings.coarse, settings.encode_once)
         self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
         self._features: Features | None = None
-        self._windows = settings.batch or usual_batch()  # at once on each device
-        self.fitted = self._fit()
+        self.fitted = self._fit(settings.batch or usual_batch())
 
     @property
     def channels(self) -> int:
@@ -86,7 +85,7 @@ class Predictor:
         return self.maps * len(self.offsets)
 
     def with_model(self, model: AffinityModel) -> "Predictor":
-        """For other parameters, without compiling again."""
+        """For other parameters of the same shapes."""
         other = copy.copy(self)
         other._model, other._features = jax.device_put(model, self._programs.everywhere), None
         return other
@@ -117,15 +116,14 @@ class Predictor:
                     raise
                 logging.warning("The device ran out of memory with %s at once; trying fewer.", self.fitted.batch)
                 self._features = None
-                self._windows = fewer(self._windows, self.extent)
-                self.fitted = self._fit()
+                self.fitted = self._fit(fewer(self.fitted.windows, self.extent))
 
-    def _fit(self) -> Fitted:
+    def _fit(self, windows: int) -> Fitted:
         return fit(
             self._model,
             self._programs,
             self.extent,
-            windows=self._windows,
+            windows=windows,
             channels=self.channels,
             encode_once=self.settings.encode_once,
         )

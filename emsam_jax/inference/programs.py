@@ -39,10 +39,17 @@ class AffinityModel(Protocol):
     def decode(self, raw: Float[Array, "b z y x 1"], features: Any) -> Maps: ...
 
 
+@functools.cache
+def programs_for(devices: tuple[Any, ...], coarse: bool, encode_once: bool) -> "Programs":
+    """Kept, so that nothing is compiled again for another volume or other parameters of the same model."""
+    return Programs(devices, coarse=coarse, encode_once=encode_once)
+
+
 class Programs:
-    """Jitted once for these devices and settings; shapes are theirs to tell apart."""
+    """Jitted for these devices and settings; shapes are theirs to tell apart."""
 
     def __init__(self, devices: Devices, *, coarse: bool, encode_once: bool):
+        self._compiled: dict[Any, Any] = {}
         mesh = jax.make_mesh((len(devices),), ("columns",), axis_types=(AxisType.Auto,), devices=list(devices))
         self.devices = len(devices)
         self.columns = NamedSharding(mesh, PartitionSpec("columns"))
@@ -53,6 +60,14 @@ class Programs:
         self.decode = jit(functools.partial(decode, coarse=coarse), out_shardings=self.columns)
         self.blend = jax.jit(functools.partial(blend, mesh=mesh), static_argnames="order", donate_argnames="total")
         self.finish = jax.jit(finish, static_argnames=("shape", "dtype"), out_shardings=self.everywhere)
+
+    def compiled(self, name: str, *arguments: Any) -> Any:
+        """A program ahead of its first call, for arguments that may be shapes alone."""
+        leaves, structure = jax.tree.flatten(arguments)
+        key = (name, structure, tuple((x.shape, str(x.dtype), x.sharding) for x in leaves))
+        if key not in self._compiled:
+            self._compiled[key] = getattr(self, name).lower(*arguments).compile()
+        return self._compiled[key]
 
 
 def cut_columns(

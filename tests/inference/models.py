@@ -56,6 +56,7 @@ class Edges(nnx.Module):
 
     def __init__(self, offsets: tuple[tuple[int, int, int], ...]):
         self.offsets = offsets
+        self.scale = nnx.Param(jnp.float32(4))
 
     def encode(self, sections: Any) -> Any:
         return ()
@@ -63,7 +64,7 @@ class Edges(nnx.Module):
     def decode(self, raw: Any, features: Any) -> Maps:
         grey = raw[..., 0]
         both = [grey + jnp.roll(grey, [-step for step in offset], (1, 2, 3)) for offset in self.offsets]
-        return Maps(None, jnp.stack([4 * (sums - 1) for sums in both], -1))
+        return Maps(None, self.scale[...] * jnp.stack([sums - 1 for sums in both], -1))
 
 
 def turned(symmetry: Symmetry, volume: Any) -> np.ndarray:

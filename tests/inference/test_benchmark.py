@@ -14,7 +14,7 @@ def test_predict_benchmark_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), "XLA_FLAGS": ""}
     subprocess.run(command, check=True, capture_output=True, env=environment)
     (row,) = json.loads((tmp_path / "predict-cpu.json").read_text())["rows"]
-    assert (row["windows"], row["sections_once"], row["sections_plain"]) == (5 * 4 * 4, 16 * 8, 16 * 20)
+    assert (row["windows"], row["sections_once"], row["sections_plain"]) == (3 * 3 * 3, 9 * 4, 9 * 12)
     assert row["mvoxel_per_s"] > 0
     assert row["saving_bound"] >= 1
     assert row["share_of_matrix_rate"] > 0

@@ -152,6 +152,20 @@ def test_memory_depends_on_the_block_and_not_on_the_volume(tmp_path: Path):
     assert peaks[1] < 1.1 * peaks[0], peaks  # kB; the affinities alone would be 42 MB more
 
 
+def test_a_block_that_fails_keeps_its_traceback_and_the_others_are_kept(tmp_path: Path):
+    raw = np.random.default_rng(4).random((8, 140, 260), dtype=np.float32)
+    raw[3, 130, 250] = np.nan
+    out, settings = tmp_path / "out.zarr", Prediction(**{**QUIET, "window": (8, 64, 64)}, block=(8, 128, 128))
+    with pytest.raises(VolumeError, match="found NaN"):
+        predict_affinities(OneSided(), specimen_of(raw), out, settings)
+    ledger = Ledger.existing(f"{out}/ledger", "predict")
+    assert ledger is not None
+    (failed,) = ledger.failed()
+    assert "found NaN" in (out / "ledger" / "predict" / "failed" / "-".join(map(str, failed))).read_text()
+    assert failed[1:] in [(0, 1), (0, 2), (1, 1), (1, 2)]  # those that see it; earlier ones are done
+    assert ledger.done() == {(0, 0, x) for x in range(failed[2])}
+
+
 def test_settings_come_from_an_experiments_config(tmp_path: Path):
     config = PredictConfig(stride=(0.5, 0.25, 1.0), symmetries=4, block=(5, 100, 128), dtype="uint8")
     settings = settings_from(config, (5, 8, 8), progress=False)

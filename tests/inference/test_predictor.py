@@ -1,8 +1,10 @@
 """Prediction equals the plain sliding window over the whole volume, whatever blocks, devices and order do."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from emsam_jax.blocks import plan_blocks
 from emsam_jax.inference import Prediction, PredictionError, Predictor
@@ -74,9 +76,9 @@ def test_encoding_once_and_other_ways_to_the_same_maps(expected):
     np.testing.assert_allclose(stored / 255, expected, rtol=0, atol=0.501 / 255)
 
 
-def random_fgnet(config):
+def random_fgnet(config, seed=2):
     """Filled by numpy: jax would compile for longer than the test takes."""
-    rng, module = np.random.default_rng(2), abstract_fgnet(config)
+    rng, module = np.random.default_rng(seed), abstract_fgnet(config)
     shapes = {name: leaf.shape for name, leaf in flat_state(module).items()}
     return fill(module, {name: rng.normal(0.1, 0.3, shape).astype(np.float32) for name, shape in shapes.items()})
 
@@ -174,3 +176,15 @@ def test_too_large_a_batch_is_made_smaller_and_said(unknown, expected, monkeypat
     np.testing.assert_allclose(found, expected, **EXACT)
     said = "ran out of memory with 7 windows" if unknown else "7 windows at once would take"
     assert said in caplog.text
+
+
+def test_other_parameters_compile_nothing_again(monkeypatch):
+    plan, specimen = plan_blocks(box_of(RAW.shape), box_of(RAW.shape), RAW.shape, (1, 1, 1)), specimen_of(RAW)
+    settings, other = Prediction(window=WINDOW), Edges(LONG[:3])
+    other.scale = nnx.Param(jnp.float32(2))
+    predictor = Predictor(Edges(LONG[:3]), settings, plan)
+    before = predictor.predict_block(specimen, plan.region)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_, **__: pytest.fail("compiled again"))
+    after = predictor.with_model(other).predict_block(specimen, plan.region)
+    assert np.abs(before - after).max() > 0.01
+    np.testing.assert_array_equal(Predictor(other, settings, plan).predict_block(specimen, plan.region), after)
