@@ -67,7 +67,7 @@ def curves_part(scores: Mapping[str, Any], volume: str, standings: Standings | N
     figures = [
         (
             draw_plane(shown, standings.rows if standings else ()),
-            "Splits against merges; the sum is the same along a dotted line.",
+            "Splits against merges; the sum is the same along a dotted line. What is far off is not shown.",
         ),
         (draw_over_threshold(shown, "voi", "VOI (bits)"), "Variation of information over the threshold."),
         (draw_over_threshold(shown, "arand", "adapted Rand error"), "Adapted Rand error over the threshold."),
