@@ -25,6 +25,7 @@ import measure
 import numpy as np
 import torch
 from absl import app, flags
+from rates import matrix_rate
 
 from emsam_jax.model import SIZES, ImageEncoder, jit
 from emsam_jax.model.image_encoder import abstract_encoder, fill
@@ -87,14 +88,6 @@ def measure_size(size: str, on_gpu: bool) -> Iterator[dict[str, Any]]:
             "compile_s": compile_s[attention],
             "flops": flops,
         }
-
-
-def matrix_rate(dtype: str, side: int = 8192) -> float:
-    """FLOP/s of one large matrix product, the best of several."""
-    a = jnp.ones((side, side), dtype)
-    product = jit(lambda a: a @ a)
-    seconds = measure.interleave({"product": lambda: jax.block_until_ready(product(a))}, 8)["product"]
-    return 2 * side**3 / min(seconds)
 
 
 def same_weights(theirs: Any, size: str, dtype: str, attention: str) -> ImageEncoder:

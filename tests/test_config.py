@@ -18,14 +18,14 @@ from emsam_jax.config_file import (
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
-FILE = '''
+FILE = """
 from typing import Literal
 from emsam_jax.config import Config, DataConfig
 from emsam_jax.volumes import DeclaredVolume
 
 def get_config(variant: Literal["frozen", "finetuned"] = "frozen") -> Config:
     return Config(name=variant, data=DataConfig(train=(DeclaredVolume(raw="a.zarr"), DeclaredVolume(raw="b.zarr"))))
-'''
+"""
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_mistakes_are_said_in_a_sentence(file, override, said):
 def test_files_that_are_none(file, tmp_path):
     with pytest.raises(ConfigError, match=r"expected one of the variants frozen, finetuned; found 'thawed'\."):
         load_config(f"{file}:thawed")
-    with pytest.raises(ConfigError, match="found none at 'nowhere.py'"):
+    with pytest.raises(ConfigError, match=r"found none at 'nowhere\.py'"):
         load_config("nowhere.py")
     with pytest.raises(ConfigError, match="there is no such file"):
         load_config(str(tmp_path / "nowhere.json"))

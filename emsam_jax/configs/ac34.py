@@ -3,8 +3,9 @@
     python train.py --config=emsam_jax/configs/ac34.py:frozen --workdir=runs/ac34-frozen
     python train.py --config=emsam_jax/configs/ac34.py:finetuned --workdir=runs/ac34-finetuned
 
-Data: the densely labelled crops of Kasthuri et al., 2015 (SNEMI3D's tissue), as the field passes them on: AC3_inputs.h5,
-AC3_labels.h5, AC4_inputs.h5, AC4_labels.h5, each with one dataset `main`, in the folder that EMSAM_DATA names.
+Data: the densely labelled crops of Kasthuri et al., 2015 (SNEMI3D's tissue), as the field passes them on:
+AC3_inputs.h5, AC3_labels.h5, AC4_inputs.h5, AC4_labels.h5, each with one dataset `main`, in the folder that EMSAM_DATA
+names.
 Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: AC4 sections 0-79 train, 80-99 choose; the first 100 of AC3 are reported. Result: not measured.
 """

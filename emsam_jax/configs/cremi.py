@@ -38,5 +38,8 @@ def get_config(variant: Literal["frozen", "finetuned"] = "frozen") -> Config:
 def _declare(roi: str) -> DeclaredVolume:
     file = f"{FOLDER}/sample_{SAMPLE}_20160501.hdf/volumes"
     return DeclaredVolume(
-        name=f"CREMI {SAMPLE} {roi.split(',', maxsplit=1)[0]}", raw=f"{file}/raw", labels=f"{file}/labels/neuron_ids", roi=roi
+        name=f"CREMI {SAMPLE} {roi.split(',', maxsplit=1)[0]}",
+        raw=f"{file}/raw",
+        labels=f"{file}/labels/neuron_ids",
+        roi=roi,
     )

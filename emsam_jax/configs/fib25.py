@@ -4,7 +4,7 @@
     python train.py --config=emsam_jax/configs/fib25.py:frozen --workdir=runs/fib25-frozen
     python train.py --config=emsam_jax/configs/fib25.py:finetuned --workdir=runs/fib25-finetuned
 
-Affinities 9 and 27 voxels away are learned beside those to neighbours, and help these; only these make the segmentation.
+Affinities 9 and 27 voxels away are learned beside those to neighbours, to help these; waterz takes only these.
 Data: fib25_training2.h5 (Janelia FlyEM, NeuroProof's examples; `raw` and `labels`) in the folder that EMSAM_DATA names.
 Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported. Result: not measured.
@@ -20,7 +20,9 @@ from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
 FILE = f"{os.environ.get('EMSAM_DATA', 'data')}/fib25_training2.h5"
-LONG: tuple[Offset, ...] = tuple((-d * z, -d * y, -d * x) for d in (9, 27) for z, y, x in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+LONG: tuple[Offset, ...] = tuple(
+    (-d * z, -d * y, -d * x) for d in (9, 27) for z, y, x in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+)
 
 
 def get_config(variant: Literal["unet", "frozen", "finetuned"] = "unet") -> Config:

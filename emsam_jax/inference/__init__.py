@@ -3,6 +3,6 @@
 from emsam_jax.inference.errors import PredictionError
 from emsam_jax.inference.predict import predict_affinities
 from emsam_jax.inference.predictor import Predictor
-from emsam_jax.inference.settings import Prediction
+from emsam_jax.inference.settings import Prediction, settings_from
 
-__all__ = ["Prediction", "PredictionError", "Predictor", "predict_affinities"]
+__all__ = ["Prediction", "PredictionError", "Predictor", "predict_affinities", "settings_from"]

@@ -66,11 +66,12 @@ def compile_for(batch: Batch, model: AffinityModel, programs: Programs, extent: 
     tiles = columns(extent.sections, y, x)
     indices: Any = jax.ShapeDtypeStruct((batch.depth, z), jnp.int32)
     windows = Windows(indices, indices)
-    at_once = min(extent.sections, batch.depth * z)
+    parts = -(-extent.sections // (batch.depth * z))
+    at_once = -(-extent.sections // parts)
     features: tuple[jax.ShapeDtypeStruct, ...] = ()
     encode = None
     if encode_once:
-        length = -(-extent.sections // at_once) * at_once
+        length = parts * at_once
         seen = jax.eval_shape(lambda m, s: m.encode(s), model, jax.ShapeDtypeStruct((1, y, x, 1), jnp.float32))
         features = tuple(columns(length, *f.shape[1:], dtype=f.dtype) for f in seen)
     if features:

@@ -10,6 +10,7 @@ import numpy as np
 from emsam_jax.blocks import Plan
 from emsam_jax.inference.predictor import AffinityModel
 from emsam_jax.inference.settings import Prediction
+from emsam_jax.inference.symmetry import parse_symmetries
 from emsam_jax.volumes import Box, Specimen
 
 _NOT_THE_RESULT = ("block", "batch", "encode_once", "check", "progress")  # these change how, not what
@@ -36,6 +37,7 @@ def facts_of(
         **{name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()},
         "window": list(grid.window),
         "stride": list(grid.stride),
+        "symmetries": [str(symmetry) for symmetry in parse_symmetries(settings.symmetries)],
         **more,
     }
 

@@ -2,16 +2,23 @@
 
 import numpy as np
 
-from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, Ledger, is_intact, plan_blocks, write_block
+from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, is_intact, plan_blocks, write_block
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.create import Layout, chunk_for, create_array, occupied, plan_layout, write_image_metadata
+from emsam_jax.volumes.create import (
+    Layout,
+    chunk_for,
+    create_array,
+    occupied,
+    plan_layout,
+    shard_for,
+    write_image_metadata,
+)
 from emsam_jax.volumes.location import normalise
 
 STAGE = "predict"
-_SHARD_CHUNKS = 4  # of a shard along each axis, at most
 
 
 class Output:
@@ -21,8 +28,8 @@ class Output:
         self.url = normalise(url)
         raw = specimen.raw
         chunk = chunk_for(region.shape, raw.voxel_size_zyx)
-        shard = shard_of(chunk, region.shape, settings.block)
-        block = settings.block_shape(shard)
+        block = settings.block_shape(chunk, shard_for(region.shape, chunk))
+        shard = shard_within(block, chunk, region.shape)
         self.plan = plan_blocks(raw.box, region, block, shard)
         offset = [
             corner + first * size
@@ -73,16 +80,11 @@ def ledger_url(url: str) -> str:
     return f"{normalise(url)}/ledger"
 
 
-def shard_of(chunk: Voxel, region: Voxel, block: tuple[int, ...]) -> Voxel:
-    """As many chunks as usual, or fewer where the block asked for is no multiple of those."""
+def shard_within(block: Voxel, chunk: Voxel, region: Voxel) -> Voxel:
+    """As many chunks as usual, or fewer, so that they fill the block."""
     sides = []
-    for own, side, wanted in zip(chunk, region, block or region, strict=True):
-        most = min(_SHARD_CHUNKS, -(-side // own))
-        counts = [n for n in range(most, 0, -1) if wanted >= side or wanted % (n * own) == 0]
-        sides.append(own * (counts or [1])[0])
+    for own, usual, side, wanted in zip(chunk, shard_for(region, chunk), region, block, strict=True):
+        fitting = (n for n in range(usual // own, 0, -1) if wanted >= side or wanted % (n * own) == 0)
+        sides.append(own * next(fitting, 1))
     z, y, x = sides
     return z, y, x
-
-
-def open_ledger(output: Output, facts: dict) -> Ledger:
-    return Ledger(output.ledger_url, STAGE, facts)

@@ -72,13 +72,13 @@ class Predictor:
         self._undo = {s: s.undo(self.offsets, self.grid.window, self.maps) for s in self.symmetries}
         if self.symmetries == (Symmetry(),):
             self._undo = dict.fromkeys(self.symmetries)
-        self._extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
+        self.extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
         devices = jax.local_devices() if devices is None else devices
         self._programs = Programs(devices, coarse=settings.coarse, encode_once=settings.encode_once)
         self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
         self._features: Features | None = None
         self._windows = settings.batch or usual_batch()  # at once on each device
-        self._fitted = self._fit()
+        self.fitted = self._fit()
 
     @property
     def channels(self) -> int:
@@ -100,10 +100,12 @@ class Predictor:
 
     def read(self, specimen: Specimen, box: Box) -> Region:
         """May run in a thread of its own, ahead of the block."""
-        read = self._extent.read_box(box)
+        read = self.extent.read_box(box)
         values = specimen.read_normalised(read)
-        wide = [(0, size - side) for size, side in zip(self._extent.read_shape, values.shape, strict=True)]
-        return Region(jax.device_put(np.pad(values, wide), self._programs.everywhere), read.start, box)
+        if values.shape != self.extent.read_shape:
+            wide = [(0, size - side) for size, side in zip(self.extent.read_shape, values.shape, strict=True)]
+            values = np.pad(values, wide)
+        return Region(jax.device_put(values, self._programs.everywhere), read.start, box)
 
     def predict(self, region: Region) -> jax.Array:
         """[c, z, y, x] of the whole block shape; beyond the region's box, where it is cut off, it means nothing."""
@@ -113,23 +115,23 @@ class Predictor:
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                logging.warning("The device ran out of memory with %s at once; trying fewer.", self._fitted.batch)
+                logging.warning("The device ran out of memory with %s at once; trying fewer.", self.fitted.batch)
                 self._features = None
-                self._windows = fewer(self._windows, self._extent)
-                self._fitted = self._fit()
+                self._windows = fewer(self._windows, self.extent)
+                self.fitted = self._fit()
 
     def _fit(self) -> Fitted:
         return fit(
             self._model,
             self._programs,
-            self._extent,
+            self.extent,
             windows=self._windows,
             channels=self.channels,
             encode_once=self.settings.encode_once,
         )
 
     def _predict(self, region: Region) -> jax.Array:
-        shape = (self._programs.devices, *self._extent.total_shape, self.channels)
+        shape = (self._programs.devices, *self.extent.total_shape, self.channels)
         total = jnp.zeros(shape, jnp.float32, device=self._programs.columns)
         turns: dict[tuple[Any, ...], list[Symmetry]] = {}
         for symmetry in self.symmetries:
@@ -141,14 +143,14 @@ class Predictor:
                 windows = self._encode(columns, sections)
                 for symmetry in symmetries:
                     total = self._decode(total, region, symmetry, columns, windows)
-        start = np.subtract(region.box.start, self._extent.first(region.box)).astype(np.int32)
+        start = np.subtract(region.box.start, self.extent.first(region.box)).astype(np.int32)
         return self._programs.finish(total, start, shape=self.plan.block, dtype=self.settings.dtype)
 
     def _columns(self, region: Region, symmetry: Symmetry) -> Iterator[Columns]:
         """All places of the plane, as many at once as the batch has columns."""
         _, *plane = symmetry.order
         every = list(itertools.product(*(self._starts(region, axis) for axis in plane)))
-        size = self._fitted.batch.columns
+        size = self.fitted.batch.columns
         for at in range(0, len(every), size):
             places = every[at : at + size]
             real = len(places)
@@ -157,17 +159,17 @@ class Predictor:
             for axis, flip, starts in zip(plane, symmetry.flips[1:], zip(*places, strict=True), strict=True):
                 inside = self._inside(region, axis, np.array(starts))
                 lines.append(jax.device_put(inside[:, ::-1] if flip else inside, self._programs.columns))
-            tiles = self._programs.cut(region.raw, *lines, order=symmetry.order, depth=self._extent.sections)
+            tiles = self._programs.cut(region.raw, *lines, order=symmetry.order, depth=self.extent.sections)
             self.watch("cut", tiles)
             yield Columns(places, real, tiles)
 
     def _encode(self, columns: Columns, sections: Int[np.ndarray, "q side"]) -> Windows:
         """Each section that the windows of a column hold, once."""
-        encode, at_once = self._fitted.encode, self._fitted.at_once
+        encode, at_once = self.fitted.encode, self.fitted.at_once
         needed, places = np.unique(sections, return_inverse=True)
         if encode is not None:
             if self._features is None:
-                self._features = tuple(jnp.zeros(f.shape, f.dtype, device=f.sharding) for f in self._fitted.features)
+                self._features = tuple(jnp.zeros(f.shape, f.dtype, device=f.sharding) for f in self.fitted.features)
             for place in range(0, len(needed), at_once):
                 chosen = needed[np.minimum(np.arange(place, place + at_once), len(needed) - 1)]
                 self._features = encode(self._model, columns.tiles, chosen, self._features, np.int32(place))
@@ -183,16 +185,16 @@ class Predictor:
         windows: Windows,
     ) -> Float[jax.Array, "devices z y x c"]:
         """Adds the windows of the columns, some of each at a time."""
-        batch = self._fitted.batch
+        batch = self.fitted.batch
         turn = slice(None, None, -1 if symmetry.flips[0] else 1)
-        first = self._extent.first(region.box)
+        first = self.extent.first(region.box)
         section, *plane = symmetry.order
         starts = np.array(self._starts(region, section))
         for step in range(0, len(starts), batch.depth):
             chosen = np.arange(step, step + batch.depth)
             within = np.minimum(chosen, len(starts) - 1)
             some = Windows(*(of_all[within, turn] for of_all in windows))
-            values = self._fitted.decode(self._model, columns.tiles, self._features or (), some)
+            values = self.fitted.decode(self._model, columns.tiles, self._features or (), some)
             self.watch("decode", values)
             at = np.zeros((batch.columns, batch.depth, 3), np.int32)
             at[..., section] = starts[within] - first[section]

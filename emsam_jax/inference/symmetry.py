@@ -78,14 +78,19 @@ def undone(
     return jnp.stack(channels, -1)
 
 
-def parse_symmetries(names: str | Iterable[str]) -> tuple[Symmetry, ...]:
-    """From their names, or all those that voxels longer in z have (`anisotropic`, 16), or cubes (`isotropic`, 48)."""
-    names = [names] if isinstance(names, str) else list(names)
-    every = [
+def all_symmetries() -> list[Symmetry]:
+    """All 48: none first, then flips in the plane (4), in z too (8), then with y and x exchanged (16)."""
+    return [
         Symmetry((z, y, x), (fz, fy, fx))
         for z, y, x in itertools.permutations(range(3))
         for fz, fy, fx in itertools.product((False, True), repeat=3)
     ]
+
+
+def parse_symmetries(names: str | Iterable[str]) -> tuple[Symmetry, ...]:
+    """From their names, or all those that voxels longer in z have (`anisotropic`, 16), or cubes (`isotropic`, 48)."""
+    names = [names] if isinstance(names, str) else list(names)
+    every = all_symmetries()
     known = {str(symmetry): symmetry for symmetry in every}
     found: dict[Symmetry, None] = {}
     for name in names:

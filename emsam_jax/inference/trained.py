@@ -104,7 +104,9 @@ def read_encoder(run: Path, expected: str) -> dict[str, np.ndarray]:
     """The frozen image encoder's parameters, by their names in the model, if they are those of this hash."""
     folder = run / ENCODER_FOLDER
     if not (folder / FACTS_FILE).exists():
-        raise CheckpointError(f"{folder}: expected the frozen image encoder of this run there, found none; copy it back.")
+        raise CheckpointError(
+            f"{folder}: expected the frozen image encoder of this run there, found none; copy it back."
+        )
     params = {_PREFIX + name: value for name, value in read_params(folder).items()}
     if content_hash(params) != expected:
         raise EncoderError(

@@ -20,6 +20,6 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def jit_once(function: Callable[..., Any], **options: Any) -> Any:
-    """For what runs once, such as drawing random parameters: on the CPU it is compiled 4 times as fast, and not well."""
+    """For what runs once, such as drawing random parameters: compiled 4 times as fast on the CPU, and not well."""
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None, **options)

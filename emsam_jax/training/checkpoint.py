@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,9 +55,7 @@ class Best:
         self.folder = folder
         self.awaited: set[int] = set()
 
-    def should_preserve(
-        self, checkpoints: Sequence[preservation.PolicyCheckpointInfo], *, context: preservation.PreservationContext
-    ) -> Sequence[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         del context
         scores = {info.step: validation_score(self.folder / str(info.step)) for info in checkpoints}
         known = {step: score for step, score in scores.items() if score is not None}
@@ -82,9 +80,6 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 cleanup_tmp_directories=True,
             ),
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._manager.close()

@@ -31,7 +31,9 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True)
+    flags.DEFINE_string(
+        "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
+    )
     flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.", required=True)
     flags.DEFINE_bool("distributed", False, "One of several processes of a run, each with its own devices.")
     flags.DEFINE_string("coordinator", "", "host:port of the first process, where it isn't found by itself.")

@@ -15,7 +15,7 @@ from emsam_jax.training.sharding import abstract, place, put
 from emsam_jax.training.step import Params, TrainState, create_state
 
 
-def abstract_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
+def abstract_state(config: Config, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
     """Shapes and shardings of the state and of the frozen parameters."""
     trained, frozen = _shapes(config)
     return abstract(mesh, (jax.eval_shape(lambda params: create_state(config, params), trained), frozen))
@@ -63,10 +63,10 @@ def _check_fits(params: dict[str, Any], config: Config) -> None:
         name = names[0]
         raise TrainingError(
             f"config.init_from={config.init_from}: {len(names)} of its parameters do not fit config.model, such as "
-            f"{name} (expected shape {wanted.get(name, 'none')}, found {found.get(name, 'none')}); "
-            "choose the same config.model, where only encoder.frozen, encoder.drop_path and what costs memory may differ."
+            f"{name} (expected shape {wanted.get(name, 'none')}, found {found.get(name, 'none')}); choose the same "
+            "config.model, of which only encoder.frozen, encoder.drop_path and what costs memory may differ."
         )
 
 
-def _shapes(config: Config) -> tuple[Params, Params]:
+def _shapes(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
     return jax.eval_shape(lambda: split_fgnet(FGNet(config.model, rngs=nnx.Rngs(0))))

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 
@@ -41,9 +41,6 @@ class Log(contextlib.AbstractContextManager["Log"]):
 
             self._metrics = MetricsFile(workdir / METRICS_FILE, step)
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._writes:

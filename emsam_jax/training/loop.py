@@ -35,14 +35,19 @@ def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | N
         train_step = compile_train_step(config, mesh, state)
         sample = make_sampler(config, mesh)
         with Log(config, workdir, first) as log, Validator(config, workdir, checkpoints, log) as validator:
-            log.say(start_page(config, workdir, mesh, stream, state.params, frozen, _origin(config, checkpoints)))
+            origin = _origin(config, checkpoints)
+            seen = {"mesh": mesh, "stream": stream, "params": state.params, "frozen": frozen}
+            log.say(start_page(config, workdir, origin=origin, **seen))
             validator.catch_up()
             try:
-                for step, batch in zip(range(first + 1, config.optim.steps + 1), stream.batches(mesh, first), strict=False):
+                for step, batch in zip(
+                    range(first + 1, config.optim.steps + 1), stream.batches(mesh, first), strict=False
+                ):
                     state, metrics = train_step(state, frozen, batch)
                     log.step(step, metrics)
                     stop, last = notice.reached(step), step == config.optim.steps
                     if last or step % config.log.pictures_every == 0:
+                        log.flush()
                         log.sample(step, sample(state.params, frozen, batch))
                         log.resume()
                     if stop or last or step % config.checkpoint.every == 0 or validator.due(step):

@@ -48,5 +48,7 @@ def is_validation(row: Row) -> bool:
 
 def _line(row: Row) -> str:
     """JSON knows neither NaN nor infinity."""
-    plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
     return json.dumps(plain) + "\n"

@@ -13,7 +13,7 @@ from emsam_jax.training.stream import Stream
 
 
 def start_page(
-    config: Config, workdir: Path, mesh: Mesh, stream: Stream, params: Params, frozen: Params, origin: str
+    config: Config, workdir: Path, *, mesh: Mesh, stream: Stream, params: Params, frozen: Params, origin: str
 ) -> str:
     model, optim, data = config.model, config.optim, config.data
     encoder = {name: value for name, value in {**params, **frozen}.items() if name.startswith(ENCODER)}

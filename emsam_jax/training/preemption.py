@@ -3,7 +3,6 @@
 import contextlib
 import signal
 from types import FrameType
-from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -28,7 +27,7 @@ class Notice(contextlib.AbstractContextManager["Notice"]):
         self.given = False
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Notice":
         if jax.process_count() == 1:
             self._before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)}
         return self

@@ -60,7 +60,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
         # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
         decay = jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, state.ema, params)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
 
         def unless_bad(new: Any, old: Any) -> Any:

@@ -5,6 +5,7 @@ comes some steps later, to metrics.jsonl, TensorBoard, and as the step's postpro
 """
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -22,7 +23,7 @@ from jaxtyping import Shaped
 
 from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
 from emsam_jax.config import Config
-from emsam_jax.inference import Prediction, Predictor
+from emsam_jax.inference import Predictor, settings_from
 from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params
 from emsam_jax.model import FGNet, merge_fgnet
 from emsam_jax.training import scoring
@@ -43,6 +44,9 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         self.folder = workdir / "validation"
         self._specimens = [open_declared(volume) for volume in config.data.validation] if self.every else []
         self._plans = tuple(_plan(specimen, config) for specimen in self._specimens)
+        # As users will predict, but for symmetries, which cost time and change little from step to step.
+        chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
+        self._settings = settings_from(chosen, config.data.patch, progress=False)
         self._predictors: list[Predictor] = []
         self._waiting: deque[Job] = deque()
         self._process: BaseProcess | None = None
@@ -126,7 +130,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         if number < len(self._predictors):
             self._predictors[number] = self._predictors[number].with_model(model)
         else:
-            self._predictors.append(Predictor(model, _settings(self.config), self._plans[number]))
+            self._predictors.append(Predictor(model, self._settings, self._plans[number]))
         return self._predictors[number]
 
     def _take(self, job: Job) -> None:
@@ -152,13 +156,6 @@ def _plan(specimen: Specimen, config: Config) -> Plan:
     if specimen.labels is None:
         raise VolumeError(f"config.data.validation: {specimen.name} has no labels to be scored by; declare `labels`.")
     return plan_blocks(specimen.raw.box, specimen.labelled_region, config.predict.block, (1, 1, 1))
-
-
-def _settings(config: Config) -> Prediction:
-    """As users will predict, but for symmetries, which cost time and change little from step to step."""
-    predict, patch = config.predict, config.data.patch
-    stride = tuple(max(1, round(side * share)) for side, share in zip(patch, predict.stride, strict=True))
-    return Prediction(window=patch, stride=stride, block=predict.block, batch=predict.batch, dtype=predict.dtype)
 
 
 def _predict(predictor: Predictor, specimen: Specimen, block: Block) -> Shaped[np.ndarray, "c z y x"]:

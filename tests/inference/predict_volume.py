@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import nnx
 from jax import numpy as jnp
@@ -25,18 +26,23 @@ class Simple(nnx.Module):
         return Maps(None, jnp.concatenate([seen, raw, jnp.roll(seen, 1, 2)], -1))
 
 
-SETTINGS = Prediction(window=(8, 16, 16), stride=(8, 8, 8), batch=64, progress=False)
+SETTINGS = Prediction(window=(8, 16, 16), stride=(8, 16, 16), batch=64, progress=False)
 
 
-def main(raw: str, out: str, block: str, seconds: str) -> None:
-    set_cache_limit(1 << 22)
+def predict(raw: str, out: str, block: str, seconds: float = 0.0) -> None:
     z, y, x = (int(side) for side in block.split(","))
     settings = Prediction(**{**vars(SETTINGS), "block": (z, y, x)})
 
     def wait(stage: str, result: object) -> None:
-        time.sleep(float(seconds) * (stage == "computed"))
+        time.sleep(seconds * (stage == "computed"))
 
-    predict_affinities(Simple(), Specimen(open_volume(raw)), out, settings, watch=wait)
+    devices = jax.devices()[:1]
+    predict_affinities(Simple(), Specimen(open_volume(raw)), out, settings, devices=devices, watch=wait)
+
+
+def main(raw: str, out: str, block: str, seconds: str) -> None:
+    set_cache_limit(1 << 22)
+    predict(raw, out, block, float(seconds))
     lines = Path("/proc/self/status").read_text().splitlines()
     print(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import Ledger, LedgerError
-from emsam_jax.inference import Prediction, PredictionError, predict_affinities
+from emsam_jax.config import PredictConfig
+from emsam_jax.inference import Prediction, PredictionError, predict_affinities, settings_from
+from emsam_jax.inference.output import Output
 from emsam_jax.volumes import Box, Specimen, VolumeError, create_volume, open_volume
 from tests.inference import predict_volume
 from tests.inference.models import OneSided, specimen_of
@@ -133,8 +135,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same(tmp_path: Path):
     assert len({json.loads(text)["run"] for text in done.values()}) == 4
     assert not (out / "ledger" / "running.json").exists()
 
-    undisturbed = run(raw, tmp_path / "undisturbed.zarr", "16,64,64")
-    assert undisturbed.wait() == 0, undisturbed.communicate()
+    predict_volume.predict(raw, str(tmp_path / "undisturbed.zarr"), "16,64,64")
     found, wanted = (open_volume(tmp_path / name, channel="all") for name in ("out.zarr", "undisturbed.zarr"))
     assert found.shape == (3, 16, 250, 260)
     np.testing.assert_array_equal(found[...], wanted[...])
@@ -143,9 +144,19 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same(tmp_path: Path):
 def test_memory_depends_on_the_block_and_not_on_the_volume(tmp_path: Path):
     peaks = []
     for depth in (64, 256):
-        raw = predict_volume.write_raw(tmp_path / f"{depth}.npy", (depth, 256, 256))
-        process = run(raw, tmp_path / f"{depth}.zarr", "64,128,128")
+        raw = predict_volume.write_raw(tmp_path / f"{depth}.npy", (depth, 192, 192))
+        process = run(raw, tmp_path / f"{depth}.zarr", "64,64,64")
         said = process.communicate()
         assert process.returncode == 0, said[1]
         peaks.append(int(said[0]))
-    assert peaks[1] < 1.1 * peaks[0], peaks  # kB; the affinities alone would be 75 MB more
+    assert peaks[1] < 1.1 * peaks[0], peaks  # kB; the affinities alone would be 42 MB more
+
+
+def test_settings_come_from_an_experiments_config(tmp_path: Path):
+    config = PredictConfig(stride=(0.5, 0.25, 1.0), symmetries=4, block=(5, 100, 128), dtype="uint8")
+    settings = settings_from(config, (5, 8, 8), progress=False)
+    assert (settings.stride, settings.symmetries) == ((2, 2, 8), ("zyx", "zyX", "zYx", "zYX"))
+    specimen = specimen_of(np.zeros((12, 140, 300), np.uint8))
+    out = Output(str(tmp_path / "out.zarr"), specimen, settings, specimen.region, 3)
+    assert out.plan.block == (12, 128, 128)  # whole chunks of 12 x 128 x 128
+    assert Output(str(tmp_path), specimen, Prediction(window=(4, 32, 32)), specimen.region, 3).plan.counts == (1, 1, 1)

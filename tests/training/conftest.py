@@ -24,12 +24,24 @@ from emsam_jax.config import (
     ValidationConfig,
 )
 from emsam_jax.config_file import load_config, to_dict
-from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.model import EncoderConfig, ModelConfig, jit_once
 from emsam_jax.volumes import DeclaredVolume
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 ROOT = Path(__file__).parents[2]
 Make = Callable[..., Config]
+
+
+# What runs a few steps on a few voxels need not run fast: compiling it takes most of the tests' time.
+QUICK = "--xla_backend_optimization_level=0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_quickly():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("step", "sampling"):
+            patch.setattr(f"emsam_jax.training.{module}.jit", jit_once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,7 +100,7 @@ class Run:
 
     def __init__(self, config_file: Path, workdir: Path, cache: Path, *arguments: str):
         self.workdir = workdir
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         program = [sys.executable, str(ROOT / "train.py"), f"--config={config_file}", f"--workdir={workdir}"]
         self.process = subprocess.Popen(
@@ -124,13 +136,13 @@ class Run:
         return [folder for folder in partial if int(folder.name.split(".")[0]) >= step]
 
 
-@pytest.fixture
-def start_run(config_file: Path, compiled: Path, tmp_path: Path):
-    """(name of its folder, arguments) -> a training that has begun."""
+@pytest.fixture(scope="session")
+def start_run(config_file: Path, compiled: Path):
+    """(its folder, arguments) -> a training that has begun."""
     begun: list[Run] = []
 
-    def start(name: str, *arguments: str) -> Run:
-        begun.append(Run(config_file, tmp_path / name, compiled, *arguments))
+    def start(workdir: Path, *arguments: str) -> Run:
+        begun.append(Run(config_file, workdir, compiled, *arguments))
         return begun[-1]
 
     yield start

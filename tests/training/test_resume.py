@@ -21,12 +21,12 @@ def arrays_of(workdir, step: int = STEPS) -> dict[str, np.ndarray]:
 
 
 def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of, tmp_path):
-    whole = start_run("whole", *OVERRIDES)
+    whole = start_run(tmp_path / "whole", *OVERRIDES)
     code, out, err = whole.end()
     assert code == 0, err
     assert "starting from nothing" in out
 
-    killed = start_run("broken", *OVERRIDES)
+    killed = start_run(tmp_path / "broken", *OVERRIDES)
     killed.kill_while_saving(6)
     folders = [folder.name for folder in (killed.workdir / "checkpoints").iterdir()]
     saved = max(int(name) for name in folders if name.isdigit())
@@ -34,7 +34,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
 
     metrics = killed.workdir / "metrics.jsonl"
     left = metrics.stat().st_ino
-    stopped = start_run("broken", *OVERRIDES)
+    stopped = start_run(tmp_path / "broken", *OVERRIDES)
     stopped.wait_for(lambda: metrics.stat().st_ino != left)  # written anew, without rows of steps that were lost
     stopped.wait_for(lambda: any(row["step"] > saved + 1 for row in rows_of(stopped.workdir)))
     stopped.process.send_signal(signal.SIGTERM)
@@ -46,7 +46,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     assert (stopped.workdir / "checkpoints" / str(last)).exists()
     assert f"step {last} is saved" in out
 
-    code, out, err = start_run("broken", *OVERRIDES).end()
+    code, out, err = start_run(tmp_path / "broken", *OVERRIDES).end()
     assert code == 0, err
     assert f"going on after step {last}" in out
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
@@ -60,8 +60,8 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     assert steps == [STEPS - 3, STEPS]
 
 
-def test_mistakes_are_one_sentence(start_run):
-    run = start_run("wrong", "--config.optim.batch=3", "--config.optim.accumulate=2")
+def test_mistakes_are_one_sentence(start_run, tmp_path):
+    run = start_run(tmp_path / "wrong", "--config.optim.batch=3", "--config.optim.accumulate=2")
     code, _, err = run.end()
     assert code == 1
     assert err.strip() == (
