@@ -42,7 +42,8 @@ def define_flags() -> None:
     flags.DEFINE_string("standings", "", "Known results to show beside: ac3ac4 or fib25.")
     flags.DEFINE_string("title", "", "Of the report.")
     flags.DEFINE_string("method", "", "What to call the stored affinities or the stored segmentation.")
-    flags.DEFINE_integer("threads", len(os.sched_getaffinity(0)), "Of the segmentation and the scores.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags.DEFINE_integer("threads", cores, "Of the segmentation and the scores.")
     flags.DEFINE_string("out", "", "Folder for the results; if empty, `eval` in the checkpoint's or runs/eval.")
 
 

@@ -53,7 +53,7 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
             save_labels(request.out, subject, "segmentation", judged[frozen.headline].labels)
             save_labels(request.out, subject, "baseline", judged[BASELINE].oracle)
         with clock.stage(name, "pictures", voxels):
-            pictures[name] = _illustrate(subject, affinities, judged[frozen.headline])
+            pictures[name] = _illustrate(subject, affinities, judged[frozen.headline], len(subjects))
     scores["stages"] = clock.describe()
     out = Path(request.out)
     _write(out, scores, frozen, render(scores, pictures))
@@ -101,7 +101,8 @@ def _judge(
     return judged
 
 
-def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged) -> Illustrations:
+def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged, volumes: int) -> Illustrations:
+    """Fewer sections of each where there are many volumes: the page is to be mailed."""
     assert judged.labels is not None
     exhibit = Exhibit(
         raw=subject.read_normalised(),
@@ -113,7 +114,7 @@ def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged)
         voxel_size_zyx=subject.voxel_size_zyx,
         start_zyx=subject.box.start,
     )
-    return illustrate(exhibit)
+    return illustrate(exhibit, sections=max(1, 4 - volumes))
 
 
 def _write(out: Path, scores: dict[str, Any], frozen: Frozen, page: str) -> None:

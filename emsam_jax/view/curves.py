@@ -55,7 +55,9 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
         place = standing.voi_merge, standing.voi_split
         axes.plot(*place, "D", color=_OTHER, markersize=4)
         axes.annotate(letter, place, xytext=(6, 3), textcoords="offset points", color=_OTHER)
-    wide, high = (1.3 * max(values) + 0.1 for values in zip(*marked, strict=True))
+    best = min(map(sum, marked))
+    near = [place for place in marked if sum(place) <= 4 * best + 0.1]  # what is far off would hide the rest
+    wide, high = (1.3 * max(values) + 0.1 for values in zip(*near, strict=True))
     axes.set(xlim=(0, wide), ylim=(0, high))
     step = next(step for step in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0) if (wide + high) / step < 8)
     for number in range(1, 8):

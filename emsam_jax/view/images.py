@@ -21,7 +21,7 @@ class Picture:
     alt: str
 
 
-def encode(pixels: UInt8[np.ndarray, "y x *c"], alt: str, quality: int = 82) -> Picture:
+def encode(pixels: UInt8[np.ndarray, "y x *c"], alt: str, quality: int = 76) -> Picture:
     """As WebP in a data URI."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", quality=quality, method=4)

@@ -9,7 +9,7 @@ from typing import Any
 from emsam_jax.view.illustrations import Illustrations
 from emsam_jax.view.parts import curves_part, scores_part, sections_part, tiles, worst_part
 from emsam_jax.view.standings import find_standings
-from emsam_jax.view.tables import facts_table, stages_table
+from emsam_jax.view.tables import facts_table, stages_table, volumes_table
 
 _HERE = Path(__file__).parent
 # The browser would stop the page from reaching out even if it held an address.
@@ -42,7 +42,7 @@ def _header(scores: Mapping[str, Any]) -> str:
     nav = "".join(
         f'<a href="#{escape(anchor)}">{escape(text)}</a>' for anchor, text in [*links, ("making", "How it was made")]
     )
-    told = "" if several else _tell_scores(scores, next(iter(scores["volumes"])))
+    told = _tell_all(scores) if several else _tell_scores(scores, next(iter(scores["volumes"])))
     return (
         f'<header><p class="eyebrow">Neuron segmentation, evaluated</p><h1>{escape(scores["title"])}</h1>'
         f'<p class="facts">{" &middot; ".join(map(escape, facts))}</p>{told}'
@@ -63,6 +63,13 @@ def _tell_scores(scores: Mapping[str, Any], volume: str) -> str:
         f"{entry['voi_merge']:.3f} bits of merges, adapted Rand error {entry['arand']:.3f}. {escape(scores['how'])}</p>"
         + tiles(entry, entries.get("baseline") if name != "baseline" else None)
     )
+
+
+def _tell_all(scores: Mapping[str, Any]) -> str:
+    name = scores["headline"]
+    title = escape(scores["titles"].get(name, name))
+    lead = f'<p class="lead"><strong>{title}</strong> on each volume. {escape(scores["how"])}</p>'
+    return lead + volumes_table(scores["volumes"], name)
 
 
 def _tell_data(volume: str, facts: Mapping[str, Any]) -> str:

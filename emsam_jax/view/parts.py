@@ -28,9 +28,9 @@ def tiles(entry: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> str:
         (f"{entry['voi_merge']:.3f}", "of it merge: neurons joined"),
         (f"{entry['arand']:.3f}", "adapted Rand error"),
     ]
-    if baseline and baseline.get("oracle") and entry["voi"]:
+    if baseline and entry["voi"]:
         best = baseline["oracle"]["voi"]
-        told.append((f"{best / entry['voi']:.1f}&times;", f"lower VOI than smoothed intensity at its best, {best:.3f}"))
+        told.append((f"{best:.3f}", f"VOI of smoothed intensity at its best, {best / entry['voi']:.1f} times as much"))
     cells = [
         f'<div class="tile{"" if i else " first"}"><b>{number}</b><span>{text}</span></div>'
         for i, (number, text) in enumerate(told)
@@ -67,7 +67,7 @@ def curves_part(scores: Mapping[str, Any], volume: str, standings: Standings | N
     figures = [
         (
             draw_plane(shown, standings.rows if standings else ()),
-            "Splits against merges; the sum is the same along a dotted line.",
+            "Splits against merges; the sum is the same along a dotted line. What is far off is not shown.",
         ),
         (draw_over_threshold(shown, "voi", "VOI (bits)"), "Variation of information over the threshold."),
         (draw_over_threshold(shown, "arand", "adapted Rand error"), "Adapted Rand error over the threshold."),

@@ -62,6 +62,20 @@ def _known(standings: Standings) -> str:
     return f'<tbody class="others">{"".join(rows)}</tbody>'
 
 
+def volumes_table(volumes: Mapping[str, Entries], headline: str) -> str:
+    """The method shown first on each volume, and their mean."""
+    entries = {volume: methods[headline] for volume, methods in volumes.items() if methods[headline]["voi"] is not None}
+    head = f"<tr>{''.join(map(_head, ('volume', 'VOI split', 'merge', 'sum', 'ARAND')))}</tr>"
+    rows = []
+    for volume, entry in entries.items():
+        link = f'<a href="#{escape(volume)}">{escape(volume)}</a>'
+        rows.append(f'<tr><th scope="row">{link}</th>{"".join(_cell(entry[key]) for key in _SCORES)}</tr>')
+    if entries:
+        means = (sum(entry[key] for entry in entries.values()) / len(entries) for key in _SCORES)
+        rows.append(f'<tr class="ours"><th scope="row">mean</th>{"".join(map(_cell, means))}</tr>')
+    return table(head, [f"<tbody>{''.join(rows)}</tbody>"])
+
+
 def ways_table(entry: Mapping[str, Any]) -> str:
     """One method, counted in four ways, with 95% intervals."""
     names = ("counted", "VOI split", "merge", "sum", "95%", "ARAND", "95%", "neurons", "million voxels")

@@ -10,9 +10,11 @@ import pytest
 
 from emsam_jax.config import Config, DataConfig, PredictConfig
 from emsam_jax.config_file import to_dict
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.inference.trained import CheckpointError
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.volumes import DeclaredVolume, VolumeError
 from tests.evaluation.conftest import ROOT, Study, run_eval
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -5, 0), (0, 0, -5))
@@ -95,34 +97,27 @@ def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores)
 
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):
     (affinities,) = (run_folder / "eval").glob("cells_20*/affinities-3-*.zarr")
-    done = run_eval(
-        raw=f"{study.folder}/raw.zarr",
-        labels=f"{study.folder}/labels.zarr",
-        affinities=str(affinities),
-        roi="20:28,:,:",
-        recipe=f"{run_folder}/eval/postprocess.json",
-        methods=scores["headline"].replace("mutex", "waterz_mean"),
-        name="again",
+    volume = DeclaredVolume("again", f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi="20:28,:,:")
+    request = Request(
         out=str(tmp_path),
+        affinities=str(affinities),
+        test=(volume,),
+        recipe=f"{run_folder}/eval/postprocess.json",
+        methods=(scores["headline"],),
+        offsets=OFFSETS,
     )
-    assert done.returncode == 0, done.stderr
-    again = json.loads((tmp_path / "scores.json").read_text())["volumes"]["again"][scores["headline"]]
-    before = scores["volumes"]["cells 20:28"][scores["headline"]]
-    assert {k: again[k] for k in ("threshold", "voi", "arand")} == {k: before[k] for k in ("threshold", "voi", "arand")}
+    again = evaluate(request, print)
+    assert again["headline"] == scores["headline"]
+    before, after = scores["volumes"]["cells 20:28"], again["volumes"]["again"]
+    for name in (scores["headline"], "baseline"):
+        assert [row["voi"] for row in after[name]["sweep"]] == [row["voi"] for row in before[name]["sweep"]]
+    assert after[scores["headline"]]["arand"] == before[scores["headline"]]["arand"]
 
 
 def test_voxels_of_another_size_are_refused_with_both_sizes(study, run_folder, tmp_path):
-    done = run_eval(
-        ckpt=str(run_folder),
-        raw=f"{study.folder}/raw.zarr",
-        labels=f"{study.folder}/labels.zarr",
-        voxel_size="40,4,4",
-        out=str(tmp_path / "out"),
-    )
-    assert done.returncode == 1
-    assert "expected voxels of 10 x 10 x 10 nm" in done.stderr
-    assert "found 40 x 4 x 4 nm" in done.stderr
-    nothing = run_eval(ckpt=str(tmp_path))
-    assert nothing.returncode == 1
-    assert "it holds no finished checkpoint" in nothing.stderr
-    assert "Traceback" not in done.stderr + nothing.stderr
+    volume = DeclaredVolume("thick", f"{study.folder}/raw.zarr", raw_voxel_size_zyx=(40, 4, 4))
+    with pytest.raises(VolumeError, match=r"expected voxels of 10 x 10 x 10 nm .* found 40 x 4 x 4 nm"):
+        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,)))
+    with pytest.raises(CheckpointError, match="it holds no finished checkpoint"):
+        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(tmp_path)))
+    assert not (tmp_path / "out").exists()

@@ -1,15 +1,19 @@
 """eval.py without a model: stored segmentations and affinities, judged by the ruler of the scores' own tests."""
 
+import dataclasses
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from emsam_jax.scores import report_segmentation, score_segmentation
-from emsam_jax.segmentation import FragmentParameters, Recipe, segmentations
-from emsam_jax.volumes import create_volume, open_volume
-from tests.evaluation.conftest import SIZE, run_eval
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.scores import ScoreError, report_segmentation, score_segmentation
+from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, segmentations
+from emsam_jax.volumes import DeclaredVolume, LabelRules, VolumeError, create_volume, open_volume
+from tests.evaluation.conftest import SIZE, Study, run_eval
 
 
 def test_every_number_can_be_computed_again(study, answered):
@@ -55,26 +59,35 @@ def test_the_terminal_ends_with_the_scores_side_by_side_and_the_places(answered)
     assert "chosen on validation" in shown
 
 
+def ask(study: Study, out: Path, **changed: Any) -> Request:
+    """As eval.py would: test on z 20-39."""
+    stored = {name: f"{study.folder}/{name}.zarr" for name in ("raw", "labels")}
+    volume = {**stored, **{name: changed.pop(name) for name in ("labels", "mask", "rules") if name in changed}}
+    test = DeclaredVolume(name="cells", **volume)
+    held_out = changed.pop("held_out", "")
+    validation = (dataclasses.replace(test, name="held out", roi=held_out),) if held_out else ()
+    given = {"affinities": f"{study.folder}/affinities.zarr", "roi": "20:40,:,:", "methods": ("waterz_mean",)}
+    return Request(out=str(out), test=(test,), validation=validation, **{**given, **changed})
+
+
 def test_what_is_frozen_depends_on_validation_alone(study, answered, tmp_path):
     scores, *_ = answered
     other = study.truth.copy()
     other[20:] = np.random.default_rng(1).permutation(other.max() + 1)[other[20:]] % 7
     create_volume(tmp_path / "labels.zarr", other.shape, other.dtype, SIZE)[...] = other
-    done = run_eval(
-        **study.flags(out=str(tmp_path / "out"), labels=str(tmp_path / "labels.zarr"), methods="waterz_mean")
-    )
-    assert done.returncode == 0, done.stderr
-    again = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert again["recipes"]["waterz_mean"] == scores["recipes"]["waterz_mean"]
-    assert again["recipes"]["baseline"] == scores["recipes"]["baseline"]
+    again = evaluate(ask(study, tmp_path / "out", labels=f"{tmp_path}/labels.zarr", held_out="8:20,:,:"), print)
+    for name in ("waterz_mean", "baseline"):
+        before, after = scores["recipes"][name], json.loads(json.dumps(again["recipes"][name]))
+        assert after["chosen"]["score"] == before["chosen"]["score"]
+        assert {**after, "chosen": 0} == {**before, "chosen": 0}
     assert again["volumes"]["cells"]["waterz_mean"]["voi"] > scores["volumes"]["cells"]["waterz_mean"]["voi"]
 
 
 def test_without_validation_thresholds_are_the_literatures(study, tmp_path):
-    done = run_eval(**study.flags(out=str(tmp_path), validation_roi="", methods="waterz_mean"))
-    assert done.returncode == 0, done.stderr
-    assert "the literature's fixed 0.5" in done.stdout
-    entry = json.loads((tmp_path / "scores.json").read_text())["volumes"]["cells"]["waterz_mean"]
+    told: list[str] = []
+    scores = evaluate(ask(study, tmp_path), told.append)
+    assert "the literature's fixed 0.5" in "".join(told)
+    entry = scores["volumes"]["cells"]["waterz_mean"]
     (labels,) = segmentations(study.affinities[:, 12:], [0.5], fragments=FragmentParameters("3d"))
     assert entry["threshold"] == 0.5
     assert entry["voi"] == pytest.approx(score_segmentation(labels, study.truth[20:])["voi"])
@@ -86,20 +99,16 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
     mask[:, :, 10:] = 1
     for name, values in (("found", labels), ("mask", mask)):
         create_volume(tmp_path / f"{name}.zarr", values.shape, values.dtype, SIZE)[...] = values
-    done = run_eval(
-        **{name: study.flags()[name] for name in ("raw", "labels", "roi")},
+    request = ask(
+        study,
+        tmp_path / "out",
+        affinities="",
         segmentation=f"{tmp_path}/found.zarr",
         mask=f"{tmp_path}/mask.zarr",
-        unlabelled="3,4",
-        background="0,5",
-        name="masked",
-        out=str(tmp_path / "out"),
+        rules=LabelRules(background=(0, 5), unlabelled=(3, 4)),
     )
-    assert done.returncode == 0, done.stderr
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    truth = study.truth[20:]
-    expected = score_segmentation(labels[20:], truth, mask=mask[20:], ignore_truth=(0, 3, 4, 5))
-    found = scores["volumes"]["masked"]["segmentation"]
+    found = evaluate(request, print)["volumes"]["cells"]["segmentation"]
+    expected = score_segmentation(labels[20:], study.truth[20:], mask=mask[20:], ignore_truth=(0, 3, 4, 5))
     assert (found["threshold"], found["sweep"]) == (None, [])
     for name in ("voi_split", "voi_merge", "arand"):
         assert found[name] == pytest.approx(expected[name])
@@ -110,25 +119,34 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"roi": "20:80,0:48,0:48"}, "expected z0:z1,y0:y1,x0:x1 within 0:40,0:48,0:48"),
-        ({"roi": "4:20,0:48,0:48", "validation_roi": ""}, "expected affinities for all of 4:20"),
-        ({"validation_roi": "8:21,0:48,0:48"}, "share 20:21"),
+        ({"roi": "4:20,:,:"}, "expected affinities for all of 4:20"),
+        ({"held_out": "8:21,:,:"}, "share 20:21"),
         ({"affinities": ""}, "Expected one of --ckpt, --affinities and --segmentation, found none"),
-        ({"raw": "", "validation_roi": ""}, "--affinities needs --raw and --labels"),
         ({"labels": ""}, "has no labels"),
         ({"affinities": "nowhere.zarr"}, "there is no such file or folder"),
-        ({"methods": "watershed"}, "The methods are waterz_q50"),
+        ({"methods": ("watershed",)}, "The methods are waterz_q50"),
         ({"standings": "snemi"}, "ac3ac4, fib25"),
-        ({"voxel_size": "40,4,4"}, "holds no voxel of the labels"),
     ],
 )
 def test_errors_are_a_sentence(study, tmp_path, changed, sentence):
+    with pytest.raises((ScoreError, SegmentationError, VolumeError), match=sentence):
+        evaluate(ask(study, tmp_path / "out", **changed))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"roi": "20:80,0:48,0:48"}, "expected z0:z1,y0:y1,x0:x1 within 0:40,0:48,0:48; found '20:80,0:48,0:48'."),
+        ({"raw": "", "validation_roi": ""}, "--affinities needs --raw and --labels to be judged by"),
+    ],
+)
+def test_the_command_line_says_it_and_fails(study, tmp_path, changed, sentence):
     done = run_eval(**study.flags(out=str(tmp_path / "out"), **changed))
     assert done.returncode == 1
-    assert sentence in done.stderr
     assert done.stderr.startswith("eval: ")
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_flood_filling_network_on_fib25(fib25, tmp_path):
