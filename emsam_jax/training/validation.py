@@ -25,7 +25,7 @@ from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
 from emsam_jax.config import Config
 from emsam_jax.inference import Predictor, settings_from
 from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params
-from emsam_jax.model import FGNet, merge_fgnet
+from emsam_jax.model import merge_fgnet
 from emsam_jax.training import scoring
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import Log
@@ -47,7 +47,6 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         # As users will predict, but for symmetries, which cost time and change little from step to step.
         chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
         self._settings = settings_from(chosen, config.data.patch, progress=False)
-        self._predictors: list[Predictor] = []
         self._waiting: deque[Job] = deque()
         self._process: BaseProcess | None = None
 
@@ -80,7 +79,8 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         job = self._make_job(step)
         model = merge_fgnet(self.config.model, params, {})
         for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):
-            predictor = self._predictor(number, model)
+            # Made anew: what is compiled is kept, and between validations nothing is left on the devices.
+            predictor = Predictor(model, self._settings, plan)
             for place, block in enumerate(plan):
                 if place % jax.process_count() == jax.process_index():
                     np.save(job.block_file(number, block.name), _predict(predictor, specimen, block))
@@ -126,13 +126,6 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             validation.thresholds,
             self.config.model.offsets,
         )
-
-    def _predictor(self, number: int, model: FGNet) -> Predictor:
-        if number < len(self._predictors):
-            self._predictors[number] = self._predictors[number].with_model(model)
-        else:
-            self._predictors.append(Predictor(model, self._settings, self._plans[number]))
-        return self._predictors[number]
 
     def _take(self, job: Job) -> None:
         """The row first, then the recipe, which says that this validation is over."""
