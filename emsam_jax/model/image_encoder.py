@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
@@ -206,7 +205,7 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """A flat dictionary that Orbax wrote."""
-    folder, alone = epath.Path(folder).absolute(), _alone()
+    folder, alone = Path(folder).absolute(), _alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     names: Any = handler.metadata(folder).tree
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:

@@ -5,6 +5,7 @@ It imports no jax. What it finds it leaves in the job's folder.
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Job:
 
 
 def score(job: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process when it stops
     try:
         scores = _score(job)
     except (ScoreError, SegmentationError, VolumeError) as error:

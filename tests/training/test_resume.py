@@ -60,6 +60,22 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     assert steps == [STEPS - 3, STEPS]
 
 
+def test_losses_that_are_no_numbers_end_the_run(start_run, tmp_path):
+    """The second step's rate carries the parameters beyond all numbers; the first one's is 0."""
+    run = start_run(
+        tmp_path / "bad",
+        *(
+            f"--config.{one}"
+            for one in ("optim.peak_lr=1e38", "optim.bad_steps=3", "optim.steps=9", "checkpoint.every=1")
+        ),
+    )
+    code, _, err = run.end()
+    assert code == 1
+    assert "train: Steps 3 to 5 had a loss or gradient that was no number" in err
+    assert f"the last good checkpoint is {run.workdir}/checkpoints/2. Lower config.optim.peak_lr" in err
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_mistakes_are_one_sentence(start_run, tmp_path):
     run = start_run(tmp_path / "wrong", "--config.optim.batch=3", "--config.optim.accumulate=2")
     code, _, err = run.end()
