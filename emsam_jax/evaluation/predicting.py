@@ -41,6 +41,7 @@ class Predicted(Source):
         self.standings = self.config.standings
         self.step = trained.step
         self.recipe = Recipe.read(trained.recipe) if trained.recipe else None
+        clock.show(f"  {self.title}: {trained.path}")
         data = self.config.data
         self.test = tuple(self._as_trained(volume) for volume in request.test or data.test)
         self.validation = tuple(self._as_trained(volume) for volume in request.validation or data.validation)
@@ -53,10 +54,13 @@ class Predicted(Source):
             volume = predict_affinities(self.trained.model, subject.specimen, out, settings, region=subject.box)
             return volume[...]
 
+    @property
+    def title(self) -> str:
+        return f"{self.config.name or self.trained.path.parent.parent.name}, step {self.step}"
+
     def describe(self) -> dict[str, Any]:
-        name = self.config.name or self.trained.path.parent.parent.name
         return {
-            "title": f"{name}, step {self.step}",
+            "title": self.title,
             "checkpoint": str(self.trained.path),
             "step": self.step,
             "encoder": self.config.model.encoder.size,

@@ -55,6 +55,6 @@ class Clock:
 
     def tell(self, volume: str, name: str) -> None:
         stage = self.stages[volume][name]
-        rate = f"{stage.voxels_per_second / 1e6:8.2f} Mvoxel/s"
+        rate = f"{stage.voxels_per_second / 1e6:8.3g} Mvoxel/s"
         detail = f"  {stage.detail}" if stage.detail else ""
-        self.show(f"  {volume}: {name:<20} {stage.seconds:7.1f} s {rate}{detail}")
+        self.show(f"  {volume}: {name:<22} {stage.seconds:7.1f} s {rate}{detail}")

@@ -101,7 +101,7 @@ def stages_table(stages: Mapping[str, Mapping[str, Any]]) -> str:
     head = f"<tr>{_head('stage')}{_head('seconds')}{_head('million voxels/s')}{_head('of which', words=True)}</tr>"
     rows = [
         f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>{_cell(stage["seconds"], 2)}'
-        f"{_cell(stage['voxels_per_second'] / 1e6, 2)}<td class=words>{escape(stage.get('detail', ''))}</td></tr>"
+        f"<td>{stage['voxels_per_second'] / 1e6:.3g}</td><td class=words>{escape(stage.get('detail', ''))}</td></tr>"
         for name, stage in stages.items()
     ]
     return table(head, [f"<tbody>{''.join(rows)}</tbody>"])

@@ -40,8 +40,8 @@ def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
 
     def declare(roi: str) -> DeclaredVolume:
-        stored = (f"{study.folder}/{name}.zarr" for name in ("raw", "labels"))
-        return DeclaredVolume(f"cells {roi.partition(',')[0]}", *stored, roi=roi)
+        name = f"cells {roi.partition(',')[0]}"
+        return DeclaredVolume(name, f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi=roi)
 
     config = Config(
         name="small",
