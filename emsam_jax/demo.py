@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import app, flags
 
 from emsam_jax.configs.demo import SHAPES, VOXEL_SIZE_ZYX
 from emsam_jax.evaluation.methods import BASELINE
@@ -93,3 +93,7 @@ def summarise(scores: dict[str, Any], seconds: float) -> dict[str, Any]:
         "baseline_arand": baseline["arand"],
         "seconds": round(seconds, 1),
     }
+
+
+if __name__ == "__main__":
+    app.run(main)
