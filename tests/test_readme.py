@@ -1,5 +1,6 @@
 """Every command and every line of Python in the README runs as it stands there."""
 
+import json
 import os
 import re
 import shlex
@@ -33,20 +34,48 @@ QUICKLY = {
 RUN_BY_THEIR_ROOMS_TESTS = {"benchmarks/segmentation.py", "benchmarks/scores.py", "benchmarks/loader.py"}
 
 
-def run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1", "validation.every=2"]
+STEPS = "optim.steps=2"
+
+
+def run(command: list[str], folder: Path, *, expected: int = 0) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("EMSAM_DATA", None)
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout if expected == 0 else done.stderr
 
 
-def test_make_targets_exist_and_the_demo_draws(tmp_path):
+def test_make_targets_exist():
     targets = [command.split("make ")[1] for command in COMMANDS if "make " in command]
     assert {"demo", "test", "lint", "bench"} == set(targets)
-    recipes = subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    (demo,) = (line.split("-m ")[1] for line in recipes.splitlines() if "emsam_jax.demo" in line)
-    assert "Feature maps" in run([sys.executable, "-m", *shlex.split(demo), "--size=tiny", "--side=96"], tmp_path)
-    assert (tmp_path / "runs/demo/features.png").stat().st_size > 10_000
+    subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
+    for name in ("emsam_jax", "train.py", "eval.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    (demo,) = (line.split("-m ")[1] for line in recipe.splitlines() if "emsam_jax.demo" in line)
+    flags = [f"--override=--config.{change}" for change in (*SMALL, STEPS)]
+    said = run([sys.executable, "-m", *shlex.split(demo), *flags], tmp_path)
+    found = json.loads((tmp_path / "runs/demo/demo.json").read_text())
+    scores = json.loads((tmp_path / "runs/demo/eval/scores.json").read_text())
+    (methods,) = scores["volumes"].values()
+    assert found["voi"] == methods[scores["headline"]]["voi"]
+    assert found["baseline_voi"] == min(row["voi"] for row in methods["baseline"]["sweep"])
+    assert f"{found['voi']:.3f}" in said
+    assert f"{found['baseline_voi']:.3f}" in said
+    assert (tmp_path / "runs/demo/eval/report.html").stat().st_size > 100_000
+    for command in PROGRAMS:
+        _, program, *flags = shlex.split(command)
+        if program == "train.py" and "demo" in command:
+            flags += [f"--config.{change}" for change in (*SMALL, STEPS)]
+            assert "Trained for 2 steps" in run([sys.executable, program, *flags], tmp_path)
+        elif program == "train.py":
+            assert "sample_A" in run([sys.executable, program, *flags], tmp_path, expected=1)
+        elif program == "eval.py" and "--ckpt" in command:
+            assert "Report: " in run([sys.executable, program, *flags], tmp_path)
 
 
 @pytest.fixture
@@ -59,7 +88,7 @@ def at_hand(tmp_path: Path) -> Path:
     np.save(tmp_path / "raw.npy", np.clip(180 - 100 * borders + noise, 0, 255).astype(np.uint8))
     create_volume(tmp_path / "labels.zarr", truth.shape, truth.dtype, voxel_size_zyx=(40, 4, 4))[...] = truth
     np.savez(tmp_path / "ideal.npz", affinities=ideal_affinities(truth), truth=truth)
-    for folder in ("convert", "benchmarks"):
+    for folder in ("convert", "benchmarks", "emsam_jax", "eval.py"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
 
@@ -71,7 +100,7 @@ def find_borders(truth: np.ndarray) -> np.ndarray:
 def test_volumes_and_segmentation_run_in_order(at_hand):
     for command in PROGRAMS:
         _, *flags = shlex.split(command)
-        if flags[0] == "-m":
+        if flags[0] == "-m" or "--segmentation" in command:
             run([sys.executable, *flags], at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
     volumes, segmentation, batches = (code for code in PYTHON if "load_image_encoder" not in code)
