@@ -10,6 +10,7 @@ from absl import app, flags, logging
 
 from emsam_jax.config_file import ConfigError, load_config, split_overrides
 from emsam_jax.data.affinities import AffinityError
+from emsam_jax.inference import PredictionError
 from emsam_jax.inference.trained import CheckpointError
 from emsam_jax.model import EncoderError
 from emsam_jax.segmentation import SegmentationError
@@ -23,6 +24,7 @@ USER_ERRORS = (
     CheckpointError,
     ConfigError,
     EncoderError,
+    PredictionError,
     SegmentationError,
     TrainingError,
     VolumeError,

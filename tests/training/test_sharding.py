@@ -59,7 +59,7 @@ def test_every_mesh_trains_alike(make_config, alone, batches, fsdp):
 
 
 def test_a_device_holds_its_share_of_the_state(make_config):
-    config = make_config("model.encoder.size=base_plus", "model.encoder.frozen=false", "model.projected=64")
+    config = make_config("model.encoder.size=tiny", "model.encoder.frozen=false")
     state = abstract_state(config, make_mesh(1, jax.devices()))
     for fsdp in (2, 4, 8):
         leaves = jax.tree.leaves(abstract(make_mesh(fsdp, jax.devices()), state))
