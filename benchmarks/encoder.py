@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
         "versions": measure.versions("jax", "flax", "torch", "sam2"),
     }
     if on_gpu:  # a shared CPU has no rate to speak of
-        facts["matrix_rate_flops"] = matrix_rate("bfloat16")
+        facts["matrix_rate_flops"] = measure.matrix_rate("bfloat16")
         print(f"one large bfloat16 matrix product: {facts['matrix_rate_flops'] / 1e12:.0f} TFLOP/s")
     rows = []
     for size in _SIZES.value:
@@ -87,14 +87,6 @@ def measure_size(size: str, on_gpu: bool) -> Iterator[dict[str, Any]]:
             "compile_s": compile_s[attention],
             "flops": flops,
         }
-
-
-def matrix_rate(dtype: str, side: int = 8192) -> float:
-    """FLOP/s of one large matrix product, the best of several."""
-    a = jnp.ones((side, side), dtype)
-    product = jit(lambda a: a @ a)
-    seconds = measure.interleave({"product": lambda: jax.block_until_ready(product(a))}, 8)["product"]
-    return 2 * side**3 / min(seconds)
 
 
 def same_weights(theirs: Any, size: str, dtype: str, attention: str) -> ImageEncoder:
