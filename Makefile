@@ -37,6 +37,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/predict.py
 
 clean:
 	rm -rf $(VENV) runs

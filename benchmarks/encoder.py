@@ -25,6 +25,7 @@ import measure
 import numpy as np
 import torch
 from absl import app, flags
+from rates import matrix_rate
 
 from emsam_jax.model import SIZES, ImageEncoder, jit
 from emsam_jax.model.image_encoder import abstract_encoder, fill
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
         "versions": measure.versions("jax", "flax", "torch", "sam2"),
     }
     if on_gpu:  # a shared CPU has no rate to speak of
-        facts["matrix_rate_flops"] = measure.matrix_rate("bfloat16")
+        facts["matrix_rate_flops"] = matrix_rate("bfloat16")
         print(f"one large bfloat16 matrix product: {facts['matrix_rate_flops'] / 1e12:.0f} TFLOP/s")
     rows = []
     for size in _SIZES.value:

@@ -55,17 +55,6 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def matrix_rate(dtype: str, side: int = 8192) -> float:
-    """FLOP/s of one large matrix product in jax, the best of several."""
-    import jax
-    import jax.numpy as jnp
-
-    a = jnp.ones((side, side), dtype)
-    product = jax.jit(lambda a: a @ a)
-    seconds = interleave({"product": lambda: jax.block_until_ready(product(a))}, 8)["product"]
-    return 2 * side**3 / min(seconds)
-
-
 def machine(device: str | None = None) -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if "model name" in line]

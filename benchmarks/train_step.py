@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch_fgnet
 from absl import app, flags
+from rates import matrix_rate
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
@@ -69,7 +70,7 @@ def main(_: list[str]) -> None:
         "dtype": dtype,
     }
     if on_gpu:  # a shared CPU has no rate to speak of
-        facts["matrix_rate_flops"] = measure.matrix_rate(dtype)
+        facts["matrix_rate_flops"] = matrix_rate(dtype)
         print(f"one large {dtype} matrix product: {facts['matrix_rate_flops'] / 1e12:.0f} TFLOP/s")
     rows = []
     for name, case in (QUICK if _QUICK.value else {name: CASES[name] for name in _CASES.value}).items():

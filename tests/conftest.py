@@ -46,14 +46,19 @@ def tiny(make_checkpoint) -> tuple[Any, Path]:
 
 
 @pytest.fixture(scope="session")
-def read_fib25() -> Callable[..., np.ndarray]:
-    """Reads sections 150-249 of a volume of FIB-25, the part to report on; it is not part of the repository."""
+def fib25() -> Path:
+    """The folder of FIB-25, which is not part of the repository."""
+    if not (_REAL_DATA / "fib25_training2.h5").exists():
+        pytest.skip(f"needs FIB-25: {_REAL_DATA} has no fib25_training2.h5 (EMSAM_DATA names its folder)")
+    return _REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def read_fib25(fib25: Path) -> Callable[..., np.ndarray]:
+    """Reads sections 150-249 of a volume of FIB-25, the part to report on."""
 
     def read(name: str = "labels", file: str = "fib25_training2.h5") -> np.ndarray:
-        path = _REAL_DATA / file
-        if not path.exists():
-            pytest.skip(f"needs FIB-25: {path} is not there (EMSAM_DATA names its folder)")
-        with h5py.File(path) as volumes:
+        with h5py.File(fib25 / file) as volumes:
             return volumes[name][150:]  # type: ignore[reportIndexIssue]
 
     return read

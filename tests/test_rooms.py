@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "porting": {"model"},
     "demo": {"configs", "evaluation", "volumes"},
 }
-WITHOUT_JAX = {"volumes", "segmentation", "scores", "view"}
+WITHOUT_JAX = {"volumes", "blocks", "segmentation", "scores", "view"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 
 

@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from emsam_jax.model.affinity_decoder import AffinityDecoder
+from emsam_jax.model.compile import jit_once
 from emsam_jax.model.config import EncoderConfig, ModelConfig, check_model
 from emsam_jax.model.convolution import Conv3D
 from emsam_jax.model.fine_encoder import FineEncoder
@@ -134,19 +135,26 @@ class FGNet(nnx.Module):
 
 def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
     """Random, but for the image encoder where `config.encoder.weights` names one."""
-    model: FGNet = jax.jit(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
+    model: FGNet = jit_once(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
+    params = {name.removeprefix(ENCODER): value for name, value in pretrained_encoder(config).items()}
+    if params and model.encoder is not None:
+        model.encoder = fill(model.encoder, params)
+    return model
+
+
+def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
+    """The image encoder's parameters at `config.encoder.weights`, by their names in the model; none if it is empty."""
     weights = config.encoder.weights
-    if model.encoder is None or not weights:
-        return model
+    if config.encoder.size == "none" or not weights:
+        return {}
     size = read_facts(weights)["size"]
     if size != config.encoder.size:
         raise EncoderError(
             f"model.encoder.weights: expected an encoder of size {config.encoder.size!r}, found {size!r} at {weights}; "
             "set model.encoder.size accordingly."
         )
-    params = {n: value for n, value in read_params(weights).items() if model.encoder.neck or n.startswith("trunk.")}
-    model.encoder = fill(model.encoder, params)
-    return model
+    neck = config.encoder.features == "fpn"
+    return {ENCODER + n: value for n, value in read_params(weights).items() if neck or n.startswith("trunk.")}
 
 
 def abstract_fgnet(config: ModelConfig) -> FGNet:

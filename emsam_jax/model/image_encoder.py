@@ -148,8 +148,9 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
     partial.mkdir(parents=True)
     try:
         # Trained floats hardly compress (8%), and compressing them takes as much memory again.
-        handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-        with ocp.Checkpointer(handler) as checkpointer:
+        alone = _alone()
+        handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(dict(params)))
         (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
         yield partial
@@ -199,8 +200,22 @@ def load_image_encoder(
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The parameters in a checkpoint, by their dotted names."""
-    folder = Path(path).absolute() / PARAMS_FOLDER
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        names = checkpointer.metadata(folder).item_metadata.tree
+    return read_arrays(Path(path) / PARAMS_FOLDER)
+
+
+def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """A flat dictionary that Orbax wrote."""
+    folder, alone = Path(folder).absolute(), _alone()
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    names: Any = handler.metadata(folder).tree
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
         return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Without waiting for the other processes, if there are any."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"alone{this}"
+    )

@@ -31,8 +31,11 @@ class Recipe:
         """Labels by this recipe; options are `mask` and `threads`."""
         return segment_affinities(affinities, self.method, self.threshold, **self.parameters(), **options)
 
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
     def write(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        Path(path).write_text(self.to_json())
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
-from emsam_jax.model import merge_fgnet
+from emsam_jax.model import jit, merge_fgnet
 from emsam_jax.training.losses import loss_of_maps
 from emsam_jax.training.optimizer import make_optimizer, relative_rates, schedule
+from emsam_jax.training.sharding import everywhere, place
 
 Params = dict[str, Float[Array, "..."]]
 Metrics = dict[str, Array]
@@ -63,7 +65,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
             key=key,
             parts=config.optim.accumulate,
         )
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         scalars = {
             "clip": jnp.minimum(1.0, config.optim.clip / jnp.maximum(norm, 1e-12)),
@@ -91,6 +93,13 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
         return new_state, metrics
 
     return train_step
+
+
+def compile_train_step(
+    config: Config, mesh: Mesh, state: TrainState
+) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
+    """For a state, abstract or not, that lies on the mesh as `sharding.py` says; the state given is used up."""
+    return jit(make_train_step(config), donate_argnums=0, out_shardings=(place(mesh, state), everywhere(mesh)))
 
 
 def _accumulated(

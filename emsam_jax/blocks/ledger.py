@@ -1,0 +1,149 @@
+"""Which blocks of a stage are done, in a folder of small JSON files on any storage that TensorStore writes.
+
+    STAGE/identity.json     facts that all entries share: configuration, input, model
+    STAGE/done/Z-Y-X        an entry, written after the block's data is durable
+    STAGE/failed/Z-Y-X      the traceback of a block that raised, until it is done
+
+A stage is a function of (block, identity) that may be repeated; an entry is worth nothing under another identity.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import tensorstore as ts
+
+from emsam_jax.blocks.plan import Block
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
+
+
+class LedgerError(ValueError):
+    """Something about a run's output that a user can put right, said in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    stage: str
+    block: Voxel
+    identity: str  # hash of the facts
+    checksum: str  # of the data written, or one of `written.EMPTY`, `written.SKIPPED`
+    seconds: float
+    run: str  # which run of the program wrote it
+    at: str  # when
+
+
+class Status(NamedTuple):
+    done: int
+    failed: int
+
+
+class Ledger:
+    """One stage's entries at `url`."""
+
+    def __init__(self, url: str, stage: str, identity: Mapping[str, Any]):
+        """Raises where the stage was begun under another identity."""
+        self.url, self.stage = normalise(url), stage
+        self.run = uuid.uuid4().hex[:12]
+        self._folder = open_folder(self.url)
+        facts = json.loads(json.dumps(dict(identity)))
+        self.identity = hash_of(facts)
+        found = read_facts(self.url, stage)
+        if found is None:
+            write_key(self._folder, f"{stage}/identity.json", json.dumps(facts, indent=2).encode())
+        elif found != facts:
+            raise LedgerError(
+                f"{self.url}: what is there comes from another run, with {differences(found, facts)}; "
+                "choose another output or delete it."
+            )
+
+    @classmethod
+    def existing(cls, url: str, stage: str) -> "Ledger | None":
+        """As it was begun, for looking at it; None where it was not."""
+        facts = read_facts(url, stage)
+        return None if facts is None else cls(url, stage, facts)
+
+    def done(self) -> set[Voxel]:
+        return self._listed("done")
+
+    def failed(self) -> set[Voxel]:
+        return self._listed("failed")
+
+    def status(self) -> Status:
+        """Costs a listing; entries are not read."""
+        done = self.done()
+        return Status(len(done), len(self.failed() - done))
+
+    def entry(self, block: Block) -> Entry | None:
+        """None where there is none, or one that is damaged or belongs to another identity."""
+        content = read_key(self._folder, self._key("done", block))
+        try:
+            found = json.loads(content or b"null")
+            entry = Entry(**{**found, "block": tuple(found["block"])})
+        except (ValueError, TypeError, KeyError):
+            return None
+        return entry if entry.identity == self.identity and entry.block == block.index else None
+
+    def record(self, block: Block, checksum: str, seconds: float) -> None:
+        """To be called after the block's data is durable; returns when the entry is."""
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        entry = Entry(self.stage, block.index, self.identity, checksum, round(seconds, 4), self.run, at)
+        write_key(self._folder, self._key("done", block), json.dumps(dataclasses.asdict(entry)).encode())
+        write_key(self._folder, self._key("failed", block), None)
+
+    def forget(self, block: Block) -> None:
+        write_key(self._folder, self._key("done", block), None)
+
+    @contextlib.contextmanager
+    def keeping_failures(self, block: Block) -> Iterator[None]:
+        """What the block raises is kept, and raised."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(block, error)
+            raise
+
+    def fail(self, block: Block, error: BaseException) -> None:
+        write_key(self._folder, self._key("failed", block), "".join(traceback.format_exception(error)).encode())
+
+    def traceback_of(self, block: Block) -> str | None:
+        content = read_key(self._folder, self._key("failed", block))
+        return None if content is None else content.decode()
+
+    def _key(self, kind: str, block: Block) -> str:
+        return f"{self.stage}/{kind}/{block.name}"
+
+    def _listed(self, kind: str) -> set[Voxel]:
+        prefix = f"{self.stage}/{kind}/"
+        keys = self._folder.list(ts.KvStore.KeyRange(prefix, prefix[:-1] + "0"), strip_prefix_length=len(prefix))
+        found = set()
+        for key in keys.result():
+            parts = key.decode().split("-")
+            if len(parts) == 3 and all(part.isdigit() for part in parts):  # a write cut short leaves other names
+                found.add((int(parts[0]), int(parts[1]), int(parts[2])))
+        return found
+
+
+def read_facts(url: str, stage: str) -> dict[str, Any] | None:
+    """The identity a stage was begun under."""
+    content = read_key(open_folder(normalise(url)), f"{stage}/identity.json")
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError:
+        raise LedgerError(f"{url}/{stage}/identity.json: expected JSON, found {content!r:.40}; delete it.") from None
+
+
+def hash_of(facts: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Each field that differs, with both values."""
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return "; ".join(f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in names)

@@ -1,0 +1,63 @@
+"""FIB-25, fly medulla, isotropic 10 nm: the plain 3D U-Net, and FGNet with SAM2's base+ encoder, frozen or fine-tuned.
+
+    python train.py --config=emsam_jax/configs/fib25.py --workdir=runs/fib25
+    python train.py --config=emsam_jax/configs/fib25.py:frozen --workdir=runs/fib25-frozen
+    python train.py --config=emsam_jax/configs/fib25.py:finetuned --workdir=runs/fib25-finetuned
+
+Affinities 9 and 27 voxels away are learned beside those to neighbours, to help these; waterz takes only these.
+Data: fib25_training2.h5 (Janelia FlyEM, NeuroProof's examples; `raw` and `labels`) in the folder that EMSAM_DATA names.
+Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
+Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported. Result: not measured.
+"""
+
+import os
+from typing import Literal
+
+from emsam_jax.config import Config, DataConfig, ValidationConfig
+from emsam_jax.data import Augmentation
+from emsam_jax.data.affinities import SHORT_OFFSETS, Offset
+from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.volumes import DeclaredVolume
+
+FILE = f"{os.environ.get('EMSAM_DATA', 'data')}/fib25_training2.h5"
+LONG: tuple[Offset, ...] = tuple(
+    (-d * z, -d * y, -d * x) for d in (9, 27) for z, y, x in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+)
+
+
+def get_config(variant: Literal["unet", "frozen", "finetuned"] = "unet") -> Config:
+    seen = EncoderConfig(
+        weights="weights/sam2.1_hiera_b+",
+        frozen=variant == "frozen",
+        drop_path=0.1 if variant == "finetuned" else 0.0,
+    )
+    return Config(
+        name=f"fib25-{variant}",
+        standings="fib25",
+        init_from="runs/fib25-frozen" if variant == "finetuned" else "",
+        model=ModelConfig(
+            encoder=EncoderConfig(size="none") if variant == "unet" else seen,
+            isotropic=True,
+            offsets=(*SHORT_OFFSETS, *LONG),
+            dtype="bfloat16",
+        ),
+        data=DataConfig(
+            train=(_declare("0:125,:,:"),),
+            validation=(_declare("125:150,:,:"),),
+            test=(_declare("150:250,:,:"),),
+            patch=(48, 96, 96),
+            widening="3d",
+            augmentation=Augmentation().without_section_defects(),
+        ),
+        validation=ValidationConfig(fragments="3d"),
+    )
+
+
+def _declare(roi: str) -> DeclaredVolume:
+    return DeclaredVolume(
+        name=f"FIB-25 {roi.split(',', maxsplit=1)[0]}",
+        raw=f"{FILE}/raw",
+        labels=f"{FILE}/labels",
+        raw_voxel_size_zyx=(10, 10, 10),
+        roi=roi,
+    )

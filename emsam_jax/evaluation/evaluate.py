@@ -1,0 +1,124 @@
+"""How good a model, its stored affinities or anyone's segmentation is: scores.json and report.html."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from emsam_jax.evaluation.files import write_whole
+from emsam_jax.evaluation.freezing import Frozen, freeze, refuse_overlap
+from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
+from emsam_jax.evaluation.methods import BASELINE, METHODS, STORED
+from emsam_jax.evaluation.request import Request
+from emsam_jax.evaluation.results import describe, format_table, save_labels
+from emsam_jax.evaluation.sources import Source, Stored
+from emsam_jax.evaluation.stages import Clock
+from emsam_jax.evaluation.subject import Subject, as_unit, read_segmentation, read_subject
+from emsam_jax.segmentation.baseline import THRESHOLDS as BASELINE_THRESHOLDS
+from emsam_jax.segmentation.baseline import intensity_affinities
+from emsam_jax.segmentation.tuner import THRESHOLDS
+from emsam_jax.view import Exhibit, Illustrations, illustrate, render
+from emsam_jax.view.standings import find_standings
+from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared, open_volume
+
+Affinities = Shaped[np.ndarray, "c z y x"]
+Show = Callable[[str], None]
+
+
+def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
+    """Judges the test volumes with what was chosen on the validation volumes; returns what scores.json holds."""
+    clock = Clock(show)
+    find_standings(request.standings)
+    source = _open_source(request, clock)
+    subjects = _read(source.test, request, request.roi)
+    held_out = _read(source.validation, request)
+    if not subjects:
+        raise VolumeError(f"{request.ckpt}: its config names no test volume; give --raw and --labels.")
+    refuse_overlap(subjects, held_out)
+    frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
+    show(f"  {frozen.how}")
+
+    scores = describe(request, source, subjects, frozen)
+    pictures: dict[str, Illustrations] = {}
+    for subject in subjects:
+        name, voxels = subject.name, subject.box.voxels
+        affinities = None if request.segmentation else source.read(subject)
+        judged = _judge(request, subject, affinities, frozen, clock)
+        scores["volumes"][name] = {method: found.entry for method, found in judged.items()}
+        with clock.stage(name, "saving", voxels):
+            save_labels(request.out, subject, "segmentation", judged[frozen.headline].labels)
+            save_labels(request.out, subject, "baseline", judged[BASELINE].oracle)
+        with clock.stage(name, "pictures", voxels):
+            pictures[name] = _illustrate(subject, affinities, judged[frozen.headline], len(subjects))
+    scores["stages"] = clock.describe()
+    out = Path(request.out)
+    _write(out, scores, frozen, render(scores, pictures))
+    if frozen.validation and not request.validation and request.methods == METHODS:
+        source.keep(frozen.recipes[frozen.headline])
+    show(f"{format_table(scores)}\n\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}")
+    return scores
+
+
+def _open_source(request: Request, clock: Clock) -> Source:
+    if not request.ckpt:
+        return Stored(request, clock)
+    from emsam_jax.evaluation.predicting import Predicted  # a stored result is judged without jax
+
+    return Predicted(request, clock)
+
+
+def _read(volumes: Sequence[DeclaredVolume], request: Request, roi: str = "") -> list[Subject]:
+    chosen = [dataclasses.replace(declared, roi=roi or declared.roi) for declared in volumes]
+    subjects = [read_subject(open_declared(declared), request.conventions) for declared in chosen]
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise VolumeError(f"Each volume needs a name of its own, but the names are {', '.join(names)}.")
+    return subjects
+
+
+def _judge(
+    request: Request, subject: Subject, affinities: Affinities | None, frozen: Frozen, clock: Clock
+) -> dict[str, Judged]:
+    """The headline first, the baseline last; of the others the labels are dropped, since they are large."""
+    threads, judged = request.threads, {}
+    if affinities is None:
+        labels, covered = read_segmentation(subject, open_volume(request.segmentation))
+        if covered < 1:
+            clock.show(f"  {subject.name}: the segmentation covers {covered:.1%}; the rest counts as unsegmented.")
+        judged[STORED] = judge_labels(STORED, labels, subject, clock, threads)
+    else:
+        judge = Judge(subject, affinities, clock, threads)
+        for name in sorted(set(frozen.recipes) - {BASELINE}, key=lambda name: (name != frozen.headline, name)):
+            found = judge.judge_method(name, frozen.recipes[name], THRESHOLDS)
+            judged[name] = found if name == frozen.headline else found.without_labels()
+    grey = intensity_affinities(subject.read_normalised(), isotropic=subject.isotropic)
+    judge = Judge(subject, grey, clock, threads)
+    judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE], BASELINE_THRESHOLDS)
+    return judged
+
+
+def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged, volumes: int) -> Illustrations:
+    """Fewer sections of each where there are many volumes: the page is to be mailed."""
+    assert judged.labels is not None
+    exhibit = Exhibit(
+        raw=subject.read_normalised(),
+        labels=judged.labels,
+        truth=subject.truth,
+        labelled=subject.labelled,
+        affinities=None if affinities is None else as_unit(affinities[:3]),
+        worst=judged.entry["worst"],
+        voxel_size_zyx=subject.voxel_size_zyx,
+        start_zyx=subject.box.start,
+    )
+    return illustrate(exhibit, sections=max(1, 4 - volumes))
+
+
+def _write(out: Path, scores: dict[str, Any], frozen: Frozen, page: str) -> None:
+    write_whole(out / "scores.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
+    if frozen.headline in frozen.recipes:
+        write_whole(out / "postprocess.json", frozen.recipes[frozen.headline].to_json())
+    write_whole(out / "report.html", page)

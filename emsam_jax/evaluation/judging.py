@@ -1,0 +1,95 @@
+"""Scores of one method on one volume: over the thresholds, and in four ways at the one that was chosen."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Integer, Shaped, UInt64
+
+from emsam_jax.evaluation.methods import LITERATURE
+from emsam_jax.evaluation.stages import Clock
+from emsam_jax.evaluation.subject import Subject
+from emsam_jax.scores import report_segmentation
+from emsam_jax.scores.report import WAYS
+from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segmentations
+from emsam_jax.segmentation.checks import check_affinities
+
+Labels = Integer[np.ndarray, "z y x"]
+
+
+class Judged(NamedTuple):
+    entry: dict[str, Any]  # as it stands in scores.json
+    labels: Labels | None  # at the chosen threshold
+    oracle: Labels | None  # at the best of the sweep
+
+    def without_labels(self) -> "Judged":
+        return self._replace(labels=None, oracle=None)
+
+
+class Judge:
+    """Judges methods on the affinities of one volume; fragments are made once for all that want the same."""
+
+    def __init__(self, subject: Subject, affinities: Shaped[np.ndarray, "c z y x"], clock: Clock, threads: int):
+        self.subject, self.clock, self.threads = subject, clock, threads
+        self.affinities = check_affinities(affinities)
+        self._fragments: dict[FragmentParameters, UInt64[np.ndarray, "z y x"]] = {}
+
+    def judge_method(self, name: str, recipe: Recipe, thresholds: Sequence[float]) -> Judged:
+        """The sweep takes in the recipe's threshold and the literature's."""
+        subject, volume, voxels = self.subject, self.subject.name, self.subject.box.voxels
+        swept = sorted({*thresholds, recipe.threshold, LITERATURE})
+        options = recipe.parameters()
+        if recipe.method in ("waterz", "multicut"):
+            options["fragments"] = self._cut(name, recipe.fragments)
+        found = segmentations(self.affinities, swept, recipe.method, **options, threads=self.threads)
+        rows: list[dict[str, Any]] = []
+        chosen = oracle = None
+        for threshold in swept:
+            with self.clock.visit(volume, name, voxels, f"{len(swept)} thresholds"):
+                labels = next(found)
+            with self.clock.visit(volume, f"{name} scores", voxels):
+                rows.append({"threshold": threshold, **subject.score(labels, self.threads)})
+            if threshold == recipe.threshold:
+                chosen = labels
+            if rows[-1] is _lowest(rows):
+                oracle = labels
+        self.clock.tell(volume, name)
+        assert chosen is not None
+        assert oracle is not None
+        by_threshold = {row["threshold"]: row for row in rows}
+        entry = {
+            "threshold": recipe.threshold,
+            **_see_four_ways(name, chosen, subject, self.clock, self.threads),
+            "fixed": by_threshold[LITERATURE],
+            "oracle": _lowest(rows),
+            "sweep": rows,
+        }
+        return Judged(entry, chosen, oracle)
+
+    def _cut(self, name: str, parameters: FragmentParameters) -> UInt64[np.ndarray, "z y x"]:
+        if parameters not in self._fragments:
+            with self.clock.stage(self.subject.name, f"{name} fragments", self.subject.box.voxels):
+                self._fragments[parameters] = make_fragments(self.affinities, parameters, threads=self.threads)
+        return self._fragments[parameters]
+
+
+def judge_labels(name: str, labels: Labels, subject: Subject, clock: Clock, threads: int) -> Judged:
+    """Labels as they are: there is no threshold."""
+    entry = {"threshold": None, **_see_four_ways(name, labels, subject, clock, threads), "sweep": []}
+    return Judged(entry, labels, labels)
+
+
+def _see_four_ways(name: str, labels: Labels, subject: Subject, clock: Clock, threads: int) -> dict[str, Any]:
+    """The scores that count, then all the ways to count, and the worst objects."""
+    stage = f"{name} scores"
+    with clock.stage(subject.name, stage, subject.box.voxels):
+        report = report_segmentation(
+            labels, subject.truth, mask=subject.mask, conventions=subject.conventions, threads=threads
+        )
+    headline = {key: report["all"][key] for key in ("voi_split", "voi_merge", "voi", "arand")}
+    return {**headline, "ways": {way: report[way] for way in WAYS}, "worst": report["worst"]}
+
+
+def _lowest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return min(rows, key=lambda row: math.inf if row["voi"] is None else row["voi"])

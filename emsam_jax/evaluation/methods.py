@@ -1,0 +1,53 @@
+"""The ways from affinities to neurons that are compared."""
+
+from collections.abc import Sequence
+
+from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError
+from emsam_jax.segmentation.tuner import FRAGMENTS
+
+BASELINE = "baseline"  # smoothed grey values instead of a network
+STORED = "segmentation"  # labels that someone else made
+LITERATURE = 0.5  # the threshold that papers fix
+_WATERZ = "waterz_"
+
+METHODS = ("waterz_q50", "waterz_mean", "multicut", "mutex")  # waterz with any of its scorers besides
+TITLES = {
+    "waterz_q50": "waterz, median",
+    "waterz_mean": "waterz, mean",
+    "multicut": "multicut",
+    "mutex": "mutex watershed",
+    BASELINE: "intensity baseline",
+    STORED: "segmentation",
+}
+
+
+def usable(names: Sequence[str], channels: int) -> list[str]:
+    """Those that exist, and without the mutex watershed where there are no long-range channels."""
+    unknown = [name for name in names if name not in METHODS and not name.startswith(_WATERZ)]
+    if unknown:
+        raise SegmentationError(f"The methods are {', '.join(METHODS)}; found {', '.join(unknown)}.")
+    return [name for name in names if name != "mutex" or channels > 3]
+
+
+def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int, int, int]] | None = None) -> Recipe:
+    """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
+    isotropic, else in each section.
+    """
+    scorer = name.removeprefix(_WATERZ) if name.startswith(_WATERZ) else "mean"
+    return Recipe(
+        method="waterz" if name.startswith(_WATERZ) else name,
+        scorer=scorer,
+        threshold=LITERATURE,
+        fragments=FragmentParameters("3d" if isotropic else "2d"),
+        offsets=tuple(offsets) if offsets and name == "mutex" else None,
+        strides=(2, 2, 2) if isotropic else (1, 4, 4),
+    )
+
+
+def fragments_to_try(isotropic: bool) -> tuple[FragmentParameters, ...]:
+    kind = "3d" if isotropic else "2d"
+    return tuple(parameters for parameters in FRAGMENTS if parameters.kind == kind)
+
+
+def name_of(recipe: Recipe) -> str:
+    return _WATERZ + recipe.scorer if recipe.method == "waterz" else recipe.method

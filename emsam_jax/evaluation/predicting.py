@@ -1,0 +1,132 @@
+"""Affinities from a trained model, predicted block by block into the folder of the results; imports jax."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from emsam_jax.blocks import LedgerError
+from emsam_jax.config import Config
+from emsam_jax.config_file import ConfigError, to_dict
+from emsam_jax.evaluation.files import hash_of, write_whole
+from emsam_jax.evaluation.request import Request
+from emsam_jax.evaluation.sources import Source
+from emsam_jax.evaluation.stages import Clock
+from emsam_jax.evaluation.subject import Subject
+from emsam_jax.inference import Prediction, PredictionError, predict_affinities
+from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained
+from emsam_jax.model import EncoderError
+from emsam_jax.segmentation import Recipe
+from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
+from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.create import chunk_for
+
+ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
+_SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
+_SYMMETRIES = {1: "none", 16: "anisotropic", 48: "isotropic"}
+
+
+class Predicted(Source):
+    """The best checkpoint of a run, or the one that is named."""
+
+    def __init__(self, request: Request, clock: Clock):
+        self.trained = trained = load_trained(request.ckpt)
+        self.config = trained.config
+        self.out, self.clock = request.out, clock
+        self.settings = prediction_of(self.config)
+        self.offsets = self.config.model.offsets
+        self.standings = self.config.standings
+        self.step = trained.step
+        self.recipe = Recipe.read(trained.recipe) if trained.recipe else None
+        clock.show(f"  {self.title}: {trained.path}")
+        data = self.config.data
+        self.test = tuple(self._as_trained(volume) for volume in request.test or data.test)
+        self.validation = tuple(self._as_trained(volume) for volume in request.validation or data.validation)
+
+    def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]:
+        settings = with_whole_chunks(self.settings, subject)
+        named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(settings)])[:8]
+        out = f"{self.out}/{subject.folder}/affinities-{self.step}-{named}.zarr"
+        with self.clock.stage(subject.name, "predict", subject.box.voxels, f"at {out}"):
+            volume = predict_affinities(self.trained.model, subject.specimen, out, settings, region=subject.box)
+            return volume[...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.config.name or self.trained.path.parent.parent.name}, step {self.step}"
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "checkpoint": str(self.trained.path),
+            "step": self.step,
+            "encoder": self.config.model.encoder.size,
+            "stride": " ".join(map(str, self.settings.stride)),
+            "symmetries": self.config.predict.symmetries,
+            "config": to_dict(self.config),
+        }
+
+    def keep(self, recipe: Recipe) -> None:
+        """With the checkpoint. The score by which steps are compared stays the one that training's validation gave."""
+        before = self.recipe.chosen.get("score") if self.recipe else None
+        chosen = recipe.chosen | ({} if before is None else {"score": before, "score_of_eval": recipe.chosen["score"]})
+        try:
+            write_whole(self.trained.path / RECIPE_FILE, dataclasses.replace(recipe, chosen=chosen).to_json())
+        except OSError as error:
+            self.clock.show(f"  {self.trained.path} keeps its recipe: {error.strerror}.")
+
+    def _as_trained(self, declared: DeclaredVolume) -> DeclaredVolume:
+        """The pyramid's level with voxels such as the training's, and what is not declared as the training had it."""
+        trained, known = self.trained.voxel_size_zyx, self.config.data.train
+        if known and declared.intensity == Intensity():
+            declared = dataclasses.replace(declared, intensity=known[0].intensity)
+        if not declared.raw:
+            return declared
+        raw = open_volume(declared.raw, level=declared.raw_level, voxel_size_zyx=declared.raw_voxel_size_zyx or None)
+        if not raw.voxel_size_known:
+            return dataclasses.replace(declared, raw_voxel_size_zyx=trained)
+        if _fits(raw.voxel_size_zyx, trained):
+            return declared
+        levels = () if declared.raw_voxel_size_zyx else raw.levels  # a declared size is of the declared level
+        return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, trained))
+
+
+def prediction_of(config: Config) -> Prediction:
+    """As the config says."""
+    predict, patch = config.predict, config.data.patch
+    if predict.symmetries not in _SYMMETRIES:
+        raise PredictionError(f"config.predict.symmetries: expected 1, 16 or 48, found {predict.symmetries}.")
+    return Prediction(
+        window=patch,
+        stride=tuple(max(1, round(side * share)) for side, share in zip(patch, predict.stride, strict=True)),
+        block=predict.block,
+        dtype=predict.dtype,
+        symmetries=(_SYMMETRIES[predict.symmetries],),
+        batch=predict.batch,
+    )
+
+
+def with_whole_chunks(settings: Prediction, subject: Subject) -> Prediction:
+    """Blocks as large as asked for, and as much larger as the chunks of the output want it."""
+    chunk = chunk_for(subject.box.shape, subject.voxel_size_zyx)
+    block = tuple(-(-side // whole) * whole for side, whole in zip(settings.block, chunk, strict=True))
+    return dataclasses.replace(settings, block=block)
+
+
+def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> int:
+    for level, size in enumerate(levels):
+        if _fits(size, trained):
+            return level
+    found, expected = (" x ".join(f"{side:g}" for side in size) for size in (raw.voxel_size_zyx, trained))
+    raise VolumeError(
+        f"{raw.url}: expected voxels of {expected} nm (z, y, x), as the model was trained on, found {found} nm"
+        f"{'' if len(levels) < 2 else ' and no level of the pyramid that fits'}; train on such voxels, or correct "
+        "the voxel size."
+    )
+
+
+def _fits(size: Sizes, trained: Sizes) -> bool:
+    return all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in zip(size, trained, strict=True))

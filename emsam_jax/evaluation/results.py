@@ -1,0 +1,110 @@
+"""scores.json: every number, with what is needed to make it again."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from emsam_jax.evaluation.files import hash_of
+from emsam_jax.evaluation.freezing import Frozen
+from emsam_jax.evaluation.methods import STORED, TITLES
+from emsam_jax.evaluation.request import Request
+from emsam_jax.evaluation.sources import Source
+from emsam_jax.evaluation.subject import Subject
+from emsam_jax.volumes import create_volume
+
+PACKAGES = ("bioimage-cpp", "emsam-jax", "flax", "jax", "numpy", "waterz")
+EXPLAINED = {
+    "threshold": "merge where affinity > 1 - threshold; chosen on the validation volumes, or the literature's 0.5",
+    "fixed": "the literature's threshold 0.5, with the same fragments",
+    "oracle": "the lowest VOI of the sweep, chosen by looking at the truth: no result, a bound",
+    "ways": "all voxels; truth borders of 1 voxel ignored; without the largest object; away from the volume's faces",
+}
+
+
+def describe(request: Request, source: Source, subjects: Sequence[Subject], frozen: Frozen) -> dict[str, Any]:
+    """scores.json without the scores."""
+    model, asked = source.describe(), dataclasses.asdict(request)
+    config = model.pop("config", None)
+    titles = {**TITLES, STORED: model["title"]}
+    title = request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}"
+    return {
+        "title": title[0].upper() + title[1:],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "headline": frozen.headline,
+        "how": frozen.how,
+        "explained": EXPLAINED,
+        "volumes": {},
+        "titles": titles,
+        "model": model,
+        "data": {subject.name: subject.describe() for subject in subjects},
+        "standings": request.standings or source.standings,
+        "conventions": request.conventions.describe(),
+        "recipes": {name: dataclasses.asdict(recipe) for name, recipe in frozen.recipes.items()},
+        "validation": frozen.validation,
+        "stages": {},
+        "versions": versions(),
+        "machine": machine(),
+        "config_hash": hash_of(config or asked),
+        "config": config or asked,
+    }
+
+
+def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarray, "z y x"] | None) -> None:
+    """As OME-Zarr where the raw lies, with ids as small as they can be."""
+    if labels is None:
+        return
+    dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64
+    volume = create_volume(
+        f"{out}/{subject.folder}/{name}.zarr",
+        labels.shape,
+        dtype,
+        subject.voxel_size_zyx,
+        offset_zyx=subject.offset_zyx,
+        overwrite=True,
+    )
+    volume[...] = labels.astype(dtype)
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
+
+
+def format_table(scores: dict[str, Any]) -> str:
+    """For a terminal: a line a method; the literature's threshold, the chosen one and the best, side by side."""
+    lines = []
+    for volume, methods in scores["volumes"].items():
+        lines += ["", f"{volume}: VOI split + merge = sum (bits), adapted Rand error, at threshold"]
+        cells = [["", "fixed", "chosen on validation" if scores["validation"] else "chosen: fixed", "oracle"]]
+        for name, entry in methods.items():
+            chosen = {key: entry[key] for key in ("threshold", "voi_split", "voi_merge", "voi", "arand")}
+            rows = [entry.get("fixed"), chosen, entry.get("oracle")]
+            cells.append([scores["titles"].get(name, name), *[_format_cell(row) for row in rows]])
+        lines += _align(cells)
+    return "\n".join(lines)
+
+
+def _format_cell(row: dict[str, Any] | None) -> str:
+    if row is None or row["voi"] is None:
+        return "-"
+    text = f"{row['voi_split']:.3f} + {row['voi_merge']:.3f} = {row['voi']:.3f}  {row['arand']:.3f}"
+    return text if row["threshold"] is None else f"{text}  at {row['threshold']:.2f}"
+
+
+def _align(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -1,0 +1,135 @@
+"""A labelled volume as it is judged: one box of it, in memory."""
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Integer, Shaped
+
+from emsam_jax.scores import Conventions, score_segmentation
+from emsam_jax.scores.measures import SCORE_NAMES
+from emsam_jax.segmentation import SHORT_OFFSETS
+from emsam_jax.volumes import Box, Specimen, Volume, VolumeError
+from emsam_jax.volumes.meet import check_meet, nearest_indices, read_nearest, with_size_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """The box is in voxels of the raw, and everything is on them."""
+
+    specimen: Specimen
+    box: Box
+    truth: Integer[np.ndarray, "z y x"]  # 0: background, or unlabelled
+    labelled: Bool[np.ndarray, "z y x"]
+    conventions: Conventions
+
+    @property
+    def name(self) -> str:
+        return self.specimen.name
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder can have it."""
+        return re.sub(r"[^\w.-]+", "_", self.name).strip("._") or "volume"
+
+    @property
+    def voxel_size_zyx(self) -> tuple[float, float, float]:
+        z, y, x = (float(size) for size in self.specimen.raw.voxel_size_zyx)
+        return z, y, x
+
+    @property
+    def isotropic(self) -> bool:
+        return self.voxel_size_zyx[0] < 2 * self.voxel_size_zyx[2]
+
+    @property
+    def offset_zyx(self) -> tuple[float, ...]:
+        """Of the box, nm."""
+        raw = self.specimen.raw
+        return tuple(o + i * s for o, i, s in zip(raw.offset_zyx, self.box.start, raw.voxel_size_zyx, strict=True))
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "z y x"] | None:
+        """What is labelled; none where everything is."""
+        return None if self.labelled.all() else self.labelled
+
+    def score(self, labels: Integer[np.ndarray, "z y x"], threads: int = 1) -> dict[str, Any]:
+        """One row of a sweep, without its threshold."""
+        chosen = dataclasses.asdict(self.conventions)
+        scores = score_segmentation(labels, self.truth, mask=self.mask, threads=threads, **chosen)
+        return {name: scores[name] for name in (*SCORE_NAMES, "segments")}
+
+    def describe(self) -> dict[str, Any]:
+        """For scores.json."""
+        specimen = self.specimen
+        beside = {"labels": specimen.labels, "mask": specimen.mask}
+        return {
+            "raw": specimen.raw.url,
+            **{name: volume.url for name, volume in beside.items() if volume is not None},
+            "roi": str(self.box),
+            "shape": list(self.box.shape),
+            "voxel_size_zyx": list(self.voxel_size_zyx),
+            "voxels": self.box.voxels,
+            "labelled_voxels": int(self.labelled.sum()),
+            "background": list(specimen.rules.background),
+            "unlabelled": list(specimen.rules.unlabelled),
+        }
+
+    def read_normalised(self) -> Float[np.ndarray, "z y x"]:
+        return self.specimen.read_normalised(self.box)
+
+
+def read_subject(specimen: Specimen, conventions: Conventions | None = None) -> Subject:
+    """The labelled part of the specimen's region of interest."""
+    if specimen.labels is None:
+        raise VolumeError(f"{specimen.name} has no labels to be judged by: declare `labels`.")
+    box = specimen.labelled_region
+    if not box.voxels:
+        raise VolumeError(f"{specimen.name}: the region of interest {specimen.region} holds no voxel of the labels.")
+    truth, labelled = specimen.read_labels(box)
+    if not (truth[labelled] > 0).any():
+        raise VolumeError(f"{specimen.name}: no neuron is labelled within {box}, so there is nothing to be judged by.")
+    return Subject(specimen, box, truth, labelled, conventions or Conventions())
+
+
+def read_segmentation(subject: Subject, segmentation: Volume) -> tuple[Integer[np.ndarray, "z y x"], float]:
+    """Stored labels on the subject's voxels, 0 where there are none, and the share of the box that they cover."""
+    if not np.issubdtype(segmentation.dtype, np.integer):
+        raise VolumeError(f"{segmentation.url}: expected labels of whole numbers, found {segmentation.dtype}.")
+    raw = subject.specimen.raw
+    segmentation = with_size_of(raw, segmentation)
+    check_meet(raw, segmentation)
+    labels, there = read_nearest(raw, segmentation, subject.box)
+    if not there.any():
+        raise VolumeError(f"{segmentation.url}: has no voxel within {subject.box} of {raw.url}; correct its offset.")
+    return labels, float(there.mean())
+
+
+def read_affinities(subject: Subject, affinities: Volume) -> Shaped[np.ndarray, "c z y x"]:
+    """Stored affinities [c, z, y, x] on the subject's voxels, all of which they must cover."""
+    if len(affinities.shape) != 4 or affinities.shape[0] < len(SHORT_OFFSETS):
+        raise VolumeError(
+            f"{affinities.url}: expected affinities [channels, z, y, x] of 3 or more channels, found the shape "
+            f"{affinities.shape}."
+        )
+    raw = subject.specimen.raw
+    affinities = with_size_of(raw, affinities)
+    if not np.allclose(affinities.voxel_size_zyx, raw.voxel_size_zyx):
+        raise VolumeError(
+            f"{affinities.url}: expected the voxel size of {raw.url}, {raw.voxel_size_zyx} nm, "
+            f"found {affinities.voxel_size_zyx} nm."
+        )
+    z, y, x = (int(index[0]) for index in nearest_indices(raw, affinities, subject.box))
+    box = Box((0, 0, 0), subject.box.shape).shifted((z, y, x))
+    if box.within(affinities.box) != box:
+        raise VolumeError(
+            f"{affinities.url}: expected affinities for all of {subject.box} of {raw.url}, found a volume of "
+            f"{affinities.shape[1:]} at {affinities.offset_zyx} nm; choose a smaller region of interest."
+        )
+    return affinities.read(box)
+
+
+def as_unit(affinities: Shaped[np.ndarray, "c z y x"]) -> Float32[np.ndarray, "c z y x"]:
+    """uint8 as shares of 255, everything as float32."""
+    values = affinities.astype(np.float32)
+    return values / 255 if affinities.dtype == np.uint8 else values

@@ -1,0 +1,85 @@
+"""The two programs that need most memory, compiled for as many windows at once as fit into the device."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from emsam_jax.inference.errors import PredictionError
+from emsam_jax.inference.extent import Extent
+from emsam_jax.inference.memory import Batch, batch_of, bytes_needed, fits, free_bytes, out_of_memory
+from emsam_jax.inference.programs import AffinityModel, Programs, Windows
+
+
+class Fitted(NamedTuple):
+    windows: int  # at once on each device
+    batch: Batch
+    decode: Any
+    encode: Any  # None where windows are encoded as they are decoded, and where there is no encoder
+    at_once: int  # sections of each column that are encoded at once
+    features: tuple[jax.ShapeDtypeStruct, ...]  # of all sections of the columns
+
+
+def fit(
+    model: AffinityModel, programs: Programs, extent: Extent, *, windows: int, channels: int, encode_once: bool
+) -> Fitted:
+    """About `windows` on each device, or fewer."""
+    devices = list(programs.everywhere.device_set)
+    # Sums and results of this block and the next one, and what is read for two more.
+    others = 4 * (2 * channels * math.prod(extent.total_shape) + 3 * math.prod(extent.read_shape))
+    while True:
+        try:
+            fitted = compile_for(windows, model, programs, extent, encode_once=encode_once)
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            windows = fewer(windows, extent)
+            continue
+        needed = others + max(bytes_needed(program) for program in (fitted.decode, fitted.encode) if program)
+        if fits(needed, devices):
+            return fitted
+        free = free_bytes(devices[0])
+        found = (
+            f"{fitted.batch} at once would take {needed / 1e9:.3g} GB of the {(free or 0) / 1e9:.3g} GB that are free"
+        )
+        if windows == 1:
+            logging.warning("Prediction: %s; a smaller block or window would be safer.", found)
+            return fitted
+        logging.warning("Prediction: %s; trying fewer.", found)
+        windows = fewer(windows, extent)
+
+
+def fewer(windows: int, extent: Extent) -> int:
+    if windows == 1:
+        raise PredictionError(
+            f"The device has too little memory for one window of {extent.grid.window} in a block of "
+            f"{extent.plan.block} (z, y, x); choose a smaller block."
+        )
+    return windows // 2
+
+
+def compile_for(windows: int, model: AffinityModel, programs: Programs, extent: Extent, *, encode_once: bool) -> Fitted:
+    batch = batch_of(windows, programs.devices, extent.columns, extent.depth)
+
+    def columns(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch.columns, *shape), dtype, sharding=programs.columns)
+
+    z, y, x = extent.grid.window
+    tiles = columns(extent.sections, y, x)
+    indices: Any = jax.ShapeDtypeStruct((batch.depth, z), jnp.int32)
+    parts = -(-extent.sections // (batch.depth * z))
+    at_once = -(-extent.sections // parts)
+    features: tuple[jax.ShapeDtypeStruct, ...] = ()
+    encode = None
+    if encode_once:
+        length = parts * at_once
+        seen = jax.eval_shape(lambda m, s: m.encode(s), model, jax.ShapeDtypeStruct((1, y, x, 1), jnp.float32))
+        features = tuple(columns(length, *f.shape[1:], dtype=f.dtype) for f in seen)
+    if features:
+        chosen = jax.ShapeDtypeStruct((at_once,), jnp.int32)
+        place = jax.ShapeDtypeStruct((), jnp.int32)
+        encode = programs.compiled("encode", model, tiles, chosen, features, place)
+    decode = programs.compiled("decode", model, tiles, features, Windows(indices, indices))
+    return Fitted(windows, batch, decode, encode, at_once, features)

@@ -1,0 +1,52 @@
+"""Windows on one grid over space, anchored at the volume's first voxel; and their weights. Numpy only.
+
+A region of interest asks for the windows that touch it, and those are the same whoever asks: it never changes an
+affinity. Windows reach beyond the volume, where it is reflected, so that every voxel lies in as many of them.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from emsam_jax.volumes.box import Voxel
+
+_SIGMA = 0.2  # of the Gaussian, where the window is [-1, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    window: Voxel
+    stride: Voxel
+
+    def starts(self, axis: int, first: int, last: int) -> range:
+        """Of the windows that touch [first, last)."""
+        window, stride = self.window[axis], self.stride[axis]
+        return range(((first - window) // stride + 1) * stride, last, stride)
+
+    def span(self, axis: int, first: int, last: int) -> tuple[int, int]:
+        """From the first voxel of those windows to behind their last."""
+        starts = self.starts(axis, first, last)
+        return starts[0], starts[-1] + self.window[axis]
+
+    def gaussian(self) -> Float[np.ndarray, "z y x"]:
+        sides = [np.exp(-0.5 * (((2 * np.arange(n) + 1) / n - 1) / _SIGMA) ** 2) for n in self.window]
+        return sides[0][:, None, None] * sides[1][:, None] * sides[2]
+
+    def over_windows(self, weights: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
+        """What the weights of all windows over a voxel sum up to, for each voxel of one window."""
+        total = weights
+        for axis, (side, stride) in enumerate(zip(self.window, self.stride, strict=True)):
+            padded = np.moveaxis(total, axis, 0)
+            padded = np.concatenate([padded, np.zeros((-side % stride, *padded.shape[1:]))])
+            summed = padded.reshape(-1, stride, *padded.shape[1:]).sum(0)
+            total = np.moveaxis(summed[np.arange(side) % stride], 0, axis)
+        return total
+
+
+def reflect(indices: Int[np.ndarray, "*n"], size: int) -> Int[np.ndarray, "*n"]:
+    """Where in an axis of this size an index beyond it lies, with mirrors at the first and the last voxel."""
+    if size == 1:
+        return np.zeros_like(indices)
+    folded = np.abs(indices) % (2 * size - 2)
+    return np.where(folded < size, folded, 2 * size - 2 - folded)

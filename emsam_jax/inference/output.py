@@ -1,0 +1,90 @@
+"""Where a prediction is written: the affinities, and below them the coarse map and the ledger."""
+
+import numpy as np
+
+from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, is_intact, plan_blocks, write_block
+from emsam_jax.blocks.ledger import read_facts
+from emsam_jax.inference.settings import Prediction
+from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.create import (
+    Layout,
+    chunk_for,
+    create_array,
+    occupied,
+    plan_layout,
+    shard_for,
+    write_image_metadata,
+)
+from emsam_jax.volumes.location import normalise
+
+STAGE = "predict"
+
+
+class Output:
+    """One or two arrays [c, z, y, x], written block by block."""
+
+    def __init__(self, url: str, specimen: Specimen, settings: Prediction, region: Box, channels: int):
+        self.url = normalise(url)
+        raw = specimen.raw
+        chunk = chunk_for(region.shape, raw.voxel_size_zyx)
+        block = settings.block_shape(chunk, shard_for(region.shape, chunk))
+        shard = shard_within(block, chunk, region.shape)
+        self.plan = plan_blocks(raw.box, region, block, shard)
+        offset = [
+            corner + first * size
+            for corner, first, size in zip(raw.offset_zyx, region.start, raw.voxel_size_zyx, strict=True)
+        ]
+        urls = [self.url, f"{self.url}/coarse"][: 1 + settings.coarse]
+        shape = (channels, *region.shape)
+        self._layouts: list[Layout] = [
+            plan_layout(u, shape, settings.dtype, raw.voxel_size_zyx, offset_zyx=offset, chunk=chunk, shard=shard)
+            for u in urls
+        ]
+        self._arrays: list[Volume] = []
+
+    @property
+    def ledger_url(self) -> str:
+        return ledger_url(self.url)
+
+    def check_free(self) -> None:
+        if occupied(self.url) and read_facts(self.ledger_url, STAGE) is None:
+            raise VolumeError(f"{self.url}: there is a volume already, and no prediction's; choose another place.")
+
+    def open(self) -> None:
+        """Creates what is not there yet."""
+        self._arrays = [create_array(layout, resume=True) for layout in self._layouts]
+        for layout in self._layouts:
+            write_image_metadata(layout)
+
+    def write(self, block: Block, values: np.ndarray) -> str:
+        """The checksums of its maps."""
+        box = self.plan.output_box(block)
+        parts = np.split(values, len(self._arrays))
+        return ",".join(write_block(array, box, part) for array, part in zip(self._arrays, parts, strict=True))
+
+    def is_intact(self, block: Block, entry: Entry) -> bool:
+        box = self.plan.output_box(block)
+        if entry.checksum in (SKIPPED, DROPPED):
+            return True
+        expected = entry.checksum.split(",")
+        return len(expected) == len(self._arrays) and all(
+            is_intact(array, box, one) for array, one in zip(self._arrays, expected, strict=True)
+        )
+
+    def reopen(self) -> Volume:
+        return open_volume(self.url, channel="all")
+
+
+def ledger_url(url: str) -> str:
+    return f"{normalise(url)}/ledger"
+
+
+def shard_within(block: Voxel, chunk: Voxel, region: Voxel) -> Voxel:
+    """As many chunks as usual, or fewer, so that they fill the block."""
+    sides = []
+    for own, usual, side, wanted in zip(chunk, shard_for(region, chunk), region, block, strict=True):
+        fitting = (n for n in range(usual // own, 0, -1) if wanted >= side or wanted % (n * own) == 0)
+        sides.append(own * next(fitting, 1))
+    z, y, x = sides
+    return z, y, x

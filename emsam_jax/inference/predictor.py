@@ -1,0 +1,239 @@
+"""Blocks of affinities from a model: every window that touches a block, blended on the device.
+
+Windows that lie over each other in z share their sections, so that for each place in the plane the sections of the
+block's depth are encoded once and then decoded window by window. The same holds for each way of turning the volume
+within its sections; a volume turned round in z shares even those.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int
+
+from emsam_jax.blocks import Plan
+from emsam_jax.inference.errors import PredictionError
+from emsam_jax.inference.extent import Extent
+from emsam_jax.inference.fitting import Fitted, fewer, fit
+from emsam_jax.inference.grid import reflect
+from emsam_jax.inference.memory import out_of_memory, usual_batch
+from emsam_jax.inference.programs import AffinityModel, Devices, Features, Windows, programs_for
+from emsam_jax.inference.settings import Prediction
+from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
+from emsam_jax.volumes import Box, Specimen
+from emsam_jax.volumes.box import Voxel
+
+SHORT_OFFSETS: tuple[Voxel, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+Watch = Callable[[str, Any], object]  # called with a stage's name and what it gave, which may still be under way
+
+
+class Region(NamedTuple):
+    """What the windows of a block see of the volume."""
+
+    raw: jax.Array  # z y x, on [0, 1], as large for every block
+    first: Voxel  # the volume's voxel at its start
+    box: Box  # the block
+
+
+class Columns(NamedTuple):
+    """Windows at some places of the plane; along the section axis each holds the same ones."""
+
+    places: list[tuple[int, ...]]  # where they start in the plane; the last ones may only fill up the devices
+    real: int  # how many do not
+    tiles: jax.Array  # m n y x
+
+
+class Predictor:
+    """Compiled for the blocks of one plan."""
+
+    def __init__(
+        self,
+        model: AffinityModel,
+        settings: Prediction,
+        plan: Plan,
+        *,
+        offsets: Sequence[Voxel] | None = None,
+        devices: Devices | None = None,
+        watch: Watch = lambda stage, result: None,
+    ):
+        self.settings, self.plan, self.watch = settings, plan, watch
+        self.grid = settings.grid()
+        self.symmetries = parse_symmetries(settings.symmetries)
+        check_symmetries(self.symmetries, self.grid)
+        self.offsets = offsets_of(model) if offsets is None else tuple(offsets)
+        self.maps = 1 + settings.coarse
+        weights = np.concatenate([blending_weights(self.grid, self.symmetries, self.offsets)] * self.maps, -1)
+        check_maps(model, self.grid.window, len(self.offsets), settings.coarse)
+        self._undo = {s: s.undo(self.offsets, self.grid.window, self.maps) for s in self.symmetries}
+        if self.symmetries == (Symmetry(),):
+            self._undo = dict.fromkeys(self.symmetries)
+        self.extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
+        devices = jax.local_devices() if devices is None else devices
+        self._programs = programs_for(tuple(devices), settings.coarse, settings.encode_once)
+        self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
+        self._features: Features | None = None
+        self.fitted = self._fit(settings.batch or usual_batch())
+
+    @property
+    def channels(self) -> int:
+        """The refined map's, then the coarse one's where it is asked for."""
+        return self.maps * len(self.offsets)
+
+    def with_model(self, model: AffinityModel) -> "Predictor":
+        """For other parameters of the same shapes."""
+        other = copy.copy(self)
+        other._model, other._features = jax.device_put(model, self._programs.everywhere), None
+        return other
+
+    def predict_block(self, specimen: Specimen, box: Box) -> np.ndarray:
+        """Affinities [c, z, y, x] of a block of the plan, as they are stored."""
+        return self.fetch(self.predict(self.read(specimen, box)), box)
+
+    def fetch(self, found: jax.Array, box: Box) -> np.ndarray:
+        return np.asarray(found)[(slice(None), *(slice(side) for side in box.shape))]
+
+    def read(self, specimen: Specimen, box: Box) -> Region:
+        """May run in a thread of its own, ahead of the block."""
+        read = self.extent.read_box(box)
+        values = specimen.read_normalised(read)
+        if values.shape != self.extent.read_shape:
+            wide = [(0, size - side) for size, side in zip(self.extent.read_shape, values.shape, strict=True)]
+            values = np.pad(values, wide)
+        return Region(jax.device_put(values, self._programs.everywhere), read.start, box)
+
+    def predict(self, region: Region) -> jax.Array:
+        """[c, z, y, x] of the whole block shape; beyond the region's box, where it is cut off, it means nothing."""
+        while True:
+            try:
+                return jax.block_until_ready(self._predict(region))
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                logging.warning("The device ran out of memory with %s at once; trying fewer.", self.fitted.batch)
+                self._features = None
+                self.fitted = self._fit(fewer(self.fitted.windows, self.extent))
+
+    def _fit(self, windows: int) -> Fitted:
+        return fit(
+            self._model,
+            self._programs,
+            self.extent,
+            windows=windows,
+            channels=self.channels,
+            encode_once=self.settings.encode_once,
+        )
+
+    def _predict(self, region: Region) -> jax.Array:
+        shape = (self._programs.devices, *self.extent.total_shape, self.channels)
+        total = jnp.zeros(shape, jnp.float32, device=self._programs.columns)
+        turns: dict[tuple[Any, ...], list[Symmetry]] = {}
+        for symmetry in self.symmetries:
+            turns.setdefault((symmetry.order, symmetry.flips[1:]), []).append(symmetry)
+        for symmetries in turns.values():
+            axis = symmetries[0].order[0]
+            sections = self._inside(region, axis, np.array(self._starts(region, axis)))
+            for columns in self._columns(region, symmetries[0]):
+                windows = self._encode(columns, sections)
+                for symmetry in symmetries:
+                    total = self._decode(total, region, symmetry, columns, windows)
+        start = np.subtract(region.box.start, self.extent.first(region.box)).astype(np.int32)
+        return self._programs.finish(total, start, shape=self.plan.block, dtype=self.settings.dtype)
+
+    def _columns(self, region: Region, symmetry: Symmetry) -> Iterator[Columns]:
+        """All places of the plane, as many at once as the batch has columns."""
+        _, *plane = symmetry.order
+        every = list(itertools.product(*(self._starts(region, axis) for axis in plane)))
+        size = self.fitted.batch.columns
+        for at in range(0, len(every), size):
+            places = every[at : at + size]
+            real = len(places)
+            places += places[-1:] * (size - real)
+            lines = []
+            for axis, flip, starts in zip(plane, symmetry.flips[1:], zip(*places, strict=True), strict=True):
+                inside = self._inside(region, axis, np.array(starts))
+                lines.append(jax.device_put(inside[:, ::-1] if flip else inside, self._programs.columns))
+            tiles = self._programs.cut(region.raw, *lines, order=symmetry.order, depth=self.extent.sections)
+            self.watch("cut", tiles)
+            yield Columns(places, real, tiles)
+
+    def _encode(self, columns: Columns, sections: Int[np.ndarray, "q side"]) -> Windows:
+        """Each section that the windows of a column hold, once."""
+        encode, at_once = self.fitted.encode, self.fitted.at_once
+        needed, places = np.unique(sections, return_inverse=True)
+        if encode is not None:
+            if self._features is None:
+                self._features = tuple(jnp.zeros(f.shape, f.dtype, device=f.sharding) for f in self.fitted.features)
+            for place in range(0, len(needed), at_once):
+                chosen = needed[np.minimum(np.arange(place, place + at_once), len(needed) - 1)]
+                self._features = encode(self._model, columns.tiles, chosen, self._features, np.int32(place))
+                self.watch("encode", self._features)
+        return Windows(sections, places.reshape(sections.shape).astype(np.int32))
+
+    def _decode(
+        self,
+        total: Float[jax.Array, "devices z y x c"],
+        region: Region,
+        symmetry: Symmetry,
+        columns: Columns,
+        windows: Windows,
+    ) -> Float[jax.Array, "devices z y x c"]:
+        """Adds the windows of the columns, some of each at a time."""
+        batch = self.fitted.batch
+        turn = slice(None, None, -1 if symmetry.flips[0] else 1)
+        first = self.extent.first(region.box)
+        section, *plane = symmetry.order
+        starts = np.array(self._starts(region, section))
+        for step in range(0, len(starts), batch.depth):
+            chosen = np.arange(step, step + batch.depth)
+            within = np.minimum(chosen, len(starts) - 1)
+            some = Windows(*(of_all[within, turn] for of_all in windows))
+            values = self.fitted.decode(self._model, columns.tiles, self._features or (), some)
+            self.watch("decode", values)
+            at = np.zeros((batch.columns, batch.depth, 3), np.int32)
+            at[..., section] = starts[within] - first[section]
+            at[..., plane] = (np.array(columns.places) - [first[axis] for axis in plane])[:, None]
+            real = (np.arange(batch.columns) < columns.real)[:, None] & (chosen < len(starts))
+            total = self._programs.blend(
+                total,
+                values,
+                self._weights,
+                at,
+                real.astype(np.float32),
+                undo=self._undo[symmetry],
+                order=symmetry.order,
+            )
+            self.watch("blend", total)
+        return total
+
+    def _starts(self, region: Region, axis: int) -> range:
+        return self.grid.starts(axis, region.box.start[axis], region.box.stop[axis])
+
+    def _inside(self, region: Region, axis: int, starts: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n side"]:
+        """For windows that start there: where their voxels lie in the region's raw."""
+        indices = starts[:, None] + np.arange(self.grid.window[axis])
+        return (reflect(indices, self.plan.volume.stop[axis]) - region.first[axis]).astype(np.int32)
+
+
+def offsets_of(model: AffinityModel) -> tuple[Voxel, ...]:
+    """Of its channels, where the model knows them."""
+    found = getattr(getattr(model, "config", None), "offsets", SHORT_OFFSETS)
+    return tuple((z, y, x) for z, y, x in found)
+
+
+def check_maps(model: AffinityModel, window: Voxel, channels: int, coarse: bool) -> None:
+    z, y, x = window
+
+    def look(model: AffinityModel, raw: Float[jax.Array, "1 z y x 1"]) -> Any:
+        seen = model.encode(raw.reshape(z, y, x, 1))
+        return model.decode(raw, tuple(f.reshape(1, z, *f.shape[1:]) for f in seen))
+
+    maps = jax.eval_shape(look, model, jax.ShapeDtypeStruct((1, z, y, x, 1), jnp.float32))
+    if coarse and maps.coarse is None:
+        raise PredictionError("coarse: this model has no coarse decoder; leave the coarse map out.")
+    if maps.refined.shape[-1] != channels:
+        raise PredictionError(f"offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")

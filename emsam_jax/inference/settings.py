@@ -1,0 +1,63 @@
+"""How a volume is predicted."""
+
+import dataclasses
+from typing import Any, Literal
+
+from emsam_jax.config import PredictConfig
+from emsam_jax.inference.errors import PredictionError
+from emsam_jax.inference.grid import Grid
+from emsam_jax.inference.symmetry import all_symmetries
+from emsam_jax.volumes.box import Voxel
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    window: tuple[int, ...] = ()  # voxels z, y, x; empty: the patch that the model was trained on
+    stride: tuple[int, ...] = ()  # voxels z, y, x between windows; empty: half a window
+    block: tuple[int, ...] = ()  # voxels z, y, x, rounded up to chunks; empty: whole shards, about 4 windows a side
+    dtype: Literal["float16", "uint8", "float32"] = "float16"  # on disk; uint8 is 255 times the affinity
+    coarse: bool = False  # also the coarse decoder's map, in `coarse` below the output
+    symmetries: tuple[str, ...] = ("none",)  # averaged over: none, anisotropic (16), isotropic (48), or zyx, Zyx, ..
+    batch: int = 0  # windows at once on each device; 0: chosen by device; fewer where memory asks for it
+    encode_once: bool = True  # a section serves all windows along z that hold it
+    check: bool = True  # when going on, read what is done and compare it with its checksum
+    progress: bool = True  # a bar with voxels a second and the time left
+
+    def grid(self) -> Grid:
+        if len(self.window) != 3 or min(self.window) < 1:
+            raise PredictionError(f"window: expected three voxel counts (z, y, x), found {self.window}.")
+        z, y, x = self.window
+        stride = self.stride or tuple(max(1, side // 2) for side in self.window)
+        if len(stride) != 3 or not all(0 < step <= side for step, side in zip(stride, self.window, strict=True)):
+            raise PredictionError(
+                f"stride: expected three voxel counts from 1 to the window's {self.window} (z, y, x), found {stride}."
+            )
+        return Grid((z, y, x), (stride[0], stride[1], stride[2]))
+
+    def block_shape(self, chunk: Voxel, shard: Voxel) -> Voxel:
+        """The more windows in a block, the fewer are computed for two of them."""
+        if self.block and (len(self.block) != 3 or min(self.block) < 1):
+            raise PredictionError(f"block: expected three voxel counts (z, y, x), found {self.block}.")
+        if self.block:
+            z, y, x = (own * -(-side // own) for own, side in zip(chunk, self.block, strict=True))
+        else:
+            z, y, x = (own * max(1, 4 * side // own) for own, side in zip(shard, self.grid().window, strict=True))
+        return z, y, x
+
+
+def settings_from(config: PredictConfig, window: tuple[int, ...], **more: Any) -> Prediction:
+    """As an experiment's config has it: strides are shares of the window; of the symmetries the first so many."""
+    stride = tuple(max(1, round(share * side)) for share, side in zip(config.stride, window, strict=True))
+    every = [str(symmetry) for symmetry in all_symmetries()]
+    if not 1 <= config.symmetries <= len(every):
+        raise PredictionError(f"predict.symmetries: expected 1 to {len(every)}, found {config.symmetries}.")
+    return Prediction(
+        window=tuple(window),
+        stride=stride,
+        block=config.block,
+        dtype=config.dtype,
+        coarse=config.coarse,
+        symmetries=tuple(every[: config.symmetries]),
+        batch=config.batch,
+        **more,
+    )

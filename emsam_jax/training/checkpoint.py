@@ -1,0 +1,188 @@
+"""Checkpoints of a run, by Orbax: written while training goes on, the newest ones and the best one kept.
+
+RUN/checkpoints/STEP holds `params` and `ema` (flat: dotted name -> array), `optimizer`, and `facts` (step, data
+position, config, ...). What is frozen is written once, to RUN/encoder; each step's facts name its hash.
+"""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+from emsam_jax.config import Config
+from emsam_jax.config_file import differences, to_dict
+from emsam_jax.inference.trained import (
+    CHECKPOINTS,
+    EMA,
+    ENCODER_FOLDER,
+    FACTS,
+    OPTIMIZER,
+    PARAMS,
+    content_hash,
+    finished_steps,
+    read_encoder,
+    read_step_facts,
+    validation_score,
+)
+from emsam_jax.model.fgnet import ENCODER
+from emsam_jax.model.image_encoder import writing_image_encoder
+from emsam_jax.training.errors import TrainingError
+from emsam_jax.training.initial import abstract_state
+from emsam_jax.training.sharding import everywhere, gather, put
+from emsam_jax.training.step import Params, TrainState
+
+# What may differ when a run goes on: it changes neither what is learned nor from which data, but for rounding and
+# which branches drop path leaves out.
+FREE = (
+    *("name", "standings", "fsdp", "checkpoint", "log", "validation", "predict"),
+    *("data.validation", "data.test", "data.threads", "data.ahead"),
+    *("optim.accumulate", "optim.bad_steps"),
+    *("model.remat", "model.encoder.remat", "model.encoder.attention"),
+)
+
+
+class Best:
+    """Keeps the best step by validation, and those whose validation is under way."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.awaited: set[int] = set()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        scores = {info.step: validation_score(self.folder / str(info.step)) for info in checkpoints}
+        known = {step: score for step, score in scores.items() if score is not None}
+        best = min(known, key=lambda step: (known[step], -step)) if known else None
+        return [info.step == best or info.step in self.awaited for info in checkpoints]
+
+
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
+    """Leaving the context waits until what is being written is whole."""
+
+    def __init__(self, workdir: Path, config: Config, voxel_size_zyx: Sequence[float] = (1.0, 1.0, 1.0)):
+        self.workdir, self.config = workdir, config
+        self.folder = workdir / CHECKPOINTS
+        self.best = Best(self.folder)
+        self._facts = {"config": to_dict(config), "voxel_size_zyx": list(voxel_size_zyx), "encoder": None}
+        self._manager = ocp.CheckpointManager(
+            self.folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation.AnyPreservationPolicy(
+                    [preservation.LatestN(config.checkpoint.keep), self.best]
+                ),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def newest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def wait(self) -> None:
+        """Until the last step that was saved is whole."""
+        self._manager.wait_until_finished()
+
+    def keep_frozen(self, frozen: Params) -> None:
+        """At a run's start. An encoder that a run without any checkpoint left behind is replaced."""
+        if not frozen:
+            return
+        values = gather(frozen)
+        digest = self._facts["encoder"] = content_hash(values)
+        params = {name.removeprefix(ENCODER): value for name, value in values.items()}
+        if jax.process_index() == 0:
+            encoder = self.config.model.encoder
+            facts = {"size": encoder.size, "features": encoder.features, "hash": digest}
+            with writing_image_encoder(self.workdir / ENCODER_FOLDER, params, facts):
+                pass
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Returns as soon as the values have been copied from the devices."""
+        facts = {
+            **self._facts,
+            "step": step,
+            "samples": step * self.config.optim.batch,
+            "skipped": int(state.skipped),
+            "skipped_in_row": int(state.skipped_in_row),
+            "versions": {"jax": jax.__version__, "orbax": ocp.__version__},
+        }
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                **{
+                    PARAMS: ocp.args.StandardSave(state.params),
+                    EMA: ocp.args.StandardSave(state.ema),
+                    OPTIMIZER: ocp.args.StandardSave(_flat(state.optimizer)),
+                    FACTS: ocp.args.JsonSave(facts),
+                }
+            ),
+            force=True,
+        )
+
+    def restore(self, step: int, mesh: Mesh) -> tuple[TrainState, Params]:
+        """As they were, laid out for this mesh. A config that would have led elsewhere is refused."""
+        folder = self.folder / str(step)
+        facts = read_step_facts(folder)
+        check_same(facts["config"], to_dict(self.config), folder)
+        shapes, frozen_shapes = abstract_state(self.config, mesh)
+        wanted = {PARAMS: shapes.params, EMA: shapes.ema, OPTIMIZER: _flat(shapes.optimizer)}
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in wanted.items()}),
+        )
+        self._facts["encoder"] = facts["encoder"]
+        frozen = put(mesh, read_encoder(self.workdir, facts["encoder"])) if frozen_shapes else {}
+
+        def counter(number: int) -> jax.Array:
+            return jax.device_put(jnp.asarray(number, jnp.int32), everywhere(mesh))
+
+        leaves = [items[OPTIMIZER][name] for name in _flat(shapes.optimizer)]
+        optimizer = jax.tree.unflatten(jax.tree.structure(shapes.optimizer), leaves)
+        state = TrainState(
+            counter(step),
+            items[PARAMS],
+            optimizer,
+            items[EMA],
+            counter(facts["skipped"]),
+            counter(facts["skipped_in_row"]),
+        )
+        return state, frozen
+
+    def last_before(self, step: int) -> Path | None:
+        """The newest checkpoint up to a step."""
+        self.wait()
+        found = [folder for folder in finished_steps(self.folder) if int(folder.name) <= step]
+        return found[-1] if found else None
+
+
+def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    def free(field: str) -> bool:
+        name = field.removeprefix("config.")
+        return any(name == one or name.startswith(f"{one}.") for one in FREE)
+
+    changed = [found for found in differences(saved, wanted) if not free(found[0])]
+    if changed:
+        named = "; ".join(f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in changed)
+        raise TrainingError(
+            f"{folder} was trained with another config: {named}. Take the old values to go on, or another --workdir "
+            f"with --config.init_from={folder} to start from its parameters."
+        )
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _flat(optimizer: Any) -> dict[str, Any]:
+    """Leaves by their place, which doesn't depend on optax's own types."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(optimizer)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

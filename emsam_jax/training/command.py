@@ -1,0 +1,66 @@
+"""The command line of train.py."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+
+from emsam_jax.config_file import ConfigError, load_config, split_overrides
+from emsam_jax.data.affinities import AffinityError
+from emsam_jax.inference.trained import CheckpointError
+from emsam_jax.model import EncoderError
+from emsam_jax.segmentation import SegmentationError
+from emsam_jax.training.distributed import joined
+from emsam_jax.training.errors import TrainingError
+from emsam_jax.training.loop import train
+from emsam_jax.volumes import VolumeError
+
+USER_ERRORS = (
+    AffinityError,
+    CheckpointError,
+    ConfigError,
+    EncoderError,
+    SegmentationError,
+    TrainingError,
+    VolumeError,
+)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string(
+        "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
+    )
+    flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.", required=True)
+    flags.DEFINE_bool("distributed", False, "One of several processes of a run, each with its own devices.")
+    flags.DEFINE_string("coordinator", "", "host:port of the first process, where it isn't found by itself.")
+    flags.DEFINE_integer("processes", 0, "How many there are, where it isn't found by itself.")
+    flags.DEFINE_integer("process", -1, "Which of them this is, from 0, where it isn't found by itself.")
+    flags.DEFINE_string(
+        "compilation_cache",
+        str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emsam_jax" / "compiled"),
+        "Folder for what has been compiled, which spares it the next run; empty for none.",
+    )
+
+
+def run() -> None:
+    """Flags, then one call."""
+    define_flags()
+    arguments, overrides = split_overrides(sys.argv)
+
+    def main(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # jax and orbax tell of each of their steps
+        if FLAGS.compilation_cache:
+            jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
+        try:
+            config = load_config(FLAGS.config, overrides)
+            together = joined(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+            with together if FLAGS.distributed else contextlib.nullcontext():
+                train(config, FLAGS.workdir)
+        except USER_ERRORS as problem:
+            sys.exit(f"train: {problem}")
+
+    app.run(main, argv=arguments)

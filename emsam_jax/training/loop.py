@@ -1,0 +1,96 @@
+"""The training loop: data, step, log, save."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from emsam_jax.config import Config
+from emsam_jax.config_file import to_dict
+from emsam_jax.training.checkpoint import Checkpoints
+from emsam_jax.training.errors import TrainingError
+from emsam_jax.training.initial import new_state
+from emsam_jax.training.log import BadStepsError, Log
+from emsam_jax.training.page import start_page
+from emsam_jax.training.preemption import Notice, Preempted
+from emsam_jax.training.sampling import make_sampler
+from emsam_jax.training.sharding import check_batch, gather, make_mesh
+from emsam_jax.training.step import Params, TrainState, compile_train_step
+from emsam_jax.training.stream import Stream
+from emsam_jax.training.validation import Validator
+
+
+def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | None = None) -> None:
+    """To the last step, from the newest checkpoint in `workdir` if there is one."""
+    workdir = Path(workdir).absolute()
+    mesh = make_mesh(config.fsdp, devices)
+    check_batch(config, mesh)
+    stream = Stream(config)
+    with Checkpoints(workdir, config, stream.voxel_size_zyx) as checkpoints, Notice() as notice:
+        first = checkpoints.newest() or 0
+        state, frozen = _state(config, mesh, checkpoints)
+        _write_config(config, workdir)
+        train_step = compile_train_step(config, mesh, state)
+        sample = make_sampler(config, mesh)
+        with Log(config, workdir, first) as log, Validator(config, workdir, checkpoints, log) as validator:
+            origin = _origin(config, checkpoints)
+            seen = {"mesh": mesh, "stream": stream, "params": state.params, "frozen": frozen}
+            log.say(start_page(config, workdir, origin=origin, **seen))
+            validator.catch_up()
+            try:
+                for step, batch in zip(
+                    range(first + 1, config.optim.steps + 1), stream.batches(mesh, first), strict=False
+                ):
+                    state, metrics = train_step(state, frozen, batch)
+                    log.step(step, metrics)
+                    stop, last = notice.reached(step), step == config.optim.steps
+                    if last or step % config.log.pictures_every == 0:
+                        log.flush()
+                        log.sample(step, sample(state.params, frozen, batch))
+                        log.resume()
+                    if stop or last or step % config.checkpoint.every == 0 or validator.due(step):
+                        log.flush()
+                        checkpoints.save(step, state)
+                        if validator.due(step) and not stop:
+                            validator.start(step, gather({**state.ema, **frozen}))
+                        log.resume()
+                    validator.collect()
+                    if stop and not last:
+                        checkpoints.wait()
+                        log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
+                        raise Preempted(step)
+            except BadStepsError as error:
+                raise TrainingError(_advice(error, checkpoints)) from None
+            validator.finish(config.optim.steps, notice)
+            log.say(f"Trained for {config.optim.steps} steps: {checkpoints.folder}, {log.curves()}")
+
+
+def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainState, Params]:
+    newest = checkpoints.newest()
+    if newest is not None:
+        return checkpoints.restore(newest, mesh)
+    state, frozen = new_state(config, mesh)
+    checkpoints.keep_frozen(frozen)
+    return state, frozen
+
+
+def _origin(config: Config, checkpoints: Checkpoints) -> str:
+    newest = checkpoints.newest()
+    if newest is not None:
+        return f"going on after step {newest} from {checkpoints.folder / str(newest)}"
+    return f"starting from {config.init_from}" if config.init_from else "starting from nothing"
+
+
+def _write_config(config: Config, workdir: Path) -> None:
+    if jax.process_index() == 0:
+        new = workdir / "config.json.partial"
+        new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        new.replace(workdir / "config.json")
+
+
+def _advice(error: BadStepsError, checkpoints: Checkpoints) -> str:
+    good = checkpoints.last_before(error.step - error.in_row)
+    where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before them"
+    return f"{error}; {where}. Lower config.optim.peak_lr or look at the data, and start from it by config.init_from."

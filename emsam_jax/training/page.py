@@ -1,0 +1,40 @@
+"""The page that a run begins with: what is trained, on what, and from where."""
+
+import math
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from emsam_jax.config import Config
+from emsam_jax.model.fgnet import ENCODER
+from emsam_jax.training.sharding import DATA, FSDP
+from emsam_jax.training.step import Params
+from emsam_jax.training.stream import Stream
+
+
+def start_page(
+    config: Config, workdir: Path, *, mesh: Mesh, stream: Stream, params: Params, frozen: Params, origin: str
+) -> str:
+    model, optim, data = config.model, config.optim, config.data
+    encoder = {name: value for name, value in {**params, **frozen}.items() if name.startswith(ENCODER)}
+    kind = "frozen" if model.encoder.frozen else "fine-tuned"
+    seen = f"SAM2 Hiera {model.encoder.size}, {kind}" if encoder else "none"
+    kinds = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
+    z, y, x = data.patch
+    lines = [
+        f"{config.name or 'training'} -> {workdir}",
+        f"  model    encoder {seen}; {_count(params)} parameters are trained, {_count(frozen)} frozen"
+        f" ({_count(encoder)} in the encoder); {model.dtype}",
+        f"  devices  {mesh.size} x {kinds}: {DATA} {mesh.shape[DATA]} x {FSDP} {mesh.shape[FSDP]}",
+        f"  batch    {optim.batch} patches of {z} x {y} x {x}, {optim.batch // mesh.size} on each device"
+        + (f", in {optim.accumulate} parts" if optim.accumulate > 1 else ""),
+        *(f"  data     {line}" for line in stream.describe()),
+        f"  steps    {optim.steps} ({optim.steps * optim.batch} patches); {origin}",
+        "The first step is compiled; that takes a while.",
+    ]
+    return "\n".join(lines)
+
+
+def _count(params: Params) -> str:
+    number = sum(math.prod(value.shape) for value in params.values())
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number}"

@@ -1,0 +1,72 @@
+"""What a person looks at while training goes on: a sample with both maps, and the curves."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from emsam_jax.training.metrics import is_validation, read_rows
+
+Section = Float[np.ndarray, "y x"]
+_PLANE = (1, 2)  # affinities along y and x, whose mean shows the borders
+
+
+class Sample(NamedTuple):
+    """One patch with its truth and both maps, as affinities in [0, 1]."""
+
+    raw: Float[np.ndarray, "z y x 1"]
+    truth: Float[np.ndarray, "z y x c"]
+    coarse: Float[np.ndarray, "z y x c"] | None
+    refined: Float[np.ndarray, "z y x c"]
+
+
+def compose(sample: Sample) -> UInt8[np.ndarray, "height width"]:
+    """Raw, truth, coarse and refined affinities of the middle section, side by side."""
+    middle = len(sample.raw) // 2
+    maps = [a for a in (sample.truth, sample.coarse, sample.refined) if a is not None]
+    tiles = [sample.raw[middle, ..., 0], *[a[middle][..., _PLANE].mean(-1) for a in maps]]
+    gap = np.ones((tiles[0].shape[0], 2))
+    row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
+    return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
+
+
+def save_sample(sample: Sample, path: Path) -> None:
+    from matplotlib import image
+
+    path.parent.mkdir(exist_ok=True)
+    image.imsave(path, compose(sample), cmap="gray", vmin=0, vmax=255)
+
+
+def draw_curves(metrics: Path, path: Path) -> None:
+    """Losses by step, smoothed where there are many, and validation scores."""
+    from matplotlib.figure import Figure
+
+    rows = read_rows(metrics)
+    losses = [row for row in rows if row.get("loss") is not None]
+    scores = [row for row in rows if is_validation(row)]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in ("loss_refined", "loss_coarse"):
+        points = [(row["step"], row[name]) for row in losses if row.get(name) is not None]
+        if points:
+            steps, values = np.array(points, float).T
+            left.plot(steps, values, alpha=0.3)
+            left.plot(steps, _smoothed(values), color=left.lines[-1].get_color(), label=name.removeprefix("loss_"))
+            left.legend()
+    left.set(xlabel="step", ylabel="loss")
+    for name in sorted({name for row in scores for name in row if name.startswith("validation_")}):
+        points = [(row["step"], row[name]) for row in scores if isinstance(row.get(name), int | float)]
+        if points and name.removeprefix("validation_") in ("voi", "voi_split", "voi_merge", "arand"):
+            right.plot(*zip(*points, strict=True), marker="o", label=name.removeprefix("validation_"))
+            right.legend()
+    right.set(xlabel="step", ylabel="validation (VOI in bits)")
+    figure.savefig(path, dpi=100)
+
+
+def _smoothed(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    width = max(len(values) // 20, 1)
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)

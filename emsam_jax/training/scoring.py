@@ -1,0 +1,89 @@
+"""The half of validation that needs no accelerator, in a process of its own: waterz lets no other thread run.
+
+It imports no jax. What it finds it leaves in the job's folder.
+"""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from emsam_jax.blocks import Plan
+from emsam_jax.evaluation.choosing import Example, best_choice, choose_recipes
+from emsam_jax.evaluation.subject import Subject, as_unit, read_subject
+from emsam_jax.scores import ScoreError
+from emsam_jax.segmentation import Recipe, SegmentationError
+from emsam_jax.segmentation.tuner import FRAGMENTS
+from emsam_jax.view.colours import colours_of
+from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared
+
+RESULT_FILE, RECIPE_FILE, PICTURE_FILE = "result.json", "recipe.json", "segmentation.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Affinities of blocks lie in `folder`, by the volume's number and the block's name."""
+
+    folder: Path
+    step: int
+    volumes: tuple[DeclaredVolume, ...]
+    plans: tuple[Plan, ...]
+    scorers: tuple[str, ...]
+    fragments: str
+    thresholds: tuple[float, ...]
+    offsets: tuple[tuple[int, int, int], ...]
+
+    def block_file(self, volume: int, block: str) -> Path:
+        return self.folder / f"volume{volume}-{block}.npy"
+
+
+def score(job: Job) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process when it stops
+    try:
+        scores = _score(job)
+    except (ScoreError, SegmentationError, VolumeError) as error:
+        scores = {"error": str(error)}
+    (job.folder / RESULT_FILE).write_text(json.dumps(scores))
+
+
+def _score(job: Job) -> dict[str, Any]:
+    subjects = [read_subject(open_declared(volume)) for volume in job.volumes]
+    examples = [Example(subject, _assembled(job, number)) for number, subject in enumerate(subjects)]
+    choices = choose_recipes(
+        examples,
+        [f"waterz_{scorer}" for scorer in job.scorers],
+        offsets=job.offsets,
+        thresholds=sorted(job.thresholds),
+        fragments=[parameters for parameters in FRAGMENTS if parameters.kind == job.fragments],
+        step=job.step,
+    )
+    recipe, rows = best_choice(choices)
+    recipe.write(job.folder / RECIPE_FILE)
+    np.save(job.folder / PICTURE_FILE, _picture(*examples[0], recipe))
+    (chosen,) = (row for row in rows if row["threshold"] == recipe.threshold)
+    return {**chosen, "scorer": recipe.scorer}
+
+
+def _assembled(job: Job, number: int) -> Float[np.ndarray, "c z y x"]:
+    plan = job.plans[number]
+    whole = np.zeros((len(job.offsets), *plan.region.shape), np.float32)
+    for block in plan:
+        values = as_unit(np.load(job.block_file(number, block.name)))
+        whole[(slice(None), *plan.output_box(block).slices)] = values
+    return whole
+
+
+def _picture(subject: Subject, affinities: Float[np.ndarray, "c z y x"], recipe: Recipe) -> UInt8[np.ndarray, "y x 3"]:
+    """Raw, segmentation and truth of the middle section, side by side."""
+    middle = subject.box.shape[0] // 2
+    labels = recipe.segment(affinities, mask=subject.mask)[middle]
+    grey = (255 * subject.read_normalised()[middle]).astype(np.uint8)[..., None].repeat(3, -1)
+    tinted = [
+        np.where((ids > 0)[..., None], (grey * 0.5 + colours_of(ids) * 0.5).astype(np.uint8), grey)
+        for ids in (labels, subject.truth[middle])
+    ]
+    return np.concatenate([grey, *tinted], axis=1)

@@ -1,0 +1,87 @@
+"""Where everything lies on the devices, by one rule; models know nothing of it.
+
+Batches are spread over all devices. Parameters, optimiser and running mean are repeated along `data` and spread along
+`fsdp`, each along its largest axis that divides; what is small is repeated everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from emsam_jax.config import Config
+from emsam_jax.training.errors import TrainingError
+
+DATA, FSDP = "data", "fsdp"
+_SMALL = 2**12  # values; gathering less takes longer than its memory is worth
+
+
+def make_mesh(fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    devices = list(devices or jax.devices())
+    if fsdp < 1 or len(devices) % fsdp:
+        raise TrainingError(
+            f"config.fsdp must divide the number of devices, {len(devices)}; found {fsdp}. Choose another."
+        )
+    # Explicit axes, the default, would have to be named in every reshape of the models.
+    return jax.make_mesh(
+        (len(devices) // fsdp, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
+    )
+
+
+def check_batch(config: Config, mesh: Mesh) -> None:
+    """Before anything is read or compiled."""
+    batch, parts, devices, processes = config.optim.batch, config.optim.accumulate, mesh.size, jax.process_count()
+    for what, number in (("processes", processes), ("devices times config.optim.accumulate", devices * parts)):
+        if parts < 1 or batch < 1 or batch % number:
+            nearest = max(round(batch / number), 1) * number
+            raise TrainingError(
+                f"config.optim.batch must be a multiple of the number of {what}, {number}; found {batch}. "
+                f"The nearest that fits is {nearest}."
+            )
+
+
+def over_devices(mesh: Mesh) -> NamedSharding:
+    """Of batches, along their first axis."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(mesh: Mesh, tree: Any) -> Any:
+    """The sharding of each leaf of a state, which may be abstract."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape[FSDP])), tree)
+
+
+def abstract(mesh: Mesh, tree: Any) -> Any:
+    """Shapes, types and shardings of a state."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, place(mesh, tree)
+    )
+
+
+def put(mesh: Mesh, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Parameters that every process holds, each device taking its part."""
+    shardings = place(mesh, values)
+    return {
+        name: jax.make_array_from_callback(value.shape, shardings[name], value.__getitem__)
+        for name, value in values.items()
+    }
+
+
+def gather(params: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Whole, in the memory of every process; all of them call it."""
+    shardings = {name: everywhere(value.sharding.mesh) for name, value in params.items()}  # type: ignore[reportAttributeAccessIssue]
+    whole = jax.jit(lambda tree: tree, out_shardings=shardings)(dict(params))
+    return {name: np.asarray(value) for name, value in whole.items()}
+
+
+def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+    divisible = [axis for axis, side in enumerate(shape) if side % fsdp == 0]
+    if fsdp == 1 or not divisible or np.prod(shape) < _SMALL:
+        return PartitionSpec()
+    largest = max(divisible, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec(*(FSDP if axis == largest else None for axis in range(len(shape))))

@@ -1,0 +1,83 @@
+"""From the declared volumes to the stream of batches on the devices."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from emsam_jax.config import Config
+from emsam_jax.data import Batch, PatchSource, Share, Target, batches, make_augment
+from emsam_jax.training.errors import TrainingError
+from emsam_jax.training.sharding import over_devices
+from emsam_jax.volumes import Specimen, VolumeError, open_declared, quick_findings
+
+
+class Stream:
+    """The training volumes, opened and looked at, and the batches that are made of them."""
+
+    def __init__(self, config: Config):
+        if not config.data.train:
+            raise TrainingError("config.data.train: expected at least one volume to train on, found none.")
+        self.config, data = config, config.data
+        self.specimens = tuple(open_declared(volume) for volume in data.train)
+        self.target = make_target(config)
+        if data.weights and len(data.weights) != len(data.train):
+            raise TrainingError(
+                f"config.data.weights: expected a weight for each of the {len(data.train)} training volumes, or none; "
+                f"found {len(data.weights)}."
+            )
+        self._source = PatchSource(
+            self.specimens,
+            data.patch,
+            self.target.window(data.augmentation),
+            config.seed,
+            weights=data.weights or None,
+            selection=data.selection,
+        )
+
+    @property
+    def voxel_size_zyx(self) -> tuple[float, ...]:
+        """nm, of what the model is trained on."""
+        return tuple(float(size) for size in self.specimens[0].raw.voxel_size_zyx)
+
+    def describe(self) -> list[str]:
+        """A line for each volume, and what is strange about it; what is wrong is raised."""
+        lines = []
+        for specimen, chance in zip(self.specimens, self._source.chances, strict=True):
+            shape = " x ".join(str(side) for side in specimen.labelled_region.shape)
+            size = " x ".join(f"{side:g}" for side in specimen.raw.voxel_size_zyx)
+            lines.append(f"{specimen.name}: {shape} voxels of {size} nm (z, y, x), {chance:.0%} of the patches")
+            lines += [f"  warning: {text}" for text in _findings(specimen)]
+        return lines
+
+    def batches(self, mesh: Mesh, step: int) -> Iterator[Batch]:
+        """From the one after `step` on, as in a run that was never stopped."""
+        share = Share(self._source, self.config.optim.batch, jax.process_index(), jax.process_count())
+        augment = make_augment(self.target, self.config.data.augmentation, self.config.seed)
+        data = self.config.data
+        return batches(share, augment, over_devices(mesh), step, threads=data.threads, ahead=data.ahead)
+
+
+def make_target(config: Config) -> Target:
+    data, model = config.data, config.model
+    return Target(data.patch, model.offsets, data.widening, data.radius, model.isotropic)
+
+
+def abstract_batch(config: Config) -> Batch:
+    """Shapes and types of a batch."""
+    z, y, x = config.data.patch
+    shape, channels = (config.optim.batch, z, y, x), len(config.model.offsets)
+    return Batch(
+        jax.ShapeDtypeStruct((*shape, 1), np.float32),
+        jax.ShapeDtypeStruct((*shape, channels), np.float32),
+        jax.ShapeDtypeStruct((*shape, channels), bool),
+    )
+
+
+def _findings(specimen: Specimen) -> list[str]:
+    found = quick_findings(specimen.raw, specimen.labels, specimen.mask, specimen.rules)
+    for finding in found:
+        if finding.severity == "error":
+            raise VolumeError(f"{specimen.name}: {finding.text}")
+    return [finding.text for finding in found]

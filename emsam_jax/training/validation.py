@@ -1,0 +1,165 @@
+"""Validation by what users care about: whole regions predicted, segmented, and scored over thresholds.
+
+The accelerator predicts, with the running mean of the parameters; the rest happens beside the training, and its result
+comes some steps later, to metrics.jsonl, TensorBoard, and as the step's postprocess.json.
+"""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import shutil
+import time
+from collections import deque
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Shaped
+
+from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
+from emsam_jax.config import Config
+from emsam_jax.inference import Predictor, settings_from
+from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params
+from emsam_jax.model import merge_fgnet
+from emsam_jax.training import scoring
+from emsam_jax.training.checkpoint import Checkpoints
+from emsam_jax.training.log import Log
+from emsam_jax.training.preemption import Notice, Preempted
+from emsam_jax.training.scoring import Job
+from emsam_jax.volumes import Specimen, VolumeError, open_declared
+
+_LOOK_EVERY = 0.2  # seconds, while nothing else is left to do
+
+
+class Validator(contextlib.AbstractContextManager["Validator"]):
+    """Every process predicts its share of the blocks; the first one scores and tells."""
+
+    def __init__(self, config: Config, workdir: Path, checkpoints: Checkpoints, log: Log):
+        self.config, self.checkpoints, self.log = config, checkpoints, log
+        self.folder = workdir / "validation"
+        self._specimens = [open_declared(volume) for volume in config.data.validation] if self.every else []
+        self._plans = tuple(_plan(specimen, config) for specimen in self._specimens)
+        # As users will predict, but for symmetries, which cost time and change little from step to step.
+        chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
+        self._settings = settings_from(chosen, config.data.patch, progress=False)
+        self._waiting: deque[Job] = deque()
+        self._process: BaseProcess | None = None
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves nothing running; what was under way is done again when the run goes on."""
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    @property
+    def every(self) -> int:
+        """Steps; 0: never."""
+        return self.config.validation.every if self.config.data.validation else 0
+
+    def due(self, step: int) -> bool:
+        """After the last step too."""
+        return self.every > 0 and (step % self.every == 0 or step == self.config.optim.steps)
+
+    def catch_up(self) -> None:
+        """With the checkpoints whose validation was under way when the run was stopped."""
+        for folder in finished_steps(self.checkpoints.folder):
+            step = int(folder.name)
+            if self.due(step) and not (folder / RECIPE_FILE).exists():
+                self.log.say(f"The validation of step {step} had not ended: it is done again.")
+                self.start(step, read_trained_params(folder))
+
+    def start(self, step: int, params: Mapping[str, Any]) -> None:
+        """Predicts now; scores while the training goes on. `params` are all of the model's, as numpy arrays."""
+        started = time.monotonic()
+        job = self._make_job(step)
+        model = merge_fgnet(self.config.model, params, {})
+        for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):
+            # Made anew: what is compiled is kept, and between validations nothing is left on the devices.
+            predictor = Predictor(model, self._settings, plan)
+            for place, block in enumerate(plan):
+                if place % jax.process_count() == jax.process_index():
+                    np.save(job.block_file(number, block.name), _predict(predictor, specimen, block))
+        _meet(f"predicted {step}")
+        self.checkpoints.best.awaited.add(step)
+        if jax.process_index() == 0:
+            self._waiting.append(job)
+            self.log.say(f"step {step}: validation predicted in {time.monotonic() - started:.1f} s")
+            self.collect()
+
+    def collect(self) -> None:
+        """Takes up what has ended, and begins what waits; never waits itself."""
+        if self._process is not None and not self._process.is_alive():
+            self._process = None
+            self._take(self._waiting.popleft())
+        if self._process is None and self._waiting:
+            self._process = multiprocessing.get_context("spawn").Process(
+                target=scoring.score, args=(self._waiting[0],), daemon=True
+            )
+            self._process.start()
+
+    def finish(self, step: int, notice: Notice) -> None:
+        """Waits for what is under way."""
+        while self._waiting:
+            if notice.given:
+                raise Preempted(step)
+            self.collect()
+            time.sleep(_LOOK_EVERY)
+
+    def _make_job(self, step: int) -> Job:
+        folder, validation = self.folder / str(step), self.config.validation
+        if jax.process_index() == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        _meet(f"validation {step}")
+        return Job(
+            folder,
+            step,
+            self.config.data.validation,
+            self._plans,
+            validation.scorers,
+            validation.fragments,
+            validation.thresholds,
+            self.config.model.offsets,
+        )
+
+    def _take(self, job: Job) -> None:
+        """The row first, then the recipe, which says that this validation is over."""
+        result = job.folder / scoring.RESULT_FILE
+        scores = json.loads(result.read_text()) if result.exists() else {"error": "its process was ended"}
+        if "error" in scores:
+            self.log.say(f"step {job.step}: no validation: {scores['error']}")
+        else:
+            self.log.row({"step": job.step, **{f"validation_{name}": value for name, value in scores.items()}})
+            self.log.picture(job.step, "validation/raw_segmentation_truth", np.load(job.folder / scoring.PICTURE_FILE))
+            self.log.say(
+                f"step {job.step}: VOI {scores['voi']:.3f} (split {scores['voi_split']:.3f}, merge "
+                f"{scores['voi_merge']:.3f}), ARAND {scores['arand']:.3f} at threshold {scores['threshold']:g}"
+            )
+            self.checkpoints.wait()
+            (job.folder / scoring.RECIPE_FILE).replace(self.checkpoints.folder / str(job.step) / RECIPE_FILE)
+        self.checkpoints.best.awaited.discard(job.step)
+        shutil.rmtree(job.folder)
+
+
+def _plan(specimen: Specimen, config: Config) -> Plan:
+    if specimen.labels is None:
+        raise VolumeError(f"config.data.validation: {specimen.name} has no labels to be scored by; declare `labels`.")
+    return plan_blocks(specimen.raw.box, specimen.labelled_region, config.predict.block, (1, 1, 1))
+
+
+def _predict(predictor: Predictor, specimen: Specimen, block: Block) -> Shaped[np.ndarray, "c z y x"]:
+    if is_masked(specimen, block.box):
+        return np.zeros((predictor.channels, *block.box.shape), np.float16)
+    # Percentiles are those of the whole volume, as in every prediction: a region of interest must not change them.
+    whole = Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
+    return predictor.predict_block(whole, block.box)
+
+
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

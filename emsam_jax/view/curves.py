@@ -1,0 +1,109 @@
+"""Curves over the thresholds, as SVG in the page's own colours."""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emsam_jax.view.standings import Standing
+from emsam_jax.view.tables import LETTERS
+
+# Colours that matplotlib draws in and that stand for the page's, which differ by light and dark.
+_TEXT, _FAINT, _OTHER = "#010101", "#020202", "#030303"
+_SERIES = tuple(f"#0000{number:02x}" for number in range(1, 7))
+_PAGE = {_TEXT: "var(--ink)", _FAINT: "var(--line)", _OTHER: "var(--muted)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
+}
+_STYLE: Any = {
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _TEXT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 10,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "text.color": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+}
+
+_LINE: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 2.4}
+
+Methods = Mapping[str, Mapping[str, Any]]  # by title, as scores.json has them
+
+
+def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
+    """VOI split against merge: the lower left is better, and on a dotted line the sum is the same."""
+    marked = [(standing.voi_merge, standing.voi_split) for standing in standings]
+    figure, axes = _figure("VOI merge (bits)", "VOI split (bits)")
+    for colour, entry in zip(_SERIES, methods.values(), strict=False):
+        merge, split = (_column(entry["sweep"], name) for name in ("voi_merge", "voi_split"))
+        axes.plot(merge, split, color=colour, **_LINE)
+        axes.plot(entry["voi_merge"], entry["voi_split"], "o", color=colour, markersize=7)
+        marked.append((entry["voi_merge"], entry["voi_split"]))
+        if entry["sweep"]:
+            best = entry["oracle"]
+            axes.plot(best["voi_merge"], best["voi_split"], "o", mfc="none", mec=colour, markersize=11)
+            marked.append((best["voi_merge"], best["voi_split"]))
+    for letter, standing in zip(LETTERS, standings, strict=False):
+        place = standing.voi_merge, standing.voi_split
+        axes.plot(*place, "D", color=_OTHER, markersize=4)
+        axes.annotate(letter, place, xytext=(6, 3), textcoords="offset points", color=_OTHER)
+    best = min(map(sum, marked))
+    near = [place for place in marked if sum(place) <= 4 * best + 0.1]  # what is far off would hide the rest
+    wide, high = (1.3 * max(values) + 0.1 for values in zip(*near, strict=True))
+    axes.set(xlim=(0, wide), ylim=(0, high))
+    step = next(step for step in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0) if (wide + high) / step < 8)
+    for number in range(1, 8):
+        axes.plot((0, number * step), (number * step, 0), ":", color=_OTHER, linewidth=0.8, zorder=0)
+    return _to_svg(figure, "voi-plane", "VOI split over VOI merge for " + ", ".join(methods))
+
+
+def draw_over_threshold(methods: Methods, name: str, title: str) -> str:
+    """One score over the thresholds; labels that have none are a level line."""
+    figure, axes = _figure("threshold", title)
+    for colour, entry in zip(_SERIES, methods.values(), strict=False):
+        if entry["sweep"]:
+            thresholds, values = (_column(entry["sweep"], key) for key in ("threshold", name))
+            axes.plot(thresholds, values, color=colour, **_LINE)
+            axes.plot(entry["threshold"], entry[name], "o", color=colour, markersize=7)
+            axes.plot(entry["oracle"]["threshold"], entry["oracle"][name], "o", mfc="none", mec=colour, markersize=11)
+        else:
+            axes.axhline(entry[name], color=colour, linewidth=1.6)
+    axes.set(ylim=(0, None))
+    axes.grid(axis="y")
+    return _to_svg(figure, name, f"{title} over the threshold for " + ", ".join(methods))
+
+
+def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.tick_params(length=0)
+        return figure, axes
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [row[name] for row in rows if row["voi"] is not None]
+
+
+def _to_svg(figure: Figure, salt: str, alt: str) -> str:
+    """To stand in the page: as wide as its place, described, with ids that no other figure has."""
+    file, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg ") :])  # it would hold for the whole page
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # only what is referred to needs an id
+    svg = re.sub(r"font-family: [^;]*;", "", svg)
+    svg = re.sub(r'^<svg .*?(viewBox="[^"]*").*?>', rf'<svg \1 role="img" aria-label="{html.escape(alt)}">', svg)
+    for colour, variable in _PAGE.items():
+        svg = svg.replace(colour, variable)
+    return svg

@@ -1,0 +1,106 @@
+"""How good a model is, or stored affinities, or anyone's segmentation: scores.json and report.html.
+
+    python eval.py --ckpt=runs/cremi
+    python eval.py --raw=em.zarr --labels=truth.zarr --segmentation=neurons.zarr --out=runs/judged
+
+A checkpoint names its own test and validation volumes; the flags of the volume replace the test volumes.
+"""
+
+import dataclasses
+import os
+import sys
+
+from absl import app, flags, logging
+
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.evaluation.methods import METHODS
+from emsam_jax.scores import Conventions, ScoreError
+from emsam_jax.segmentation import SegmentationError
+from emsam_jax.volumes import DeclaredVolume, Intensity, LabelRules, VolumeError
+from emsam_jax.volumes.flag_values import three, whole_numbers
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("ckpt", "", "A run's folder (its best checkpoint), or a checkpoint's own.")
+    flags.DEFINE_string("affinities", "", "Stored affinities [channels, z, y, x] to be judged instead of a model's.")
+    flags.DEFINE_string("segmentation", "", "Stored labels to be judged.")
+    flags.DEFINE_string("raw", "", "The test volume instead of those that the checkpoint's config names.")
+    flags.DEFINE_string("labels", "", "Its truth.")
+    flags.DEFINE_string("mask", "", "Truth counts where this volume is not 0.")
+    flags.DEFINE_string("name", "", "What to call the test volume.")
+    flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
+    flags.DEFINE_list("background", ["0"], "Ids of the truth that are no neuron.")
+    flags.DEFINE_list("unlabelled", [str(i) for i in LabelRules().unlabelled], "Ids of voxels that nobody labelled.")
+    flags.DEFINE_bool("invert", False, "Membranes are bright in the raw.")
+    flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw: what is judged.")
+    flags.DEFINE_string("validation_roi", "", "Part of the same volume that fragments and thresholds are chosen on.")
+    flags.DEFINE_string("recipe", "", "A postprocess.json to be used instead of choosing one.")
+    flags.DEFINE_list("methods", list(METHODS), "From affinities to neurons; waterz_ with any of its scorers.")
+    flags.DEFINE_enum("unsegmented", "object", ["object", "ignore", "singletons"], "What voxels of segment 0 are.")
+    flags.DEFINE_string("standings", "", "Known results to show beside: ac3ac4 or fib25.")
+    flags.DEFINE_string("title", "", "Of the report.")
+    flags.DEFINE_string("method", "", "What to call the stored affinities or the stored segmentation.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags.DEFINE_integer("threads", cores, "Of the segmentation and the scores.")
+    flags.DEFINE_string("out", "", "Folder for the results; if empty, `eval` in the checkpoint's or runs/eval.")
+
+
+def test_volume() -> DeclaredVolume | None:
+    """As the flags declare it."""
+    if not FLAGS.raw:
+        return None
+    return DeclaredVolume(
+        name=FLAGS.name or "/".join(FLAGS.raw.rstrip("/").split("/")[-2:]),
+        raw=FLAGS.raw,
+        labels=FLAGS.labels,
+        mask=FLAGS.mask,
+        raw_voxel_size_zyx=three(FLAGS.voxel_size, float) or (),
+        intensity=Intensity(invert=FLAGS.invert),
+        rules=LabelRules(whole_numbers(FLAGS.background), whole_numbers(FLAGS.unlabelled)),
+    )
+
+
+def request() -> Request:
+    volume = test_volume()
+    test = () if volume is None else (volume,)
+    validation = ()
+    if FLAGS.validation_roi:
+        if volume is None:
+            raise VolumeError("--validation_roi is a part of the volume that --raw names, but there is no --raw.")
+        validation = (dataclasses.replace(volume, name=f"{volume.name} (validation)", roi=FLAGS.validation_roi),)
+    return Request(
+        out=FLAGS.out or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt else "runs/eval"),
+        ckpt=FLAGS.ckpt,
+        affinities=FLAGS.affinities,
+        segmentation=FLAGS.segmentation,
+        test=test,
+        validation=validation,
+        roi=FLAGS.roi,
+        recipe=FLAGS.recipe,
+        methods=tuple(FLAGS.methods),
+        conventions=Conventions(unsegmented=FLAGS.unsegmented),
+        title=FLAGS.title,
+        method_title=FLAGS.method,
+        standings=FLAGS.standings,
+        threads=FLAGS.threads,
+    )
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    errors: tuple[type[Exception], ...] = (ScoreError, SegmentationError, VolumeError)
+    if FLAGS.ckpt:
+        from emsam_jax.evaluation.predicting import ERRORS  # without a model, no jax
+
+        errors += ERRORS
+    try:
+        evaluate(request())
+    except errors as problem:
+        sys.exit(f"eval: {problem}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

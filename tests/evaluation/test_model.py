@@ -1,0 +1,123 @@
+"""eval.py with a checkpoint alone: it names its volumes, and its numbers are those of the affinities that it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emsam_jax.config import Config, DataConfig, PredictConfig
+from emsam_jax.config_file import to_dict
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.inference.trained import CheckpointError
+from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.segmentation import Recipe
+from emsam_jax.volumes import DeclaredVolume, VolumeError
+from tests.evaluation.conftest import ROOT, Study, run_eval
+
+OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -5, 0), (0, 0, -5))
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from emsam_jax.config_file import load_config
+from emsam_jax.training.checkpoint import Checkpoints
+from emsam_jax.training.initial import new_state
+from emsam_jax.training.sharding import make_mesh
+
+config = load_config(sys.argv[1])
+with Checkpoints(Path(sys.argv[2]), config, (10.0, 10.0, 10.0)) as checkpoints:
+    checkpoints.save(3, new_state(config, make_mesh(1))[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run that was saved before it learned anything: its affinities are poor, but certain."""
+    folder = tmp_path_factory.mktemp("run")
+
+    def declare(roi: str) -> DeclaredVolume:
+        name = f"cells {roi.partition(',')[0]}"
+        return DeclaredVolume(name, f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi=roi)
+
+    config = Config(
+        name="small",
+        standings="fib25",
+        model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8), isotropic=True, offsets=OFFSETS),
+        data=DataConfig(
+            train=(declare("0:8,:,:"),),
+            validation=(declare("8:16,:,:"),),
+            test=(declare("20:28,:,:"), declare("30:38,0:40,:")),
+            patch=(8, 16, 16),
+        ),
+        predict=PredictConfig(block=(8, 32, 32)),
+    )
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    command = [
+        sys.executable,
+        "-c",
+        f"from pathlib import Path{SAVE}",
+        str(folder / "config.json"),
+        str(folder / "run"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def scores(run_folder: Path) -> dict:
+    done = run_eval(ckpt=str(run_folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"Report: {run_folder}/eval/report.html")
+    return json.loads((run_folder / "eval" / "scores.json").read_text())
+
+
+def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores):
+    assert set(scores["volumes"]) == {"cells 20:28", "cells 30:38"}
+    for methods in scores["volumes"].values():
+        assert set(methods) == {"waterz_q50", "waterz_mean", "multicut", "mutex", "baseline"}
+    assert scores["validation"]["where"] == [{"volume": "cells 8:16", "roi": "8:16,0:48,0:48"}]
+    assert scores["standings"] == "fib25"
+    assert scores["model"]["step"] == 3
+    assert scores["config"]["data"]["patch"] == [8, 16, 16]
+    written = Recipe.read(run_folder / "checkpoints" / "3" / "postprocess.json")
+    assert written == Recipe.read(run_folder / "eval" / "postprocess.json")
+    assert written.chosen["score"] == min(
+        choice["voi"] for name, choice in scores["validation"]["methods"].items() if name != "baseline"
+    )
+    assert written.chosen["step"] == 3
+    page = (run_folder / "eval" / "report.html").read_text()
+    assert page.count('class="kind') == 20
+    assert 'id="cells 30:38-worst"' in page
+
+
+def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):
+    (affinities,) = (run_folder / "eval").glob("cells_20*/affinities-3-*.zarr")
+    volume = DeclaredVolume("again", f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi="20:28,:,:")
+    request = Request(
+        out=str(tmp_path),
+        affinities=str(affinities),
+        test=(volume,),
+        recipe=f"{run_folder}/eval/postprocess.json",
+        methods=(scores["headline"],),
+        offsets=OFFSETS,
+    )
+    again = evaluate(request, print)
+    assert again["headline"] == scores["headline"]
+    before, after = scores["volumes"]["cells 20:28"], again["volumes"]["again"]
+    for name in (scores["headline"], "baseline"):
+        assert [row["voi"] for row in after[name]["sweep"]] == [row["voi"] for row in before[name]["sweep"]]
+    assert after[scores["headline"]]["arand"] == before[scores["headline"]]["arand"]
+
+
+def test_voxels_of_another_size_are_refused_with_both_sizes(study, run_folder, tmp_path):
+    volume = DeclaredVolume("thick", f"{study.folder}/raw.zarr", raw_voxel_size_zyx=(40, 4, 4))
+    with pytest.raises(VolumeError, match=r"expected voxels of 10 x 10 x 10 nm .* found 40 x 4 x 4 nm"):
+        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,)))
+    with pytest.raises(CheckpointError, match="it holds no finished checkpoint"):
+        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(tmp_path)))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,171 @@
+"""eval.py without a model: stored segmentations and affinities, judged by the ruler of the scores' own tests."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.scores import ScoreError, report_segmentation, score_segmentation
+from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, segmentations
+from emsam_jax.volumes import DeclaredVolume, LabelRules, VolumeError, create_volume, open_volume
+from tests.evaluation.conftest import SIZE, Study, run_eval
+
+
+def test_every_number_can_be_computed_again(study, answered):
+    scores, _, out = answered
+    methods = scores["volumes"]["cells"]
+    assert set(methods) == {"waterz_q50", "waterz_mean", "multicut", "baseline"}  # no mutex: no long-range channels
+    assert min(methods, key=lambda name: name != scores["headline"]) == next(iter(methods))
+    truth, affinities = study.truth[20:], study.affinities[:, 12:]
+    for name, entry in methods.items():
+        assert {"threshold", "voi_split", "voi_merge", "voi", "arand", "sweep", "fixed", "oracle", "ways"} <= set(entry)
+        by_threshold = {row["threshold"]: row for row in entry["sweep"]}
+        assert by_threshold[entry["threshold"]]["voi"] == pytest.approx(entry["voi"])
+        assert entry["fixed"] == by_threshold[0.5]
+        assert entry["oracle"]["voi"] == min(row["voi"] for row in entry["sweep"])
+        assert set(entry["ways"]) == {"all", "borders_ignored", "without_largest", "interior"}
+        if name == "baseline":
+            continue
+        fields = scores["recipes"][name]
+        (out / "again.json").write_text(json.dumps(fields))
+        labels = Recipe.read(out / "again.json").segment(affinities)
+        assert score_segmentation(labels, truth)["arand"] == pytest.approx(entry["arand"])
+        if name == scores["headline"]:
+            assert (np.asarray(open_volume(out / "cells" / "segmentation.zarr")[...]) == labels).all()
+            assert entry["ways"]["interior"]["voi"] == pytest.approx(
+                report_segmentation(labels, truth)["interior"]["voi"]
+            )
+    assert Recipe.read(out / "postprocess.json").chosen["where"][0]["roi"] == "8:20,0:48,0:48"
+    assert open_volume(out / "cells" / "baseline.zarr").offset_zyx == (200, 0, 0)
+    assert scores["config_hash"]
+    assert {"numpy", "waterz"} <= set(scores["versions"])
+    assert all(stage["voxels_per_second"] > 0 for stage in scores["stages"]["cells"].values())
+
+
+def test_the_terminal_ends_with_the_scores_side_by_side_and_the_places(answered):
+    scores, shown, out = answered
+    *_, last_but_two, _, where_scores, where_report = shown.rstrip().splitlines()
+    assert where_scores == f"Scores: {out}/scores.json"
+    assert where_report == f"Report: {out}/report.html"
+    baseline = scores["volumes"]["cells"]["baseline"]
+    assert last_but_two.startswith("intensity baseline")
+    assert [f"{baseline[kind]['voi']:.3f}" in last_but_two for kind in ("fixed", "oracle")] == [True, True]
+    assert "fixed  " in shown
+    assert "chosen on validation" in shown
+
+
+def ask(study: Study, out: Path, **changed: Any) -> Request:
+    """As eval.py would: test on z 20-39."""
+    stored = {name: f"{study.folder}/{name}.zarr" for name in ("raw", "labels")}
+    volume = {**stored, **{name: changed.pop(name) for name in ("labels", "mask", "rules") if name in changed}}
+    test = DeclaredVolume(name="cells", **volume)
+    held_out = changed.pop("held_out", "")
+    validation = (dataclasses.replace(test, name="held out", roi=held_out),) if held_out else ()
+    given = {"affinities": f"{study.folder}/affinities.zarr", "roi": "20:40,:,:", "methods": ("waterz_mean",)}
+    return Request(out=str(out), test=(test,), validation=validation, **{**given, **changed})
+
+
+def test_what_is_frozen_depends_on_validation_alone(study, answered, tmp_path):
+    scores, *_ = answered
+    other = study.truth.copy()
+    other[20:] = np.random.default_rng(1).permutation(other.max() + 1)[other[20:]] % 7
+    create_volume(tmp_path / "labels.zarr", other.shape, other.dtype, SIZE)[...] = other
+    again = evaluate(ask(study, tmp_path / "out", labels=f"{tmp_path}/labels.zarr", held_out="8:20,:,:"), print)
+    for name in ("waterz_mean", "baseline"):
+        before, after = scores["recipes"][name], json.loads(json.dumps(again["recipes"][name]))
+        assert after["chosen"]["score"] == before["chosen"]["score"]
+        assert {**after, "chosen": 0} == {**before, "chosen": 0}
+    assert again["volumes"]["cells"]["waterz_mean"]["voi"] > scores["volumes"]["cells"]["waterz_mean"]["voi"]
+
+
+def test_without_validation_thresholds_are_the_literatures(study, tmp_path):
+    told: list[str] = []
+    scores = evaluate(ask(study, tmp_path), told.append)
+    assert "the literature's fixed 0.5" in "".join(told)
+    entry = scores["volumes"]["cells"]["waterz_mean"]
+    (labels,) = segmentations(study.affinities[:, 12:], [0.5], fragments=FragmentParameters("3d"))
+    assert entry["threshold"] == 0.5
+    assert entry["voi"] == pytest.approx(score_segmentation(labels, study.truth[20:])["voi"])
+
+
+def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
+    labels = (study.truth // 2).astype(np.int32)  # pairs of cells are one
+    mask = np.zeros(labels.shape, np.uint8)
+    mask[:, :, 10:] = 1
+    for name, values in (("found", labels), ("mask", mask)):
+        create_volume(tmp_path / f"{name}.zarr", values.shape, values.dtype, SIZE)[...] = values
+    request = ask(
+        study,
+        tmp_path / "out",
+        affinities="",
+        segmentation=f"{tmp_path}/found.zarr",
+        mask=f"{tmp_path}/mask.zarr",
+        rules=LabelRules(background=(0, 5), unlabelled=(3, 4)),
+    )
+    found = evaluate(request, print)["volumes"]["cells"]["segmentation"]
+    expected = score_segmentation(labels[20:], study.truth[20:], mask=mask[20:], ignore_truth=(0, 3, 4, 5))
+    assert (found["threshold"], found["sweep"]) == (None, [])
+    for name in ("voi_split", "voi_merge", "arand"):
+        assert found[name] == pytest.approx(expected[name])
+    assert found["voi_split"] == pytest.approx(0, abs=1e-9)
+    assert found["voi_merge"] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"roi": "4:20,:,:"}, "expected affinities for all of 4:20"),
+        ({"held_out": "8:21,:,:"}, "share 20:21"),
+        ({"affinities": ""}, "Expected one of --ckpt, --affinities and --segmentation, found none"),
+        ({"labels": ""}, "has no labels"),
+        ({"affinities": "nowhere.zarr"}, "there is no such file or folder"),
+        ({"methods": ("watershed",)}, "The methods are waterz_q50"),
+        ({"standings": "snemi"}, "ac3ac4, fib25"),
+    ],
+)
+def test_errors_are_a_sentence(study, tmp_path, changed, sentence):
+    with pytest.raises((ScoreError, SegmentationError, VolumeError), match=sentence):
+        evaluate(ask(study, tmp_path / "out", **changed))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"roi": "20:80,0:48,0:48"}, "expected z0:z1,y0:y1,x0:x1 within 0:40,0:48,0:48; found '20:80,0:48,0:48'."),
+        ({"raw": "", "validation_roi": ""}, "--affinities needs --raw and --labels to be judged by"),
+    ],
+)
+def test_the_command_line_says_it_and_fails(study, tmp_path, changed, sentence):
+    done = run_eval(**study.flags(out=str(tmp_path / "out"), **changed))
+    assert done.returncode == 1
+    assert done.stderr.startswith("eval: ")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_flood_filling_network_on_fib25(fib25, tmp_path):
+    done = run_eval(
+        raw=f"{fib25}/fib25_training2.h5/raw",
+        labels=f"{fib25}/fib25_training2.h5/labels",
+        segmentation=f"{fib25}/fib25_training2_ffn.h5/labels",
+        roi="150:250,0:250,0:250",
+        standings="fib25",
+        name="FIB-25",
+        out=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())["volumes"]["FIB-25"]
+    found = [round(scores["segmentation"][name], 3) for name in ("voi_split", "voi_merge", "arand")]
+    assert found == [0.904, 0.937, 0.106]
+    assert scores["baseline"]["oracle"]["voi"] == pytest.approx(2.29, abs=0.05)
+    page = (tmp_path / "report.html").read_text()
+    assert len(re.findall('alt="Errors in section', page)) == 3
+    assert len(re.findall('class="kind (?:splits|merges)"', page)) == 10
+    assert "flood-filling network" in page  # as known, beside the same labels as judged
+    assert len(page) < 6e6

@@ -1,0 +1,161 @@
+"""What is kept of a run, what it can go on from, and what a trained model is read from."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from emsam_jax.inference.trained import CheckpointError, load_trained
+from emsam_jax.model import EncoderError
+from emsam_jax.model.image_encoder import read_arrays
+from emsam_jax.training.checkpoint import Checkpoints
+from emsam_jax.training.errors import TrainingError
+from emsam_jax.training.initial import new_state
+from emsam_jax.training.loop import train
+from emsam_jax.training.sharding import gather, make_mesh
+
+OVERRIDES = ("model.encoder.size=toy", "optim.steps=2", "checkpoint.every=1")
+
+
+@pytest.fixture(scope="module")
+def trained_run(start_run, tmp_path_factory):
+    """Two steps with a frozen encoder, of which both are kept."""
+    workdir = tmp_path_factory.mktemp("frozen") / "run"
+    code, _, err = start_run(workdir, *(f"--config.{override}" for override in OVERRIDES)).end()
+    assert code == 0, err
+    return workdir
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def validate(workdir, step: int, score: float) -> None:
+    (workdir / f"checkpoints/{step}/postprocess.json").write_text(json.dumps({"chosen": {"score": score}}))
+
+
+def kept(workdir) -> list[int]:
+    return sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+
+
+def test_the_newest_and_the_best_are_kept(make_config, tmp_path):
+    """Also where validation gets worse and worse."""
+    config = make_config("checkpoint.keep=2")
+    mesh = make_mesh(1, jax.devices()[:1])
+    state, _ = new_state(config, mesh)
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for step, score in enumerate([3.0, 1.0, 2.0, 4.0, 5.0, 6.0], 1):
+            checkpoints.save(step, state)
+            checkpoints.wait()
+            if step != 4:
+                validate(tmp_path, step, score)
+        assert kept(tmp_path) == [2, 5, 6]
+        checkpoints.best.awaited.add(5)  # its validation is under way
+        checkpoints.save(7, state)
+        checkpoints.save(8, state)
+        checkpoints.save(9, state)
+    assert kept(tmp_path) == [2, 5, 8, 9]
+    assert checkpoints.newest() == 9
+    assert load_trained(tmp_path).step == 2
+
+
+def test_a_run_is_read_by_its_best_step_or_else_its_newest(run):
+    assert load_trained(run).step == 2
+    assert load_trained(run).recipe is None
+    validate(run, 1, 0.5)
+    validate(run, 2, 0.7)
+    best = load_trained(run)
+    assert (best.step, best.recipe) == (1, run / "checkpoints/1/postprocess.json")
+    assert best.voxel_size_zyx == (40.0, 8.0, 8.0)
+    trained = load_trained(run / "checkpoints/2")
+    assert trained.step == 2
+    ema = read_arrays(run / "checkpoints/2/ema")
+    params = read_arrays(run / "checkpoints/2/params")
+    name = "refined_decoder.logits.kernel"
+    np.testing.assert_array_equal(trained.model.refined_decoder.logits.kernel[...], ema[name])
+    assert not np.array_equal(ema[name], params[name])
+
+
+def test_steps_that_were_cut_short_are_never_taken(run):
+    (run / "checkpoints/2").rename(run / "checkpoints/2.orbax-checkpoint-tmp")
+    assert load_trained(run).step == 1
+    shutil.rmtree(run / "checkpoints/1")
+    with pytest.raises(CheckpointError, match="but it holds no finished checkpoint"):
+        load_trained(run)
+    with pytest.raises(CheckpointError, match="but there is no such folder"):
+        load_trained(run / "nowhere")
+
+
+def test_the_frozen_encoder_is_checked(run):
+    facts = json.loads((run / "checkpoints/2/facts/metadata").read_text())
+    assert facts["encoder"] == json.loads((run / "encoder/encoder.json").read_text())["hash"]
+    facts["encoder"] = "0" * 64
+    (run / "checkpoints/2/facts/metadata").write_text(json.dumps(facts))
+    with pytest.raises(EncoderError, match="expected the image encoder that this run was trained with"):
+        load_trained(run)
+    (run / "encoder").rename(run / "elsewhere")
+    with pytest.raises(CheckpointError, match="expected the frozen image encoder of this run there, found none"):
+        load_trained(run)
+    (run / "elsewhere").rename(run / "checkpoints/1/encoder")  # a step that was copied by itself
+    assert load_trained(run / "checkpoints/1").step == 1
+
+
+def test_frozen_is_frozen(make_config, run):
+    """Its bytes are those it began with, and no step's checkpoint holds any of it."""
+    _, frozen = new_state(make_config(*OVERRIDES), make_mesh(1, jax.devices()[:1]))
+    written = read_arrays(run / "encoder/params")
+    assert len(frozen) == len(written) > 50
+    for name, value in frozen.items():
+        assert written[name.removeprefix("encoder.")].tobytes() == np.asarray(value).tobytes()
+    for item in ("params", "ema", "optimizer"):
+        assert not [name for name in read_arrays(run / "checkpoints/2" / item) if "encoder.trunk" in name]
+
+
+def test_it_goes_on_on_other_devices(make_config, run):
+    config = make_config(*OVERRIDES, "fsdp=4", "optim.accumulate=1", "log.every=7")
+    with Checkpoints(run, config) as checkpoints:
+        state, frozen = checkpoints.restore(2, make_mesh(4, jax.devices()))
+    assert int(state.step) == 2
+    for item, values in (("params", state.params), ("ema", state.ema)):
+        expected = read_arrays(run / "checkpoints/2" / item)
+        for name, value in gather(values).items():
+            assert value.tobytes() == expected[name].tobytes()
+    assert max(len(leaf.sharding.device_set) for leaf in jax.tree.leaves((state, frozen))) == 8
+    largest = max(frozen.values(), key=lambda leaf: leaf.size)
+    assert largest.addressable_shards[0].data.size * 4 == largest.size
+
+
+def test_another_config_is_refused(make_config, run):
+    config = make_config(
+        *OVERRIDES, "optim.peak_lr=0.5", "data.augmentation.slip=0", "log.every=3", "checkpoint.keep=9"
+    )
+    with pytest.raises(TrainingError) as caught:
+        train(config, run, jax.devices()[:1])
+    assert (
+        "config.data.augmentation.slip was 0.2 and is now 0.0; config.optim.peak_lr was 0.001 and is now 0.5."
+        in str(caught.value)
+    )
+
+
+def test_fine_tuning_starts_from_the_frozen_run(make_config, run, tmp_path):
+    overrides = (
+        "model.encoder.size=toy",
+        "model.encoder.frozen=false",
+        f"init_from={run}",
+        "model.encoder.drop_path=0.1",
+    )
+    state, frozen = new_state(make_config(*overrides), make_mesh(1, jax.devices()[:1]))
+    assert not frozen
+    expected = {
+        **read_arrays(run / "checkpoints/2/ema"),
+        **{f"encoder.{name}": value for name, value in read_arrays(run / "encoder/params").items()},
+    }
+    assert state.params.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(np.asarray(state.params[name]), value)
+        np.testing.assert_array_equal(np.asarray(state.ema[name]), value)
+    with pytest.raises(TrainingError, match=r"parameters do not fit config\.model, such as .*expected shape"):
+        new_state(make_config(*overrides, "model.projected=16"), make_mesh(1, jax.devices()[:1]))
