@@ -36,6 +36,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/segmentation.py
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/predict.py
 
 clean:
