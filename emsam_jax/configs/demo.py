@@ -50,7 +50,7 @@ def get_config() -> Config:
         checkpoint=CheckpointConfig(every=250, keep=2),
         validation=ValidationConfig(every=500),
         log=LogConfig(every=25, pictures_every=250),
-        predict=PredictConfig(block=(20, 192, 192)),
+        predict=PredictConfig(block=(32, 224, 224)),
     )
 
 

@@ -9,24 +9,21 @@ import numpy as np
 from jaxtyping import Shaped
 
 from emsam_jax.blocks import LedgerError
-from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, to_dict
 from emsam_jax.evaluation.files import hash_of, write_whole
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.inference import Prediction, PredictionError, predict_affinities
+from emsam_jax.inference import PredictionError, predict_affinities, settings_from
 from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained
 from emsam_jax.model import EncoderError
 from emsam_jax.segmentation import Recipe
 from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
 from emsam_jax.volumes.axes import Sizes
-from emsam_jax.volumes.create import chunk_for
 
 ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
 _SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
-_SYMMETRIES = {1: "none", 16: "anisotropic", 48: "isotropic"}
 
 
 class Predicted(Source):
@@ -36,7 +33,7 @@ class Predicted(Source):
         self.trained = trained = load_trained(request.ckpt)
         self.config = trained.config
         self.out, self.clock = request.out, clock
-        self.settings = prediction_of(self.config)
+        self.settings = settings_from(self.config.predict, self.config.data.patch)
         self.offsets = self.config.model.offsets
         self.standings = self.config.standings
         self.step = trained.step
@@ -47,11 +44,10 @@ class Predicted(Source):
         self.validation = tuple(self._as_trained(volume) for volume in request.validation or data.validation)
 
     def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]:
-        settings = with_whole_chunks(self.settings, subject)
-        named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(settings)])[:8]
+        named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(self.settings)])[:8]
         out = f"{self.out}/{subject.folder}/affinities-{self.step}-{named}.zarr"
         with self.clock.stage(subject.name, "predict", subject.box.voxels, f"at {out}"):
-            volume = predict_affinities(self.trained.model, subject.specimen, out, settings, region=subject.box)
+            volume = predict_affinities(self.trained.model, subject.specimen, out, self.settings, region=subject.box)
             return volume[...]
 
     @property
@@ -92,28 +88,6 @@ class Predicted(Source):
             return declared
         levels = () if declared.raw_voxel_size_zyx else raw.levels  # a declared size is of the declared level
         return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, trained))
-
-
-def prediction_of(config: Config) -> Prediction:
-    """As the config says."""
-    predict, patch = config.predict, config.data.patch
-    if predict.symmetries not in _SYMMETRIES:
-        raise PredictionError(f"config.predict.symmetries: expected 1, 16 or 48, found {predict.symmetries}.")
-    return Prediction(
-        window=patch,
-        stride=tuple(max(1, round(side * share)) for side, share in zip(patch, predict.stride, strict=True)),
-        block=predict.block,
-        dtype=predict.dtype,
-        symmetries=(_SYMMETRIES[predict.symmetries],),
-        batch=predict.batch,
-    )
-
-
-def with_whole_chunks(settings: Prediction, subject: Subject) -> Prediction:
-    """Blocks as large as asked for, and as much larger as the chunks of the output want it."""
-    chunk = chunk_for(subject.box.shape, subject.voxel_size_zyx)
-    block = tuple(-(-side // whole) * whole for side, whole in zip(settings.block, chunk, strict=True))
-    return dataclasses.replace(settings, block=block)
 
 
 def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> int:
