@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -22,7 +23,7 @@ from emsam_jax.training.stream import Stream
 from emsam_jax.training.validation import Validator
 
 
-def train(config: Config, workdir: str | Path, devices: Sequence[jax.Device] | None = None) -> None:
+def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = None) -> None:
     """To the last step, from the newest checkpoint in `workdir` if there is one."""
     workdir = Path(workdir).absolute()
     mesh = make_mesh(config.fsdp, devices)

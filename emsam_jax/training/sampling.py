@@ -1,6 +1,7 @@
 """The first patch of a batch through the model as it is, for pictures."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +22,11 @@ def make_sampler(config: Config, mesh: Mesh) -> Callable[[Params, Params, Batch]
         one = jax.tree.map(lambda rows: rows[:1], batch)
         maps = merge_fgnet(config.model, params, frozen)(one.raw)
         # What nobody labelled is grey.
-        truth = jax.numpy.where(one.valid, one.affinities, 0.5)
-        coarse = None if maps.coarse is None else jax.nn.sigmoid(maps.coarse)[0]
-        return Sample(one.raw[0], truth[0], coarse, jax.nn.sigmoid(maps.refined)[0])
+        truth: Any = jax.numpy.where(one.valid, one.affinities, 0.5)
+        coarse: Any = None if maps.coarse is None else jax.nn.sigmoid(maps.coarse)[0]
+        raw: Any = one.raw[0]
+        refined: Any = jax.nn.sigmoid(maps.refined)[0]
+        return Sample(raw, truth[0], coarse, refined)
 
     compiled = jit(first, out_shardings=everywhere(mesh))
     return lambda params, frozen, batch: jax.tree.map(np.asarray, compiled(params, frozen, batch))

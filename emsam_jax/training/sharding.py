@@ -18,7 +18,7 @@ DATA, FSDP = "data", "fsdp"
 _SMALL = 2**12  # values; gathering less takes longer than its memory is worth
 
 
-def make_mesh(fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
     devices = list(devices or jax.devices())
     if fsdp < 1 or len(devices) % fsdp:
         raise TrainingError(

@@ -47,7 +47,8 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
 
     def update(learned: Learned, gradients: Params, scalars: Metrics) -> Learned:
         params, optimizer_state, ema = learned
-        optimizer, rates = make_optimizer(config.optim, params), relative_rates(config.optim, params)
+        optimizer: Any = make_optimizer(config.optim, params)
+        rates = relative_rates(config.optim, params)
         clipped = {name: gradient * scalars["clip"] for name, gradient in gradients.items()}
         updates, optimizer_state = optimizer.update(clipped, optimizer_state, params)
         params = {name: value - scalars["rate"] * rates[name] * updates[name] for name, value in params.items()}
@@ -95,10 +96,8 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
     return train_step
 
 
-def compile_train_step(
-    config: Config, mesh: Mesh, state: TrainState
-) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """For a state, abstract or not, that lies on the mesh as `sharding.py` says; the state given is used up."""
+def compile_train_step(config: Config, mesh: Mesh, state: TrainState) -> Any:
+    """The step, jitted for a state, abstract or not, that lies as `sharding.py` says; the state given is used up."""
     return jit(make_train_step(config), donate_argnums=0, out_shardings=(place(mesh, state), everywhere(mesh)))
 
 

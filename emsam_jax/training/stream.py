@@ -1,6 +1,7 @@
 """From the declared volumes to the stream of batches on the devices."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,13 +67,12 @@ def make_target(config: Config) -> Target:
 
 def abstract_batch(config: Config) -> Batch:
     """Shapes and types of a batch."""
-    z, y, x = config.data.patch
-    shape, channels = (config.optim.batch, z, y, x), len(config.model.offsets)
-    return Batch(
-        jax.ShapeDtypeStruct((*shape, 1), np.float32),
-        jax.ShapeDtypeStruct((*shape, channels), np.float32),
-        jax.ShapeDtypeStruct((*shape, channels), bool),
-    )
+    channels = len(config.model.offsets)
+
+    def rows(last: int, dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((config.optim.batch, *config.data.patch, last), dtype)
+
+    return Batch(rows(1, np.float32), rows(channels, np.float32), rows(channels, bool))
 
 
 def _findings(specimen: Specimen) -> list[str]:

@@ -1,6 +1,7 @@
 """The same run on one device and on eight, in every shape of the mesh."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ def batches(make_config) -> list[Batch]:
     return [jax.device_get(batch) for _, batch in zip(range(STEPS), stream, strict=False)]
 
 
-def run(config: Config, devices: list[jax.Device], batches: list[Batch]) -> tuple[list[float], TrainState, TrainState]:
+def run(config: Config, devices: list[Any], batches: list[Batch]) -> tuple[list[float], TrainState, TrainState]:
     """Losses of the steps, and the first and the last state."""
     mesh = make_mesh(config.fsdp, devices)
     state, frozen = new_state(config, mesh)
