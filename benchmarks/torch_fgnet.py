@@ -203,7 +203,10 @@ def make_step(
 ) -> Callable[[], float]:
     """A call makes one step on the batch (raw, affinities, valid as [b, c, z, y, x]) and gives its loss."""
     device = next(model.parameters()).device
-    model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[reportCallIssue]
+    formats = {nn.Conv3d: torch.channels_last_3d, nn.Conv2d: torch.channels_last}
+    for module in model.modules():
+        if type(module) in formats:
+            module.to(memory_format=formats[type(module)])  # type: ignore[reportCallIssue]
     raw, affinities, valid = (a.to(device).contiguous(memory_format=torch.channels_last_3d) for a in batch)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.01, fused=True)

@@ -17,6 +17,7 @@ from emsam_jax.segmentation import SegmentationError
 from emsam_jax.training.distributed import joined
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.loop import train
+from emsam_jax.training.plan import plan
 from emsam_jax.volumes import VolumeError
 
 USER_ERRORS = (
@@ -36,7 +37,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
     )
-    flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.", required=True)
+    flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.")
+    flags.DEFINE_bool("plan", False, "Say what fits on these devices and how long it takes, and train nothing.")
     flags.DEFINE_bool("distributed", False, "One of several processes of a run, each with its own devices.")
     flags.DEFINE_string("coordinator", "", "host:port of the first process, where it isn't found by itself.")
     flags.DEFINE_integer("processes", 0, "How many there are, where it isn't found by itself.")
@@ -59,6 +61,11 @@ def run() -> None:
             jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
         try:
             config = load_config(FLAGS.config, overrides)
+            if FLAGS.plan:
+                plan(config)
+                return
+            if not FLAGS.workdir:
+                raise TrainingError("Give --workdir=FOLDER, where the run is kept; or --plan, to see what fits.")
             together = joined(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
             with together if FLAGS.distributed else contextlib.nullcontext():
                 train(config, FLAGS.workdir)

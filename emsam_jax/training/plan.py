@@ -1,0 +1,168 @@
+"""What fits and how long it takes, measured on the devices at hand: `python train.py --config=... --plan`."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from emsam_jax.config import Config
+from emsam_jax.data import Batch
+from emsam_jax.model.hiera import STRIDE
+from emsam_jax.training.initial import abstract_state, new_state
+from emsam_jax.training.sharding import make_mesh, over_devices
+from emsam_jax.training.step import compile_train_step
+from emsam_jax.training.stream import abstract_batch
+
+GIB = 2**30
+SMALL_CARD = 24 * GIB
+STEPS = 3  # timed, after one that is not
+WORTH = 1.05  # a batch twice as large must give so many times the patches a second for a larger one to be tried
+
+
+class Trial(NamedTuple):
+    config: Config
+    bytes: int  # on each device
+    seconds: float | None  # a step; None where it does not fit
+
+    @property
+    def rate(self) -> float:
+        """Patches a second."""
+        return self.config.optim.batch / self.seconds if self.seconds else 0.0
+
+    def row(self) -> str:
+        z, y, x = self.config.data.patch
+        start = f"  {f'{z} x {y} x {x}':<16}{self.config.optim.batch:>6}{self.bytes / GIB:>11.2f}"
+        if self.seconds is None:
+            return f"{start}  does not fit"
+        hours = self.seconds * self.config.optim.steps / 3600
+        return f"{start}{1 / self.seconds:>10.3g}{self.rate:>12.3g}{hours:>10.1f}"
+
+
+def plan(
+    config: Config,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    limit: int = 0,
+    say: Callable[[str], None] = print,
+) -> Trial | None:
+    """Says what it finds and gives the best; `limit` stands for the devices' own bytes."""
+    mesh = make_mesh(config.fsdp, devices)
+    device = mesh.devices.flat[0]
+    limit = limit or memory_of(device)
+    say(f"{config.name or 'training'} on {mesh.size} x {device.device_kind}, {limit / GIB:.1f} GiB on each")
+    say(f"  {'patch z, y, x':<16}{'batch':>6}{'GiB each':>11}{'steps/s':>10}{'patches/s':>12}{'hours':>10}")
+    best = None
+    for patch in patches(config.data.patch):
+        for trial in _growing(_put(config, patch=patch), mesh, limit):
+            say(trial.row())
+            best = trial if best is None or trial.rate > best.rate else best
+        if best is not None and best.seconds:
+            break
+    if best is None or best.seconds is None:
+        say("Nothing fits.")
+    else:
+        z, y, x = best.config.data.patch
+        say(f"Fastest: --config.data.patch=({z},{y},{x}) --config.optim.batch={best.config.optim.batch}")
+        say(f"Hours are those of config.optim.steps, {config.optim.steps}, without reading and validation.")
+    say(f"For a card of {SMALL_CARD / GIB:.0f} GiB, by the memory of what is compiled for {device.platform}:")
+    for words, lowered in savings(_put(config, batch=mesh.size * config.optim.accumulate)):
+        size = _bytes(_compiled(lowered, mesh))
+        say(f"  {words:<58}{size / GIB:>8.2f} GiB on each device")
+        if size <= SMALL_CARD:
+            break
+    return best if best is not None and best.seconds else None
+
+
+def memory_of(device: jax.Device) -> int:
+    """Bytes: the device's limit; of a CPU what the machine has free."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return limit
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def patches(patch: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+    """The patch, and smaller ones within the section, should it not fit."""
+    z, y, x = patch
+    yield patch
+    for share in (0.75, 0.5, 0.25):
+        lower, narrower = (max(int(side * share) // STRIDE, 1) * STRIDE for side in (y, x))
+        if lower < y and narrower < x:
+            yield z, lower, narrower
+
+
+def savings(config: Config) -> Iterator[tuple[str, Config]]:
+    """What to lower, one thing after the other, each with those before."""
+    yield "the smallest batch", config
+    model = dataclasses.replace(config.model, dtype="bfloat16")
+    yield "and --config.model.dtype=bfloat16", dataclasses.replace(config, model=model)
+    encoder = dataclasses.replace(model.encoder, remat=True)
+    model = dataclasses.replace(model, remat=True, encoder=encoder)
+    yield "and --config.model.remat=True, .encoder.remat=True", dataclasses.replace(config, model=model)
+    if model.encoder.size == "none":
+        return
+    model = dataclasses.replace(model, encoder=dataclasses.replace(encoder, frozen=True))
+    yield "and --config.model.encoder.frozen=True", dataclasses.replace(config, model=model)
+    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, size="tiny", weights=""))
+    yield "and --config.model.encoder.size=tiny, with its weights", dataclasses.replace(config, model=model)
+
+
+def _growing(config: Config, mesh: Mesh, limit: int) -> Iterator[Trial]:
+    """Batches twice as large each time, until one does not fit or is no faster."""
+    batch, before = mesh.size * config.optim.accumulate, 0.0
+    while True:
+        trial = _try(_put(config, batch=batch), mesh, limit)
+        yield trial
+        if trial.rate < WORTH * before or trial.seconds is None:
+            return
+        batch, before = 2 * batch, trial.rate
+
+
+def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
+    step = _compiled(config, mesh)
+    size = _bytes(step)
+    if size > limit:
+        return Trial(config, size, None)
+    state, frozen = new_state(config, mesh)
+    shapes = _abstract_batch(config, mesh)
+    batch = Batch(*(jax.device_put(jnp.ones(a.shape, a.dtype), a.sharding) for a in shapes))
+    start = 0.0
+    for number in range(STEPS + 1):
+        state, metrics = step(state, frozen, batch)
+        jax.block_until_ready((state, metrics))
+        start = start if number else time.perf_counter()
+    return Trial(config, size, (time.perf_counter() - start) / STEPS)
+
+
+def _compiled(config: Config, mesh: Mesh) -> Any:
+    state, frozen = abstract_state(config, mesh)
+    step: Any = compile_train_step(config, mesh, state)
+    return step.lower(state, frozen, _abstract_batch(config, mesh)).compile()
+
+
+def _bytes(step: Any) -> int:
+    memory = step.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return held + memory.temp_size_in_bytes
+
+
+def _abstract_batch(config: Config, mesh: Mesh) -> Batch:
+    spread = over_devices(mesh)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=spread), abstract_batch(config))
+
+
+def _put(config: Config, *, patch: tuple[int, int, int] | None = None, batch: int | None = None) -> Config:
+    data = dataclasses.replace(config.data, patch=patch or config.data.patch)
+    return dataclasses.replace(
+        config, data=data, optim=dataclasses.replace(config.optim, batch=batch or config.optim.batch)
+    )
