@@ -13,9 +13,9 @@ from typing import Any
 
 from absl import app, flags
 
-from emsam_jax.configs.demo import SHAPES, VOXEL_SIZE_ZYX
+from emsam_jax.configs.demo import NOISE, SHAPES, VOXEL_SIZE_ZYX
 from emsam_jax.evaluation.methods import BASELINE
-from emsam_jax.volumes.synthetic import synthetic_volume, write_synthetic
+from emsam_jax.volumes.synthetic import Stain, synthetic_volume, write_synthetic
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "emsam_jax/configs/demo.py"
@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
     start, out = time.perf_counter(), Path(_OUT.value).absolute()
     say("1 of 3: volumes", VOLUMES)
     for seed, (part, shape) in enumerate(SHAPES.items(), start=1):
-        write_synthetic(synthetic_volume(shape, seed, VOXEL_SIZE_ZYX), str(out / part))
+        write_synthetic(synthetic_volume(shape, seed, VOXEL_SIZE_ZYX, stain=Stain(noise=NOISE)), str(out / part))
         print(f"  {out / part}: raw.zarr and labels.zarr, {' x '.join(map(str, shape))} voxels (z, y, x)")
     if _VOLUMES_ONLY.value:
         return

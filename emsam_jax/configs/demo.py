@@ -27,8 +27,9 @@ from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
 FOLDER = os.environ.get("EMSAM_DEMO", "runs/demo")
-SHAPES = {"train": (40, 320, 320), "validation": (20, 192, 192), "test": (32, 224, 224)}  # voxels z, y, x
+SHAPES = {"train": (48, 400, 400), "validation": (20, 192, 192), "test": (32, 224, 224)}  # voxels z, y, x
 VOXEL_SIZE_ZYX = (20.0, 8.0, 8.0)  # nm
+NOISE = 0.06  # standard deviation at middle grey; the synthetic volumes' own is 0.1
 
 
 def get_config() -> Config:
@@ -46,10 +47,10 @@ def get_config() -> Config:
             patch=(8, 96, 96),
             augmentation=augmentation,
         ),
-        optim=OptimConfig(steps=500, batch=1, peak_lr=3e-3, encoder_lr=1e-3, layer_decay=1.0, warmup=50, ema=0.985),
-        checkpoint=CheckpointConfig(every=250, keep=2),
-        validation=ValidationConfig(every=500),
-        log=LogConfig(every=25, pictures_every=250),
+        optim=OptimConfig(steps=540, batch=1, peak_lr=3e-3, encoder_lr=1e-3, layer_decay=1.0, warmup=50, ema=0.985),
+        checkpoint=CheckpointConfig(every=270, keep=2),
+        validation=ValidationConfig(every=540),
+        log=LogConfig(every=25, pictures_every=270),
         predict=PredictConfig(block=(32, 224, 224)),
     )
 
