@@ -113,7 +113,7 @@ class Run:
         )
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=300)
+        out, err = self.process.communicate(timeout=900)
         return self.process.returncode, out, err
 
     def wait_for(self, seen: Callable[[], bool]) -> None:
@@ -150,6 +150,7 @@ def start_run(config_file: Path, compiled: Path):
     for run in begun:
         if run.process.poll() is None:
             run.process.kill()
+        if run.process.stdout is not None and not run.process.stdout.closed:
             run.process.communicate()
 
 

