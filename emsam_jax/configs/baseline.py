@@ -3,7 +3,8 @@
     python train.py --config=emsam_jax/configs/baseline.py --workdir=runs/baseline
     python train.py --config=emsam_jax/configs/baseline.py:literature --workdir=runs/baseline-literature
 
-`literature` learns at the constant 1e-4 that is usual with this network. Data and protocol: see ac34.py.
+`literature` learns at the constant 1e-4 that is usual with this network. Protocol: see ac34.py.
+Data: see ac34.py.
 Result: not measured.
 """
 

@@ -27,7 +27,7 @@ from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
 FOLDER = os.environ.get("EMSAM_DEMO", "runs/demo")
-SHAPES = {"train": (48, 400, 400), "validation": (20, 192, 192), "test": (32, 224, 224)}  # voxels z, y, x
+SHAPES = {"train": (48, 400, 400), "validation": (32, 256, 256), "test": (32, 224, 224)}  # voxels z, y, x
 VOXEL_SIZE_ZYX = (20.0, 8.0, 8.0)  # nm
 NOISE = 0.06  # standard deviation at middle grey; the synthetic volumes' own is 0.1
 
@@ -51,7 +51,7 @@ def get_config() -> Config:
         checkpoint=CheckpointConfig(every=270, keep=2),
         validation=ValidationConfig(every=540),
         log=LogConfig(every=25, pictures_every=270),
-        predict=PredictConfig(block=(32, 224, 224)),
+        predict=PredictConfig(stride=(0.5, 0.67, 0.67), block=(32, 256, 256)),
     )
 
 
