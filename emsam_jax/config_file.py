@@ -81,9 +81,10 @@ def _from_python(path: str) -> Config:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise ConfigError(f"{file}: expected a function get_config in it; emsam_jax/configs has examples.")
-    known = [p.annotation for p in inspect.signature(get_config).parameters.values()]
-    variants = [name for annotation in known for name in typing.get_args(annotation)]
-    if variant and variant not in variants:
+    parameters = inspect.signature(get_config).parameters.values()
+    variants = [name for parameter in parameters for name in typing.get_args(parameter.annotation)]
+    needed = any(parameter.default is inspect.Parameter.empty for parameter in parameters)
+    if (variant or needed) and variant not in variants:
         raise ConfigError(f"{file}: expected one of the variants {', '.join(variants) or '(none)'}; found {variant!r}.")
     return get_config(variant) if variant else get_config()
 

@@ -205,12 +205,13 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """A flat dictionary that Orbax wrote."""
-    folder, alone = Path(folder).absolute(), _alone()
+    path: Any = Path(folder).absolute()  # which Orbax would have of a type of its own
+    alone = _alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    names: Any = handler.metadata(folder).tree
+    names: Any = handler.metadata(path).tree
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

@@ -46,7 +46,7 @@ class Trial(NamedTuple):
 
 def plan(
     config: Config,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
     *,
     limit: int = 0,
     say: Callable[[str], None] = print,
@@ -79,7 +79,7 @@ def plan(
     return best if best is not None and best.seconds else None
 
 
-def memory_of(device: jax.Device) -> int:
+def memory_of(device: Any) -> int:
     """Bytes: the device's limit; of a CPU what the machine has free."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
