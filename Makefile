@@ -1,8 +1,9 @@
 # Each target makes $(VENV) and installs what it needs, once. PYTHON=python3.12 chooses another Python (the
-# environment is made anew); TORCH=no leaves torch out, and the tests that need it are skipped.
+# environment is made anew); TORCH=no leaves torch out, and the tests that need it are skipped; TESTS names some of them.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= yes
+TESTS ?= tests
 
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
@@ -21,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m emsam_jax.demo --out=runs/demo
 
 test: $(TESTED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(TESTS)
 
 lint: $(TESTED)
 	$(BIN)/ruff check .

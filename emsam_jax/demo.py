@@ -44,13 +44,15 @@ threshold was even chosen by looking at the truth. Pictures of what is right and
 
 _OUT = flags.DEFINE_string("out", "runs/demo", "Folder for volumes, run, report and demo.json.")
 _VOLUMES_ONLY = flags.DEFINE_bool("volumes_only", False, "Only make the volumes.")
+_DIVIDE = flags.DEFINE_integer("divide", 1, "Sides of the volumes are divided by this, to be quicker.")
 _OVERRIDES = flags.DEFINE_multi_string("override", [], "For train.py, such as --override=--config.optim.steps=4.")
 
 
 def main(_: list[str]) -> None:
     start, out = time.perf_counter(), Path(_OUT.value).absolute()
     say("1 of 3: volumes", VOLUMES)
-    for seed, (part, shape) in enumerate(SHAPES.items(), start=1):
+    for seed, (part, (z, y, x)) in enumerate(SHAPES.items(), start=1):
+        shape = z // _DIVIDE.value, y // _DIVIDE.value, x // _DIVIDE.value
         write_synthetic(synthetic_volume(shape, seed, VOXEL_SIZE_ZYX, stain=Stain(noise=NOISE)), str(out / part))
         print(f"  {out / part}: raw.zarr and labels.zarr, {' x '.join(map(str, shape))} voxels (z, y, x)")
     if _VOLUMES_ONLY.value:

@@ -46,7 +46,7 @@ def tiny(make_checkpoint) -> tuple[Any, Path]:
 
 
 @pytest.fixture(scope="session")
-def fib25() -> Path:
+def fib25_folder() -> Path:
     """The folder of FIB-25, which is not part of the repository."""
     if not (_REAL_DATA / "fib25_training2.h5").exists():
         pytest.skip(f"needs FIB-25: {_REAL_DATA} has no fib25_training2.h5 (EMSAM_DATA names its folder)")
@@ -54,11 +54,11 @@ def fib25() -> Path:
 
 
 @pytest.fixture(scope="session")
-def read_fib25(fib25: Path) -> Callable[..., np.ndarray]:
+def read_fib25(fib25_folder: Path) -> Callable[..., np.ndarray]:
     """Reads sections 150-249 of a volume of FIB-25, the part to report on."""
 
     def read(name: str = "labels", file: str = "fib25_training2.h5") -> np.ndarray:
-        with h5py.File(fib25 / file) as volumes:
+        with h5py.File(fib25_folder / file) as volumes:
             return volumes[name][150:]  # type: ignore[reportIndexIssue]
 
     return read

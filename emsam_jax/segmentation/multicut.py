@@ -11,6 +11,9 @@ from jaxtyping import Float32, Float64, UInt64
 from emsam_jax.segmentation.checks import SHORT_OFFSETS
 from emsam_jax.segmentation.relabel import compact
 
+# On good affinities the result is final after two or three; on those of an untrained network each takes a second, and
+# the default of 100 would take minutes for each threshold.
+_ROUNDS = 5
 _CERTAIN = 1e-3  # means closer to 0 or 1 than this count as this close, so that costs stay finite
 
 
@@ -32,7 +35,7 @@ def cut_region_graph(
     graph = UndirectedGraph.from_unique_edges(regions.number_of_nodes, edges[inside])
     for threshold in thresholds:
         costs = edge_costs(means[inside], sizes[inside], beta=1 - threshold)
-        nodes = KernighanLinMulticut().optimize(MulticutObjective(graph, costs)) + 1
+        nodes = KernighanLinMulticut(number_of_outer_iterations=_ROUNDS).optimize(MulticutObjective(graph, costs)) + 1
         nodes[0] = 0
         labels = nodes[fragments]
         yield compact(labels, out=labels)

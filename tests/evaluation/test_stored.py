@@ -149,11 +149,11 @@ def test_the_command_line_says_it_and_fails(study, tmp_path, changed, sentence):
     assert done.stderr.count("\n") == 1
 
 
-def test_the_flood_filling_network_on_fib25(fib25, tmp_path):
+def test_the_flood_filling_network_on_fib25(fib25_folder, tmp_path):
     done = run_eval(
-        raw=f"{fib25}/fib25_training2.h5/raw",
-        labels=f"{fib25}/fib25_training2.h5/labels",
-        segmentation=f"{fib25}/fib25_training2_ffn.h5/labels",
+        raw=f"{fib25_folder}/fib25_training2.h5/raw",
+        labels=f"{fib25_folder}/fib25_training2.h5/labels",
+        segmentation=f"{fib25_folder}/fib25_training2_ffn.h5/labels",
         roi="150:250,0:250,0:250",
         standings="fib25",
         name="FIB-25",
