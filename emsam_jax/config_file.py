@@ -6,7 +6,6 @@ A config file has `get_config(variant)`; an override names a field by its path, 
 import ast
 import dataclasses
 import difflib
-import hashlib
 import inspect
 import json
 import re
@@ -56,11 +55,6 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(fields: Any) -> Config:
     return _typed(fields, Config, "config")
-
-
-def fingerprint(config: Config) -> str:
-    """The same for equal configs."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, Any, Any]]:

@@ -9,7 +9,6 @@ from emsam_jax.config import Config, DataConfig, OptimConfig
 from emsam_jax.config_file import (
     ConfigError,
     differences,
-    fingerprint,
     from_dict,
     load_config,
     split_overrides,
@@ -111,7 +110,6 @@ def test_a_config_survives_its_json():
     config = Config(data=DataConfig(train=(volume,), weights=(1.0,)), model=ModelConfig(offsets=((-9, 0, 0),)))
     again = from_dict(to_dict(config))
     assert again == config
-    assert fingerprint(again) == fingerprint(config) != fingerprint(dataclasses.replace(config, seed=1))
 
 
 def test_differences_name_their_fields():
