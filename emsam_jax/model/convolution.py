@@ -98,20 +98,28 @@ def _gradients_of_sections(x: Volume, kernel: Kernel, g: Volume) -> tuple[Volume
 
 def _kernel_gradient(x: Volume, shape: tuple[int, ...], g: Volume) -> Kernel:
     """Section by section: a matrix product for each tap along z and y, the taps along x side by side in it."""
-    z, y = x.shape[1:3]
+    z, y, width = x.shape[1:4]
     kz, ky, kx, cin, cout = shape
+    from_input = kx * cin <= cout  # whose taps along x are laid side by side: the narrower's
     x = jnp.pad(x, ((0, 0), *((side // 2, side // 2) for side in (kz, ky, kx)), (0, 0)))
 
-    def add(i: jax.Array, total: Float[Array, "taps cin columns"]) -> Float[Array, "taps cin columns"]:
-        section = jax.lax.dynamic_index_in_dim(g, i, 1, keepdims=False)
-        shifted = [jnp.pad(section, ((0, 0), (0, 0), (j, kx - 1 - j), (0, 0))) for j in range(kx)]
-        columns = jnp.concatenate(shifted, -1).reshape(-1, kx * cout)
+    def add(i: jax.Array, total: Float[Array, "taps rows columns"]) -> Float[Array, "taps rows columns"]:
         around = jax.lax.dynamic_slice_in_dim(x, i, kz, 1)
-        rows = [around[:, tz, ty : ty + y].reshape(-1, cin) for tz in range(kz) for ty in range(ky)]
+        section = jax.lax.dynamic_index_in_dim(g, i, 1, keepdims=False)
+        if from_input:
+            around = jnp.concatenate([around[..., j : j + width, :] for j in range(kx)], -1)
+        else:
+            shifted = [jnp.pad(section, ((0, 0), (0, 0), (j, kx - 1 - j), (0, 0))) for j in range(kx)]
+            section = jnp.concatenate(shifted, -1)
+        columns = section.reshape(-1, section.shape[-1])
+        rows = [around[:, tz, ty : ty + y].reshape(-1, around.shape[-1]) for tz in range(kz) for ty in range(ky)]
         return total + jnp.stack([jnp.dot(r.T, columns, preferred_element_type=jnp.float32) for r in rows])
 
-    total = jax.lax.fori_loop(0, z, add, jnp.zeros((kz * ky, cin, kx * cout), jnp.float32))
-    return total.reshape(kz, ky, cin, kx, cout).transpose(0, 1, 3, 2, 4).astype(x.dtype)
+    sides = (kx * cin, cout) if from_input else (cin, kx * cout)
+    total = jax.lax.fori_loop(0, z, add, jnp.zeros((kz * ky, *sides), jnp.float32))
+    if not from_input:
+        total = total.reshape(kz, ky, cin, kx, cout).swapaxes(2, 3)
+    return total.reshape(shape).astype(x.dtype)
 
 
 def _forward(x: Volume, kernel: Kernel) -> tuple[Volume, tuple[Volume, Kernel]]:

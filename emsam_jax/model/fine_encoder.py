@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels
+from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels, elu
 
 
 class FineEncoder(nnx.Module):
@@ -20,4 +20,4 @@ class FineEncoder(nnx.Module):
         )
 
     def enter(self, raw: Float[Array, "b z y x 1"]) -> Voxels:
-        return nnx.elu(self.stem(raw))
+        return elu(self.stem(raw))
