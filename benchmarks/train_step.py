@@ -1,6 +1,7 @@
 """Seconds a training step takes here and in PyTorch: the same network, loss and optimiser, in turn.
 
     python benchmarks/train_step.py                                             on a CPU: demo and baseline, float32
+    python benchmarks/train_step.py --cases=frozen,finetuned --notime           on a CPU: memory
     python benchmarks/train_step.py --cases=baseline,frozen,finetuned,large --compile      on a GPU, in bfloat16
 
 `ratio` is the median of torch's seconds over ours, pair by pair. `flops` are those of the step before compilation;
@@ -42,7 +43,8 @@ class Case(NamedTuple):
 DEMO = ModelConfig(encoder=EncoderConfig(size="toy", frozen=False), projected=16, channels=(8, 16, 24))
 BASE = ModelConfig(encoder=EncoderConfig(size="base_plus"))
 CASES = {
-    "demo": Case((8, 96, 96), DEMO, batch=2),
+    "demo": Case((8, 96, 96), DEMO),
+    "demo_pairs": Case((8, 96, 96), DEMO, batch=2),  # for one patch PyTorch does without its fast convolutions
     "baseline": Case((18, 160, 160), ModelConfig(encoder=EncoderConfig(size="none"), channels=(28, 36, 48, 64, 80))),
     "frozen": Case((16, 224, 224), BASE, batch=4),
     "finetuned": Case((16, 224, 224), dataclasses.replace(BASE, encoder=EncoderConfig("base_plus", frozen=False)), 4),
@@ -51,11 +53,12 @@ CASES = {
 }
 QUICK = {"quick": Case((2, 16, 16), ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,)))}
 
-_CASES = flags.DEFINE_list("cases", ["demo", "baseline"], f"Which: {', '.join(CASES)}.")
+_CASES = flags.DEFINE_list("cases", ["demo", "demo_pairs", "baseline"], f"Which: {', '.join(CASES)}.")
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Computed in; float32 on a CPU by default.")
 _BATCH = flags.DEFINE_integer("batch", None, "Patches a step; each case has its own by default.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed steps of each.")
 _COMPILE = flags.DEFINE_bool("compile", False, "torch.compile the peer; needs a compiler.")
+_TIME = flags.DEFINE_bool("time", True, "Without it steps are compiled and not run, for the memory that they take.")
 _QUICK = flags.DEFINE_bool("quick", False, "One tiny case, once: does it run at all?")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
 
@@ -69,17 +72,18 @@ def main(_: list[str]) -> None:
         "versions": measure.versions("jax", "flax", "torch"),
         "dtype": dtype,
     }
-    if on_gpu:  # a shared CPU has no rate to speak of
+    if on_gpu and _TIME.value:  # a shared CPU has no rate to speak of
         facts["matrix_rate_flops"] = matrix_rate(dtype)
         print(f"one large {dtype} matrix product: {facts['matrix_rate_flops'] / 1e12:.0f} TFLOP/s")
     rows = []
     for name, case in (QUICK if _QUICK.value else {name: CASES[name] for name in _CASES.value}).items():
         row = {"case": name, **measure_case(case, dtype, on_gpu)}
-        if on_gpu:
+        if on_gpu and _TIME.value:
             row["share_of_matrix_rate"] = row["flops"] / row["flax_s"] / facts["matrix_rate_flops"]
         rows.append(row)
         print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-    print(f"Results: {measure.write(f'train_step-{jax.default_backend()}', {**facts, 'rows': rows}, _OUT.value)}")
+    kind = "train_step" if _TIME.value else "train_memory"
+    print(f"Results: {measure.write(f'{kind}-{jax.default_backend()}', {**facts, 'rows': rows}, _OUT.value)}")
 
 
 def measure_case(case: Case, dtype: str, on_gpu: bool) -> dict[str, Any]:
@@ -89,6 +93,9 @@ def measure_case(case: Case, dtype: str, on_gpu: bool) -> dict[str, Any]:
     start = time.perf_counter()
     flax_step, flax_mib = our_step(config, arrays)
     compile_s = time.perf_counter() - start
+    shape = f"{batch} x {' x '.join(map(str, case.patch))}"
+    if not _TIME.value:
+        return {"batch": shape, "flax_mib": flax_mib, "compile_s": compile_s}
     torch_step = their_step(config, arrays, on_gpu)
     losses = {"flax_loss": flax_step(), "torch_loss": torch_step()}
     repeats = 1 if _QUICK.value else _REPEATS.value
@@ -96,7 +103,7 @@ def measure_case(case: Case, dtype: str, on_gpu: bool) -> dict[str, Any]:
     flax_s, torch_s = (statistics.median(seconds[name]) for name in ("flax", "torch"))
     flops = batch * count_flops(case.model, case.patch, training=True)
     return {
-        "batch": f"{batch} x {' x '.join(map(str, case.patch))}",
+        "batch": shape,
         "flax_s": flax_s,
         "torch_s": torch_s,
         "ratio": measure.median_ratio(seconds["torch"], seconds["flax"]),

@@ -48,9 +48,9 @@ def get_config() -> Config:
             patch=(8, 96, 96),
             augmentation=augmentation,
         ),
-        optim=OptimConfig(steps=540, batch=1, peak_lr=3e-3, encoder_lr=1e-3, layer_decay=1.0, warmup=50, ema=0.985),
+        optim=OptimConfig(steps=600, batch=1, peak_lr=3e-3, encoder_lr=1e-3, layer_decay=1.0, warmup=50, ema=0.985),
         checkpoint=CheckpointConfig(every=270, keep=2),
-        validation=ValidationConfig(every=540),
+        validation=ValidationConfig(every=600),
         log=LogConfig(every=25, pictures_every=270),
         predict=PredictConfig(stride=(0.5, 0.67, 0.67), block=(32, 256, 256)),
     )

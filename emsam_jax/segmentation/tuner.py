@@ -37,7 +37,7 @@ def tune(
     scorers: Sequence[str] = ("mean", "q50"),
     thresholds: Sequence[float] = THRESHOLDS,
     start: Recipe = START,
-    tolerance: float = 0.05,
+    tolerance: float = 0.15,
     mask: np.ndarray | None = None,
     threads: int = 1,
 ) -> tuple[Recipe, list[Trial]]:
@@ -70,7 +70,7 @@ def tune(
     return choose_plateau(curves, tolerance), [trial for curve in curves for trial in curve]
 
 
-def choose_plateau(curves: Sequence[Sequence[Trial]], tolerance: float = 0.05) -> Recipe:
+def choose_plateau(curves: Sequence[Sequence[Trial]], tolerance: float = 0.15) -> Recipe:
     """The middle of the widest run of thresholds whose scores are within `tolerance` (relative) of the best score.
 
     Of runs that are equally wide the one with the lower mean is taken. A single lucky point loses to a plateau.
