@@ -7,14 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from emsam_jax.blocks import Plan
+from emsam_jax.blocks import Plan, content_of
 from emsam_jax.inference.predictor import AffinityModel
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import parse_symmetries
-from emsam_jax.volumes import Box, Specimen
+from emsam_jax.volumes import Specimen
 
 _NOT_THE_RESULT = ("block", "batch", "encode_once", "check", "progress")  # these change how, not what
-_SAMPLE = 16  # side of the boxes of raw that are looked at, voxels
 
 
 def facts_of(
@@ -27,7 +26,7 @@ def facts_of(
         "input": specimen.raw.url,
         "input_shape": list(specimen.raw.shape),
         "input_dtype": specimen.raw.dtype.name,
-        "input_content": content_of(specimen, plan.region),
+        "input_content": content_of(specimen.read_raw, plan.region),
         "input_range": list(specimen.intensity_range),
         "input_inverted": specimen.intensity.invert,
         "mask": specimen.mask.url if specimen.mask else "",
@@ -49,19 +48,4 @@ def fingerprint(model: AffinityModel) -> str:
         values = np.ascontiguousarray(leaf)
         found.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
         found.update(values.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
-
-
-def content_of(specimen: Specimen, region: Box) -> str:
-    """Of small boxes at the region's middle and between that and its corners: a whole volume is too much to read."""
-    found = hashlib.blake2b(digest_size=8)
-    shape = tuple(min(_SAMPLE, side) for side in region.shape)
-    for at in ((0.5, 0.5, 0.5), *np.ndindex(2, 2, 2)):
-        part = [0.25 + 0.5 * p if isinstance(p, int) else p for p in at]
-        start = [
-            first + int(p * (side - own))
-            for first, p, side, own in zip(region.start, part, region.shape, shape, strict=True)
-        ]
-        box = Box((0, 0, 0), (shape[0], shape[1], shape[2])).shifted((start[0], start[1], start[2]))
-        found.update(np.ascontiguousarray(specimen.read_raw(box)).data)
     return found.hexdigest()

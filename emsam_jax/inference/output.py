@@ -6,7 +6,6 @@ from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, is_intact, plan_blo
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
-from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import (
     Layout,
     chunk_for,
@@ -14,6 +13,7 @@ from emsam_jax.volumes.create import (
     occupied,
     plan_layout,
     shard_for,
+    shard_within,
     write_image_metadata,
 )
 from emsam_jax.volumes.location import normalise
@@ -78,13 +78,3 @@ class Output:
 
 def ledger_url(url: str) -> str:
     return f"{normalise(url)}/ledger"
-
-
-def shard_within(block: Voxel, chunk: Voxel, region: Voxel) -> Voxel:
-    """As many chunks as usual, or fewer, so that they fill the block."""
-    sides = []
-    for own, usual, side, wanted in zip(chunk, shard_for(region, chunk), region, block, strict=True):
-        fitting = (n for n in range(usual // own, 0, -1) if wanted >= side or wanted % (n * own) == 0)
-        sides.append(own * next(fitting, 1))
-    z, y, x = sides
-    return z, y, x

@@ -34,11 +34,21 @@ def cut_region_graph(
     inside = edges[:, 0] > 0  # edges to background, node 0, never merge
     graph = UndirectedGraph.from_unique_edges(regions.number_of_nodes, edges[inside])
     for threshold in thresholds:
-        costs = edge_costs(means[inside], sizes[inside], beta=1 - threshold)
-        nodes = KernighanLinMulticut(number_of_outer_iterations=_ROUNDS).optimize(MulticutObjective(graph, costs)) + 1
+        nodes = cut_edges(graph, means[inside], sizes[inside], threshold) + np.uint64(1)
         nodes[0] = 0
         labels = nodes[fragments]
         yield compact(labels, out=labels)
+
+
+def cut_edges(
+    graph: UndirectedGraph,
+    means: Float64[np.ndarray, " edges"],
+    sizes: Float64[np.ndarray, " edges"],
+    threshold: float,
+) -> UInt64[np.ndarray, " nodes"]:
+    """A number for each node, from 0, of the part that it belongs to."""
+    costs = edge_costs(means, sizes, beta=1 - threshold)
+    return KernighanLinMulticut(number_of_outer_iterations=_ROUNDS).optimize(MulticutObjective(graph, costs))
 
 
 def edge_costs(

@@ -123,6 +123,16 @@ def shard_for(shape: Sequence[int], chunk: Voxel) -> Voxel:
     return z, y, x
 
 
+def shard_within(block: Voxel, chunk: Voxel, region: Voxel) -> Voxel:
+    """As many chunks as usual, or fewer, so that they fill the block."""
+    sides = []
+    for own, usual, side, wanted in zip(chunk, shard_for(region, chunk), region, block, strict=True):
+        fitting = (n for n in range(usual // own, 0, -1) if wanted >= side or wanted % (n * own) == 0)
+        sides.append(own * next(fitting, 1))
+    z, y, x = sides
+    return z, y, x
+
+
 def write_image_metadata(layout: Layout) -> None:
     """The group that makes the array an OME-Zarr 0.5 image; a precomputed volume has had its own from the start."""
     if layout.format == "precomputed":

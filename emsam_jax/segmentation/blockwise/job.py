@@ -1,0 +1,169 @@
+"""What all stages of one segmentation share: where it reads, where it writes, by which recipe."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
+from emsam_jax.segmentation.checks import SegmentationError, check_affinities
+from emsam_jax.segmentation.fragments import FragmentParameters
+from emsam_jax.segmentation.recipe import Recipe
+from emsam_jax.volumes import Box, Volume, open_volume
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.create import Layout, chunk_for, create_array, plan_layout, shard_within
+from emsam_jax.volumes.location import normalise
+from emsam_jax.volumes.meet import read_nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Can be pickled: volumes are opened where they are needed."""
+
+    affinities: str  # URL
+    mask: str  # URL, or empty
+    given: str  # URL of fragments made elsewhere, or empty
+    graph: str  # folder of fragments, edges and their ledger
+    recipe: Recipe
+    halo: Voxel
+    plan: Plan
+    fragments: Layout
+    labels: Layout
+    content: str  # of the affinities, and of what is given
+
+    @property
+    def whole(self) -> Plan:
+        """One block: for what is done once, with the tables of all blocks."""
+        return Plan(self.plan.volume, self.plan.region, self.plan.region.shape)
+
+    @property
+    def joins_voxels(self) -> bool:
+        return self.recipe.method == "components"
+
+    def open_fragments(self) -> Volume:
+        return open_volume(self.given) if self.given else create_array(self.fragments, resume=True)
+
+    def open_labels(self) -> Volume:
+        return create_array(self.labels, resume=True)
+
+    def read_affinities(self, box: Box) -> Float32[np.ndarray, "3 z y x"]:
+        volume = open_volume(self.affinities, channel="all")
+        return check_affinities(volume[(slice(0, 3), *box.slices)])
+
+    def read_mask(self, box: Box) -> Bool[np.ndarray, "z y x"] | None:
+        if not self.mask:
+            return None
+        values, there = read_nearest(open_volume(self.affinities, channel="all"), open_volume(self.mask), box)
+        return (values != 0) & there
+
+    def number(self, block: Block) -> int:
+        return int(np.ravel_multi_index(block.index, self.plan.counts))
+
+    def facts_of_graph(self) -> dict[str, Any]:
+        """All that fragments and edges depend on; another threshold needs neither anew, except by components."""
+        facts: dict[str, Any] = {
+            "affinities": self.affinities,
+            "shape": list(self.fragments.shape),
+            "content": self.content,
+            "mask": self.mask,
+            "blocks": list(self.plan.block),
+            "fragments": self.given or ("components" if self.joins_voxels else "watershed"),
+        }
+        if self.joins_voxels:
+            return facts | {"threshold": self.recipe.threshold}
+        return facts if self.given else facts | dataclasses.asdict(self.recipe.fragments) | {"halo": list(self.halo)}
+
+    def facts_of_labels(self) -> dict[str, Any]:
+        facts = {"method": self.recipe.method, "threshold": self.recipe.threshold}
+        return self.facts_of_graph() | facts | {"min_object": self.recipe.clean_up.min_size, "graph": self.graph}
+
+
+def plan_job(
+    affinities: Volume,
+    out: str,
+    recipe: Recipe,
+    *,
+    block: Voxel | None = None,
+    fragments: Volume | None = None,
+    mask: Volume | None = None,
+    graph: str | None = None,
+    halo: Voxel | None = None,
+) -> Job:
+    """Raises where the recipe cannot be followed block by block."""
+    check_recipe(recipe)
+    if len(affinities.shape) != 4 or affinities.shape[0] < 3:
+        raise SegmentationError(
+            f"{affinities.url}: expected affinities [channels, z, y, x] with 3 or more channels, found the shape "
+            f"{affinities.shape}; open them with channel='all'."
+        )
+    box = affinities.box
+    if fragments is not None:
+        if recipe.method == "components":
+            raise SegmentationError("Components need no fragments; leave them out, or choose waterz or multicut.")
+        if fragments.shape != box.shape or fragments.dtype.kind not in "iu":
+            raise SegmentationError(
+                f"{fragments.url}: expected integer fragments of the affinities' shape {box.shape}, found "
+                f"{fragments.dtype} {fragments.shape}."
+            )
+    out = normalise(out)
+    graph = normalise(graph) if graph else out
+    chunk = chunk_for(box.shape, affinities.voxel_size_zyx)
+    if block is None:
+        block = shard_within(box.shape, chunk, box.shape)
+    chunk = _chunk_within(block, chunk, box.shape)
+    shard = shard_within(block, chunk, box.shape)
+    layouts = [
+        plan_layout(
+            url,
+            box.shape,
+            np.uint64,
+            affinities.voxel_size_zyx,
+            offset_zyx=affinities.offset_zyx,
+            chunk=chunk,
+            shard=shard,
+        )
+        for url in (f"{graph}/fragments", out)
+    ]
+    return Job(
+        affinities.url,
+        mask.url if mask else "",
+        fragments.url if fragments else "",
+        graph,
+        recipe,
+        default_halo(recipe.fragments) if halo is None else halo,
+        plan_blocks(box, box, block, shard),
+        *layouts,
+        ",".join(content_of(volume.read, box) for volume in (affinities, fragments, mask) if volume),
+    )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Waterz with another scorer than the mean would need each edge's histogram."""
+    methods = "waterz with the scorer mean, multicut, components"
+    if recipe.method not in ("waterz", "multicut", "components") or (
+        recipe.method == "waterz" and recipe.scorer != "mean"
+    ):
+        found = f"waterz with {recipe.scorer}" if recipe.method == "waterz" else recipe.method
+        raise SegmentationError(f"Block by block, expected one of {methods}, but found {found}: choose another recipe.")
+    if recipe.clean_up.fill:
+        raise SegmentationError(
+            "Block by block, background cannot be filled, since the nearest object may lie in any block: "
+            "choose a recipe without clean_up.fill."
+        )
+    if not 0 < recipe.threshold < 1:
+        raise SegmentationError(f"Thresholds must lie between 0 and 1, but the recipe's is {recipe.threshold}.")
+
+
+def default_halo(fragments: FragmentParameters) -> Voxel:
+    """Sections by themselves need nothing from others."""
+    return (0, 32, 32) if fragments.kind == "2d" else (16, 16, 16)
+
+
+def _chunk_within(block: Voxel, usual: Voxel, region: Voxel) -> Voxel:
+    """The usual chunk, or the largest smaller one that divides the block."""
+    z, y, x = (
+        most if own >= side else next(n for n in range(min(most, own), 0, -1) if own % n == 0)
+        for own, most, side in zip(block, usual, region, strict=True)
+    )
+    return z, y, x

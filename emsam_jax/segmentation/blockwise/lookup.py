@@ -1,0 +1,54 @@
+"""Stage 4: which object each fragment belongs to, and the objects."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from emsam_jax.blocks import Block, Entry
+from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges, number_by_first
+from emsam_jax.segmentation.blockwise.job import Job
+from emsam_jax.segmentation.blockwise.merging import merge_objects
+from emsam_jax.segmentation.blockwise.tables import Table, are_intact, read_table, write_lookup, write_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """Has one block, the whole volume."""
+
+    job: Job
+    name: str = "lookup"
+
+    def identity(self) -> dict[str, Any]:
+        return self.job.facts_of_labels()
+
+    def run(self, block: Block) -> str:
+        job, recipe = self.job, self.job.recipe
+        edges, fragments = read_table(job.graph, "edges.npy"), read_table(job.graph, "fragments.npy")
+        lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
+        drop_small(lookup, fragments, recipe.clean_up.min_size)
+        objects = merge_objects([as_objects(fragments, lookup)])
+        out = job.labels.url
+        return f"{write_lookup(out, lookup)},{write_table(out, 'objects.npy', objects)}"
+
+    def is_intact(self, block: Block, entry: Entry) -> bool:
+        return are_intact(self.job.labels.url, ("lookup.npy", "pages.npy", "objects.npy"), entry.checksum)
+
+
+def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:
+    """Objects of fewer voxels become background, 0; the others are numbered anew."""
+    labels = lookup["label"].view(np.int64)
+    if min_size <= 1 or not len(labels):
+        return
+    small = np.bincount(labels, fragments["size"]) < min_size
+    kept = ~small[labels]
+    lookup["label"][~kept] = 0
+    lookup["label"][kept] = number_by_first(lookup["label"][kept])
+
+
+def as_objects(fragments: Table, lookup: Table) -> Table:
+    """The fragments under their objects' ids, without background."""
+    inside = lookup["label"] > 0
+    found = fragments[inside]
+    found["id"] = lookup["label"][inside]
+    return found
