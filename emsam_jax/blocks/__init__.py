@@ -1,10 +1,15 @@
-"""Work on volumes in blocks that may stop at any time and goes on where it stopped. No jax."""
+"""Work on volumes in blocks that may stop at any time and goes on where it stopped. No jax.
 
 from emsam_jax.blocks.content import content_of
+`engine.run_stage` does a stage's blocks on the workers of `cluster.open_cluster`; only these two need Dask.
+"""
+
+from emsam_jax.blocks.errors import EngineError
 from emsam_jax.blocks.ledger import Entry, Ledger, LedgerError, Status
 from emsam_jax.blocks.lock import RunLock
 from emsam_jax.blocks.plan import Block, Plan, is_masked, plan_blocks
 from emsam_jax.blocks.stage import Stage
+from emsam_jax.blocks.status import StageStatus, describe_status, read_status
 from emsam_jax.blocks.todo import Todo, find_todo
 from emsam_jax.blocks.written import DROPPED, EMPTY, SKIPPED, drop_block, is_intact, write_block
 
@@ -13,19 +18,23 @@ __all__ = [
     "EMPTY",
     "SKIPPED",
     "Block",
+    "EngineError",
     "Entry",
     "Ledger",
     "LedgerError",
     "Plan",
     "RunLock",
     "Stage",
+    "StageStatus",
     "Status",
     "Todo",
     "content_of",
+    "describe_status",
     "drop_block",
     "find_todo",
     "is_intact",
     "is_masked",
     "plan_blocks",
+    "read_status",
     "write_block",
 ]

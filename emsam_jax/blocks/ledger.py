@@ -116,6 +116,15 @@ class Ledger:
         content = read_key(self._folder, self._key("failed", block))
         return None if content is None else content.decode()
 
+    def failures(self) -> dict[str, str]:
+        """The last line of the traceback of each block that is not done, by the block's name."""
+        found = {}
+        for index in sorted(self.failed() - self.done()):
+            name = "-".join(map(str, index))
+            lines = (read_key(self._folder, f"{self.stage}/failed/{name}") or b"").decode().strip().splitlines()
+            found[name] = lines[-1] if lines else ""
+        return found
+
     def _key(self, kind: str, block: Block) -> str:
         return f"{self.stage}/{kind}/{block.name}"
 

@@ -1,0 +1,93 @@
+"""Where the blocks are done: processes of this machine, or whatever a Dask scheduler has."""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+from dask import config
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
+
+from emsam_jax.blocks.errors import EngineError
+
+_PATIENCE = 8.0  # seconds for a scheduler to answer
+_GOODBYE = 5.0  # seconds for it to hear that we leave
+_WORKERS = {
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",  # until they have our plugin
+}
+_HEARD = {
+    "distributed": logging.CRITICAL,
+    "distributed.client": logging.CRITICAL,
+    "distributed.worker.memory": logging.WARNING,
+    "distributed.nanny.memory": logging.WARNING,
+}
+
+
+@contextlib.contextmanager
+def open_cluster(
+    scheduler: str = "",
+    workers: int = 0,
+    threads_per_worker: int = 1,
+    memory: str | float = "auto",
+    *,
+    dashboard: str = "",
+) -> Iterator[Client]:
+    """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
+
+    `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's. `dashboard`, such as `:8787`, is
+    where Dask shows what it does. A program that calls this needs the usual `if __name__ == "__main__"`: workers are
+    spawned, because TensorStore must not be forked.
+    """
+    choose_what_to_hear()
+    client = connect(scheduler) if scheduler else start(workers, threads_per_worker, memory, dashboard)
+    try:
+        yield client
+    finally:
+        cluster = client.cluster
+        with contextlib.suppress(OSError, TimeoutError):  # nobody is left to be told
+            client.close(timeout=_GOODBYE)
+        if cluster is not None:
+            cluster.close()
+
+
+def connect(scheduler: str) -> Client:
+    try:
+        return Client(scheduler, timeout=_PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise EngineError(
+            f"{scheduler}: expected the address of a Dask scheduler such as tcp://host:8786, found that none answers "
+            f"({type(error).__name__}); start one with `dask scheduler` or leave the address out."
+        ) from None
+
+
+def start(workers: int, threads_per_worker: int, memory: str | float, dashboard: str) -> Client:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config.set(_WORKERS)
+    cluster = LocalCluster(
+        n_workers=workers or max(1, cores // threads_per_worker),
+        threads_per_worker=threads_per_worker,
+        memory_limit=memory,
+        dashboard_address=dashboard or None,  # type: ignore[reportArgumentType]  # None: no dashboard
+        silence_logs=False,  # would silence what memory has to say, too
+    )
+    client = Client(cluster)
+    client.register_plugin(LeavingCtrlC())
+    return client
+
+
+class LeavingCtrlC(WorkerPlugin):
+    """A terminal tells all processes of Ctrl-C: the workers are to finish what they have, and the program ends them."""
+
+    name = "leaving-ctrl-c"
+
+    def setup(self, worker: Worker) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        choose_what_to_hear()
+
+
+def choose_what_to_hear() -> None:
+    """Dask tells of every worker that comes and goes; that one runs out of memory is worth hearing."""
+    for name, level in _HEARD.items():
+        logging.getLogger(name).setLevel(level)

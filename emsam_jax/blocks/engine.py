@@ -1,0 +1,100 @@
+"""A stage's blocks, done by the workers of a Dask cluster; whatever is killed, what is done stays done."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distributed import Client
+
+from emsam_jax.blocks.dispatch import Dispatch, GoneError
+from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.group import GroupReport, Work
+from emsam_jax.blocks.interruption import Interruption, noticing_signals
+from emsam_jax.blocks.ledger import Ledger
+from emsam_jax.blocks.plan import Plan
+from emsam_jax.blocks.progress import Progress, say_what_is_left
+from emsam_jax.blocks.stage import Stage
+from emsam_jax.blocks.starts import Starts
+from emsam_jax.blocks.todo import find_todo
+
+_LOOK = 0.5  # seconds between two looks at signals and at the scheduler
+_GRACE = 5.0  # seconds that those at work have to finish, once the run is to stop
+
+
+class StageReport(NamedTuple):
+    done: int  # in this run
+    skipped: int  # were done before it
+    failed: list[tuple[str, str]]  # name of the block, last line of its traceback
+    seconds: float
+
+
+class StoppedError(EngineError):
+    """The run ended before all blocks were tried: a signal came, or the scheduler was lost."""
+
+    def __init__(self, reason: str, stage: str, report: StageReport, left: int):
+        total = report.done + report.skipped + len(report.failed) + left
+        super().__init__(f"{reason}: {left} of {total} blocks of {stage} are left; the same command goes on.")
+        self.report, self.left = report, left
+
+
+def run_stage(
+    client: Client,
+    stage: Stage,
+    plan: Plan,
+    ledger_url: str,
+    *,
+    group: int = 64,
+    ahead: int = 4,
+    retries: int = 3,
+    check: bool = True,
+    progress: bool = True,
+) -> StageReport:
+    """Blocks that are not done yet, in groups of at most `group`, `ahead` of them in flight or two a worker's thread.
+
+    A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
+    else. `check` looks at the data of what is done already. Raises StoppedError where blocks are left untried. The
+    caller holds the RunLock.
+    """
+    began = time.monotonic()
+    identity = stage.identity()
+    ledger = Ledger(ledger_url, stage.name, identity)
+    todo = find_todo(plan, ledger, stage.is_intact if check else None)
+    say_what_is_left(stage.name, len(plan), todo)
+    waiting, skipped = deque(block.index for block in todo.blocks), len(plan) - len(todo.blocks)
+    shown = Progress(stage.name, plan, todo, progress)
+    del todo
+    starts = Starts(ledger_url, stage.name, ledger.run)
+    starts.clear()
+    work = Work(stage, plan, ledger_url, identity, ledger.run, retries)
+    total, reason = GroupReport(), ""
+    with shown, noticing_signals() as interruption:
+        dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead)
+        try:
+            for report in run_groups(dispatch, interruption):
+                total += report
+                shown.add(report, "" if dispatch.threads else "no workers")
+        except GoneError:
+            reason = "The scheduler no longer answers"
+        finally:
+            dispatch.cancel()
+    starts.clear()
+    result = StageReport(total.done, skipped, list(total.failed), time.monotonic() - began)
+    left = len(plan) - skipped - total.done - len(total.failed)
+    if left:
+        raise StoppedError(reason or f"Stopped by {interruption.signal}", stage.name, result, left)
+    return result
+
+
+def run_groups(dispatch: Dispatch, interruption: Interruption) -> Iterator[GroupReport]:
+    """Until all blocks are tried; after a signal, until what is running has ended or has had its time."""
+    stopped = math.inf
+    while not dispatch.over:
+        if not interruption.signal:
+            dispatch.submit()
+        elif not dispatch.running or time.monotonic() - stopped > _GRACE:
+            return
+        else:
+            stopped = min(stopped, time.monotonic())
+        yield dispatch.collect(_LOOK)

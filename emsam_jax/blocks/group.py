@@ -1,0 +1,126 @@
+"""A group of blocks on a worker: each is done and recorded, or its traceback is kept; the others go on."""
+
+import dataclasses
+import functools
+import pickle
+import time
+import traceback
+from typing import Any
+
+from emsam_jax.blocks.ledger import Ledger
+from emsam_jax.blocks.plan import Block, Plan
+from emsam_jax.blocks.stage import Stage
+from emsam_jax.blocks.starts import Starts
+from emsam_jax.volumes import VolumeError
+from emsam_jax.volumes.box import Voxel
+
+_ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What all groups of a run have in common."""
+
+    stage: Stage
+    plan: Plan
+    ledger_url: str
+    identity: dict[str, Any]
+    run: str
+    retries: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupReport:
+    done: int = 0
+    voxels: int = 0
+    failed: tuple[tuple[str, str], ...] = ()  # name of the block, last line of its traceback
+    left: tuple[Voxel, ...] = ()  # there was no time for these
+    suspects: tuple[Voxel, ...] = ()  # these may have killed their worker
+
+    def __add__(self, other: "GroupReport") -> "GroupReport":
+        names = [field.name for field in dataclasses.fields(self)]
+        return GroupReport(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+class WorkerDiedError(RuntimeError):
+    """In the place of a traceback, where nobody was left to write one."""
+
+
+def run_group(pickled: bytes, name: str, indices: tuple[Voxel, ...]) -> GroupReport:
+    """One after another. Its second call with a name finds out what the worker that died had done."""
+    work, ledger, starts = opened(pickled)
+    if starts.count(name):
+        return look_back(work, ledger, indices)
+    starts.set(name, 1)
+    report, began = GroupReport(), time.monotonic()
+    for n, index in enumerate(indices):
+        if n and time.monotonic() - began > _ENOUGH:
+            return report + GroupReport(left=indices[n:])
+        report += run_block(work, ledger, work.plan.at(index))
+    return report
+
+
+def look_back(work: Work, ledger: Ledger, indices: tuple[Voxel, ...]) -> GroupReport:
+    """The first block that is neither done nor failed was at hand; the ones after it had not been begun."""
+    report = GroupReport()
+    for n, block in enumerate(map(work.plan.at, indices)):
+        if ledger.entry(block) is not None:
+            report += GroupReport(1, block.box.voxels)
+            continue
+        report += GroupReport(suspects=(block.index,))
+        if ledger.traceback_of(block) is None:  # what there is may be left from an earlier run
+            return report + GroupReport(left=indices[n + 1 :])
+    return report
+
+
+def run_alone(pickled: bytes, index: Voxel) -> GroupReport:
+    """A block that is suspected of killing its worker; in the end that is recorded as its failure."""
+    work, ledger, starts = opened(pickled)
+    block = work.plan.at(index)
+    if ledger.entry(block) is not None:
+        return GroupReport(1, block.box.voxels)
+    died = starts.count(block.name)
+    if died >= work.retries:
+        return GroupReport(failed=(keep_failure(ledger, block, worker_died(block, died)),))
+    starts.set(block.name, died + 1)
+    report = run_block(work, ledger, block)
+    starts.set(block.name, died)
+    return report
+
+
+def run_block(work: Work, ledger: Ledger, block: Block) -> GroupReport:
+    began = time.monotonic()
+    try:
+        checksum = work.stage.run(block)
+        ledger.record(block, checksum, time.monotonic() - began)
+    except Exception as error:
+        return GroupReport(failed=(keep_failure(ledger, block, error),))
+    return GroupReport(1, block.box.voxels)
+
+
+def keep_failure(ledger: Ledger, block: Block, error: BaseException) -> tuple[str, str]:
+    try:
+        ledger.fail(block, error)
+    except VolumeError as other:  # a full disk takes no traceback either; the report still has the line
+        error.add_note(f"{last_line(error)} (its traceback could not be kept: {other})")
+    return block.name, last_line(error)
+
+
+def worker_died(block: Block, times: int) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"The worker died {times} times while it did block {block.name} alone: it was out of memory, or a library "
+        "crashed; give each worker more memory or choose smaller blocks."
+    )
+
+
+def last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
+@functools.lru_cache(maxsize=4)
+def opened(pickled: bytes) -> tuple[Work, Ledger, Starts]:
+    """Once a worker, so that what a stage keeps (its model, its volumes) lasts for the run."""
+    work: Work = pickle.loads(pickled)
+    ledger = Ledger(work.ledger_url, work.stage.name, work.identity)
+    ledger.run = work.run
+    return work, ledger, Starts(work.ledger_url, work.stage.name, work.run)

@@ -1,0 +1,53 @@
+"""A stage on the terminal: what is done already, and then blocks and voxels, their rates, and the time left."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from emsam_jax.blocks.group import GroupReport
+from emsam_jax.blocks.plan import Plan
+from emsam_jax.blocks.todo import Todo
+
+
+def say_what_is_left(name: str, total: int, todo: Todo) -> None:
+    """Nothing, where nothing has been done yet."""
+    left = len(todo.blocks)
+    if left == total and not todo.damaged:
+        return
+    again = f"; {len(todo.damaged)} of them damaged, to be done again" if todo.damaged else ""
+    ahead = f"{left} are left" if left else "nothing is left to do"
+    print(f"{name}: {total - left} of {total} blocks are done{again}; {ahead}.", file=sys.stderr)
+
+
+class Progress:
+    """A bar of voxels, because blocks on the far side are smaller, with blocks beside it."""
+
+    def __init__(self, name: str, plan: Plan, todo: Todo, shown: bool):
+        self._total, self._before = len(plan), len(plan) - len(todo.blocks)
+        self._done, self._failed, self._began = 0, 0, time.monotonic()
+        voxels = plan.region.voxels
+        self._bar = tqdm(
+            desc=name,
+            total=voxels,
+            initial=voxels - sum(block.box.voxels for block in todo.blocks),
+            unit="voxel",
+            unit_scale=True,
+            disable=not shown,
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, report: GroupReport, note: str) -> None:
+        self._done += report.done
+        self._failed += len(report.failed)
+        rate = self._done / (time.monotonic() - self._began)
+        text = f"{self._before + self._done} of {self._total} blocks, {rate:.3g} blocks/s"
+        text += f", {self._failed} failed" if self._failed else ""
+        self._bar.set_postfix_str(text + (f", {note}" if note else ""), refresh=False)
+        self._bar.update(report.voxels)

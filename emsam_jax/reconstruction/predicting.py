@@ -1,0 +1,26 @@
+"""Affinities of a whole volume by a trained model; imports jax."""
+
+from emsam_jax.blocks import LedgerError
+from emsam_jax.config_file import ConfigError
+from emsam_jax.inference import PredictionError, predict_affinities, settings_from
+from emsam_jax.inference.as_trained import declare_as_trained
+from emsam_jax.inference.trained import CheckpointError, Trained, load_trained
+from emsam_jax.model import EncoderError
+from emsam_jax.reconstruction.request import Request
+from emsam_jax.volumes import Volume
+from emsam_jax.volumes.specimen import open_declared
+
+ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
+
+
+def load(request: Request) -> Trained:
+    return load_trained(request.ckpt)
+
+
+def predict(request: Request, trained: Trained) -> Volume:
+    """At `affinities` below the output."""
+    specimen = open_declared(declare_as_trained(request.raw, trained))
+    settings = settings_from(
+        trained.config.predict, trained.config.data.patch, check=request.check, progress=request.progress
+    )
+    return predict_affinities(trained.model, specimen, f"{request.out.rstrip('/')}/affinities", settings)

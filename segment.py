@@ -1,0 +1,103 @@
+"""Neurons of a volume of any size, by a trained model or from stored affinities.
+
+    python segment.py --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
+    python segment.py --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
+    python segment.py --status --out=neurons.zarr
+
+Killed at any moment, the same command goes on. Exits with 0 when all is done, 1 after a mistake or with blocks that
+failed, 75 when it was stopped (SIGTERM, Ctrl-C) or lost its scheduler.
+"""
+
+import sys
+
+from absl import app, flags, logging
+
+from emsam_jax.blocks import EngineError, LedgerError
+from emsam_jax.blocks.engine import StoppedError
+from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
+from emsam_jax.reconstruction.status import describe_run
+from emsam_jax.segmentation import SegmentationError
+from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
+from emsam_jax.volumes.flag_values import three
+
+FLAGS = flags.FLAGS
+STOPPED = 75  # as train.py: temporary, call it again
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("ckpt", "", "A run's folder (its best checkpoint), or a checkpoint's own.")
+    flags.DEFINE_string("raw", "", "The volume that it segments.")
+    flags.DEFINE_string("affinities", "", "Stored affinities [channels, z, y, x] instead of a model's.")
+    flags.DEFINE_string("out", "", "The labels; tables, fragments, affinities and the ledger lie below them.")
+    flags.DEFINE_string("mask", "", "Voxels where this volume is 0 stay background.")
+    flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw.")
+    flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
+    flags.DEFINE_bool("invert", False, "Membranes are bright in the raw.")
+    flags.DEFINE_string("recipe", "", "A postprocess.json instead of the checkpoint's.")
+    flags.DEFINE_string("method", "", "waterz, multicut or components, instead of the recipe's.")
+    flags.DEFINE_float("threshold", None, "Instead of the recipe's: pieces merge where affinities are above 1 - it.")
+    flags.DEFINE_string("graph", "", "An earlier output whose fragments and edges serve another threshold.")
+    flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
+    flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
+    flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core.")
+    flags.DEFINE_string("memory", "auto", "Of each worker, such as 8GiB.")
+    flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787.")
+    flags.DEFINE_bool("check", True, "When going on, read what is done and compare it with its checksum.")
+    flags.DEFINE_bool("status", False, "Say how far the run at --out is, and do nothing.")
+
+
+def request() -> Request:
+    return Request(
+        out=FLAGS.out,
+        ckpt=FLAGS.ckpt,
+        raw=DeclaredVolume(
+            raw=FLAGS.raw,
+            mask=FLAGS.mask,
+            roi=FLAGS.roi,
+            raw_voxel_size_zyx=three(FLAGS.voxel_size, float) or (),
+            intensity=Intensity(invert=FLAGS.invert),
+        ),
+        affinities=FLAGS.affinities,
+        recipe=FLAGS.recipe,
+        method=FLAGS.method,
+        threshold=FLAGS.threshold,
+        graph=FLAGS.graph,
+        block=three(FLAGS.block, int),
+        scheduler=FLAGS.scheduler,
+        workers=FLAGS.workers,
+        memory=FLAGS.memory,
+        dashboard=FLAGS.dashboard,
+        check=FLAGS.check,
+    )
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
+    errors: tuple[type[Exception], ...] = (
+        EngineError,
+        LedgerError,
+        ReconstructionError,
+        SegmentationError,
+        VolumeError,
+    )
+    if FLAGS.ckpt:
+        from emsam_jax.reconstruction.predicting import ERRORS  # without a model, no jax
+
+        errors += ERRORS
+    try:
+        if FLAGS.status:
+            print(describe_run(FLAGS.out))
+            return
+        labels = reconstruct(request())
+        print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
+        print(f"Objects: {labels.url}/objects.npy; scored edges: {FLAGS.graph or labels.url}/edges.npy")
+    except StoppedError as stopped:
+        print(f"segment: {stopped}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except errors as problem:
+        sys.exit(f"segment: {problem}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

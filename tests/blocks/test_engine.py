@@ -1,0 +1,207 @@
+"""Whatever dies, what is done is not done again, and the next run ends with what an undisturbed one ends with."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status
+from tests.blocks import run_stage
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = 20
+
+
+class Report(NamedTuple):
+    done: int
+    skipped: int
+    failed: dict[str, str]
+    left: int
+    said: str
+    exit_code: int
+
+
+def start(folder: Path, **settings: Any) -> subprocess.Popen:
+    """In a session of its own, as in a terminal of its own."""
+    (folder / "begun").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, run_stage.__file__, str(folder), json.dumps({"blocks": BLOCKS, **settings})]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> Report:
+    try:
+        out, said = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert out, said
+    done, skipped, failed, _, left = json.loads(out.splitlines()[-1])
+    return Report(done, skipped, dict(failed), left, said, process.returncode)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def begun(folder: Path) -> Counter[str]:
+    """How often each block was."""
+    return Counter(path.name.split(".")[0] for path in (folder / "begun").iterdir())
+
+
+def recorded(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "ledger/files/done").glob("*-*-?*") if path.name.count("-") == 2}
+
+
+def check_whole(folder: Path) -> None:
+    """As an undisturbed run, worked out by hand, would have left it."""
+    plan = run_stage.plan_of(BLOCKS)
+    there = {path.name: path.read_text() for path in (folder / "data").iterdir()}
+    assert there == {block.name: run_stage.content_of(block) for block in plan}
+    assert recorded(folder) == set(there)
+    assert describe_status(f"{folder}/ledger", {"files": BLOCKS}) == f"files: {BLOCKS} of {BLOCKS} blocks done"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_block_is_done_once_by_any_number_of_workers(workers: int, tmp_path: Path):
+    report = finish(start(tmp_path, workers=workers))
+    assert (report.exit_code, report.done, report.skipped, report.failed) == (0, BLOCKS, 0, {}), report.said
+    check_whole(tmp_path)
+    assert set(begun(tmp_path).values()) == {1}
+    assert "distributed" not in report.said  # Dask's log
+
+
+def test_blocks_that_raise_or_kill_their_worker_are_named_and_the_others_done(tmp_path: Path):
+    trouble = {"0-0-3": "raises", "0-0-5": "exits", "0-0-7": "killed once"}
+    report = finish(start(tmp_path, trouble=trouble))
+    assert (report.exit_code, report.done, report.left) == (1, BLOCKS - 2, 0), report.said
+    assert report.failed["0-0-3"] == "RuntimeError: block 0-0-3 is no good"
+    assert "died 3 times while it did block 0-0-5 alone" in report.failed["0-0-5"]
+    times = begun(tmp_path)
+    assert times.pop("0-0-5") == 1 + 3  # in its group, and alone
+    assert times.pop("0-0-7") == 2
+    assert times.pop("0-0-3") <= 3  # its first report may have been lost with a worker
+    assert set(times.values()) == {1}
+
+    ledger = Ledger.existing(f"{tmp_path}/ledger", "files")
+    assert ledger is not None
+    kept = ledger.traceback_of(run_stage.plan_of(BLOCKS).at((0, 0, 3)))
+    assert kept is not None
+    assert 'raise RuntimeError(f"block {block.name} is no good")' in kept
+    status = describe_status(f"{tmp_path}/ledger", {"files": BLOCKS, "later": 7})
+    assert f"files: {BLOCKS - 2} of {BLOCKS} blocks done, 2 failed" in status
+    assert "\n  0-0-3: RuntimeError: block 0-0-3 is no good\n" in status
+    assert status.endswith("later: 0 of 7 blocks done")
+
+    before = begun(tmp_path)
+    again = finish(start(tmp_path))
+    assert (again.exit_code, again.done, again.skipped) == (0, 2, BLOCKS - 2), again.said
+    assert f"files: {BLOCKS - 2} of {BLOCKS} blocks are done; 2 are left." in again.said
+    assert begun(tmp_path) - before == {"0-0-3": 1, "0-0-5": 1}
+    check_whole(tmp_path)
+
+
+def complete(folder: Path, before: set[str]) -> None:
+    """Runs again; what was recorded before stays as it is."""
+    assert 0 < len(before) < BLOCKS
+    times = begun(folder)
+    report = finish(start(folder))
+    assert (report.exit_code, report.skipped, report.done) == (0, len(before), BLOCKS - len(before)), report.said
+    assert not (begun(folder) - times).keys() & before
+    check_whole(folder)
+
+
+def test_after_everything_was_killed_the_rest_is_done(tmp_path: Path):
+    process = start(tmp_path, seconds=0.1)
+    wait_for(lambda: len(recorded(tmp_path)) > 4, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    complete(tmp_path, recorded(tmp_path))
+
+
+@pytest.mark.parametrize("sent", ["Ctrl-C", "SIGTERM"])
+def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
+    process = start(tmp_path, seconds=0.2)
+    wait_for(lambda: len(recorded(tmp_path)) > 1, process)
+    if sent == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
+    else:
+        process.terminate()
+    report = finish(process)
+    done = recorded(tmp_path)
+    assert (report.exit_code, report.done, report.left) == (1, len(done), BLOCKS - len(done)), report.said
+    assert f"Stopped by {sent}: {report.left} of {BLOCKS} blocks of files are left; the same command goes on." in (
+        report.said
+    )
+    assert "Traceback" not in report.said
+    assert begun(tmp_path).keys() == done
+    complete(tmp_path, done)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """With one worker."""
+    file = tmp_path / "scheduler.json"
+    known = [f"--scheduler-file={file}", "--no-dashboard"]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", *known]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as started:
+
+        def run(command: list[str]) -> subprocess.Popen:
+            nowhere = subprocess.DEVNULL
+            process = subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True)
+            started.callback(process.wait)
+            started.callback(os.killpg, process.pid, signal.SIGKILL)
+            return process
+
+        process = run(command)
+        wait_for(file.exists, process)
+        run([sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads=1", *known])
+        yield process, json.loads(file.read_text())["address"]
+
+
+def test_a_lost_scheduler_ends_the_run_with_a_sentence(scheduler: tuple[subprocess.Popen, str], tmp_path: Path):
+    process, address = scheduler
+    folder = tmp_path / "run"
+    run = start(folder, scheduler=address, seconds=0.1)
+    wait_for(lambda: len(recorded(folder)) > 4, run)
+    process.kill()
+    report = finish(run)
+    assert report.exit_code == 1
+    assert "The scheduler no longer answers: " in report.said
+    assert "Traceback" not in report.said
+    wait_until_quiet(folder)  # the worker finishes its group, though nobody wants to know
+    complete(folder, recorded(folder))
+
+
+def wait_until_quiet(folder: Path) -> None:
+    counts = [-1]
+    while len(begun(folder)) != counts[-1]:
+        counts.append(len(begun(folder)))
+        time.sleep(0.5)
+
+
+def test_an_address_that_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    for address in ("tcp://127.0.0.1:9", "nonsense://here"):
+        with pytest.raises(EngineError, match=f"{address}: expected the address"), cluster.open_cluster(address):
+            pass
