@@ -1,9 +1,9 @@
 """Work on volumes in blocks that may stop at any time and goes on where it stopped. No jax.
 
-from emsam_jax.blocks.content import content_of
 `engine.run_stage` does a stage's blocks on the workers of `cluster.open_cluster`; only these two need Dask.
 """
 
+from emsam_jax.blocks.content import content_of
 from emsam_jax.blocks.errors import EngineError
 from emsam_jax.blocks.ledger import Entry, Ledger, LedgerError, Status
 from emsam_jax.blocks.lock import RunLock
