@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "evaluation": {"config", "config_file", *_FLOW},
     "configs": {"config", *_FLOW},
     "porting": {"model"},
+    "reconstruction": {"config", "config_file", *_FLOW},
     "demo": {"configs", "evaluation", "volumes"},
 }
 WITHOUT_JAX = {"volumes", "blocks", "segmentation", "scores", "view"}
