@@ -205,3 +205,12 @@ def test_an_address_that_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPat
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
         with pytest.raises(EngineError, match=f"{address}: expected the address"), cluster.open_cluster(address):
             pass
+
+
+def test_the_benchmark_runs(tmp_path: Path):
+    command = [sys.executable, ROOT / "benchmarks" / "engine.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    results = json.loads((tmp_path / "engine-cpu.json").read_text())
+    assert results["blocks"]["groups"] == 200
+    assert min(results["blocks_a_second"].values()) > 0
+    assert 0 < results["scheduler_and_client_bytes"]["before"] <= results["scheduler_and_client_bytes"]["peak"]
