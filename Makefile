@@ -39,6 +39,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/engine.py
 
 clean:
 	rm -rf $(VENV) runs
