@@ -44,12 +44,12 @@ def peak_bytes(function: Callable[..., object], *arguments: object) -> int:
 
 
 def _measure_peak(function: Callable[..., object], *arguments: object) -> int:
-    before = _status("VmRSS")
+    before = status("VmRSS")
     function(*arguments)
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """Of this process, bytes. The kernel's ru_maxrss would count the parent's memory before it became this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, make_fragments, segment_affinities
-from emsam_jax.segmentation.agglomeration import QUEUE_BINS, SCORERS, merge_fragments
+from emsam_jax.segmentation.agglomeration import SCORERS, merge_fragments, queue_bins
 
 _QUICK = flags.DEFINE_bool("quick", False, "A small volume, once: to see that it runs.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed runs of each.")
@@ -105,7 +105,7 @@ def merge_once(affinities: np.ndarray, fragments: np.ndarray, scorer: str) -> np
 
 
 def merge_bare(affinities: np.ndarray, fragments: np.ndarray, scorer: str) -> object:
-    options = {"scoring_function": SCORERS[scorer], "discretize_queue": QUEUE_BINS}
+    options = {"scoring_function": SCORERS[scorer], "discretize_queue": queue_bins(scorer)}
     return next(waterz.agglomerate(affinities, [THRESHOLD], fragments=fragments.copy(), **options))
 
 

@@ -61,9 +61,9 @@ def run_stage(
     identity = stage.identity()
     ledger = Ledger(ledger_url, stage.name, identity)
     todo = find_todo(plan, ledger, stage.is_intact if check else None)
-    say_what_is_left(stage.name, len(plan), todo)
-    waiting, skipped = deque(block.index for block in todo.blocks), len(plan) - len(todo.blocks)
-    shown = Progress(stage.name, plan, todo, progress)
+    say_what_is_left(stage.name, todo)
+    waiting, skipped = deque(todo.indices), len(plan) - len(todo.indices)
+    shown = Progress(stage.name, todo, progress)
     del todo
     starts = Starts(ledger_url, stage.name, ledger.run)
     starts.clear()

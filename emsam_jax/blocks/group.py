@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pickle
+import threading
 import time
 import traceback
 from typing import Any
@@ -15,6 +16,7 @@ from emsam_jax.volumes import VolumeError
 from emsam_jax.volumes.box import Voxel
 
 _ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +119,14 @@ def last_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
 
 
-@functools.lru_cache(maxsize=4)
 def opened(pickled: bytes) -> tuple[Work, Ledger, Starts]:
     """Once a worker, so that what a stage keeps (its model, its volumes) lasts for the run."""
+    with _ONE_AT_A_TIME:
+        return _open(pickled)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(pickled: bytes) -> tuple[Work, Ledger, Starts]:
     work: Work = pickle.loads(pickled)
     ledger = Ledger(work.ledger_url, work.stage.name, work.identity)
     ledger.run = work.run

@@ -6,13 +6,14 @@ import time
 from tqdm import tqdm
 
 from emsam_jax.blocks.group import GroupReport
-from emsam_jax.blocks.plan import Plan
 from emsam_jax.blocks.todo import Todo
 
+_IN_A_FILE = 10.0  # seconds between two lines
 
-def say_what_is_left(name: str, total: int, todo: Todo) -> None:
+
+def say_what_is_left(name: str, todo: Todo) -> None:
     """Nothing, where nothing has been done yet."""
-    left = len(todo.blocks)
+    left, total = len(todo.indices), len(todo.plan)
     if left == total and not todo.damaged:
         return
     again = f"; {len(todo.damaged)} of them damaged, to be done again" if todo.damaged else ""
@@ -23,16 +24,17 @@ def say_what_is_left(name: str, total: int, todo: Todo) -> None:
 class Progress:
     """A bar of voxels, because blocks on the far side are smaller, with blocks beside it."""
 
-    def __init__(self, name: str, plan: Plan, todo: Todo, shown: bool):
-        self._total, self._before = len(plan), len(plan) - len(todo.blocks)
+    def __init__(self, name: str, todo: Todo, shown: bool):
+        self._total, self._before = len(todo.plan), len(todo.plan) - len(todo.indices)
         self._done, self._failed, self._began = 0, 0, time.monotonic()
-        voxels = plan.region.voxels
+        voxels = todo.plan.region.voxels
         self._bar = tqdm(
             desc=name,
             total=voxels,
-            initial=voxels - sum(block.box.voxels for block in todo.blocks),
+            initial=voxels - sum(todo.plan.at(index).box.voxels for index in todo.indices),
             unit="voxel",
             unit_scale=True,
+            mininterval=0.1 if sys.stderr.isatty() else _IN_A_FILE,
             disable=not shown,
             file=sys.stderr,
         )
@@ -47,7 +49,7 @@ class Progress:
         self._done += report.done
         self._failed += len(report.failed)
         rate = self._done / (time.monotonic() - self._began)
-        text = f"{self._before + self._done} of {self._total} blocks, {rate:.3g} blocks/s"
+        text = f"{self._before + self._done} of {self._total} blocks, {tqdm.format_sizeof(rate)} blocks/s"
         text += f", {self._failed} failed" if self._failed else ""
         self._bar.set_postfix_str(text + (f", {note}" if note else ""), refresh=False)
         self._bar.update(report.voxels)

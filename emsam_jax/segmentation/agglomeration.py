@@ -15,8 +15,6 @@ from jaxtyping import Float32, UInt64
 from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.relabel import compact
 
-QUEUE_BINS = 256
-
 
 def _quantile(percent: int, init_with_max: str) -> str:
     return f"OneMinus<HistogramQuantileAffinity<RegionGraphType, {percent}, ScoreValue, 256, {init_with_max}>>"
@@ -39,6 +37,11 @@ def check_scorer(scorer: str) -> str:
             "each also with _max."
         )
     return SCORERS[scorer]
+
+
+def queue_bins(scorer: str) -> int:
+    """Quantiles come from histograms of 256 bins, and are merged in the order of as many; means in their exact one."""
+    return 0 if scorer == "mean" else 256
 
 
 def agglomerate(
@@ -65,7 +68,11 @@ def merge_fragments(
     """The fragments themselves, each time merged further; a segment has the id of one of its fragments."""
     name = check_scorer(scorer)
     merging = waterz.agglomerate(
-        affinities[:3], list(thresholds), fragments=fragments, scoring_function=name, discretize_queue=QUEUE_BINS
+        affinities[:3],
+        list(thresholds),
+        fragments=fragments,
+        scoring_function=name,
+        discretize_queue=queue_bins(scorer),
     )
     for _ in thresholds:
         with _quiet():

@@ -43,6 +43,8 @@ class Files:
             raise RuntimeError(f"block {block.name} is no good")
         if trouble == "exits":
             os._exit(1)
+        if trouble == "eats":
+            fill_memory()
         if trouble == "killed once" and len(list(begun.glob(f"{block.name}.*"))) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.seconds)
@@ -56,6 +58,14 @@ class Files:
         return Path(self.folder) / "data" / block.name
 
 
+def fill_memory() -> None:
+    """Slowly enough for Dask to see it."""
+    eaten = []
+    while len(eaten) < 100:
+        eaten.append(b"x" * 20_000_000)
+        time.sleep(0.02)
+
+
 def content_of(block: Block) -> str:
     return f"{block.box} {block.box.voxels**3}"
 
@@ -67,12 +77,13 @@ def plan_of(blocks: int) -> Plan:
 
 
 def main(folder: str, settings: str) -> None:
-    chosen = {"blocks": 20, "workers": 2, "seconds": 0.0, "scheduler": "", "trouble": {}, **json.loads(settings)}
+    chosen = {"blocks": 20, "workers": 2, "seconds": 0.0, "scheduler": "", "memory": "auto", "trouble": {}}
+    chosen |= json.loads(settings)
     for name in ("data", "begun"):
         (Path(folder) / name).mkdir(parents=True, exist_ok=True)
     stage = Files(folder, chosen["seconds"], tuple(chosen["trouble"].items()))
     try:
-        with open_cluster(chosen["scheduler"], chosen["workers"]) as client:
+        with open_cluster(chosen["scheduler"], chosen["workers"], memory=chosen["memory"]) as client:
             report = run_stage(client, stage, plan_of(chosen["blocks"]), f"{folder}/ledger")
     except StoppedError as error:
         print(json.dumps([*error.report, error.left]))

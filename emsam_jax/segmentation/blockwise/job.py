@@ -1,6 +1,7 @@
 """What all stages of one segmentation share: where it reads, where it writes, by which recipe."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,13 +82,13 @@ class Job:
 
 def plan_job(
     affinities: Volume,
-    out: str,
+    out: str | Path,
     recipe: Recipe,
     *,
     block: Voxel | None = None,
     fragments: Volume | None = None,
     mask: Volume | None = None,
-    graph: str | None = None,
+    graph: str | Path | None = None,
     halo: Voxel | None = None,
 ) -> Job:
     """Raises where the recipe cannot be followed block by block."""
@@ -106,35 +107,30 @@ def plan_job(
                 f"{fragments.url}: expected integer fragments of the affinities' shape {box.shape}, found "
                 f"{fragments.dtype} {fragments.shape}."
             )
-    out = normalise(out)
-    graph = normalise(graph) if graph else out
+    labels_url = normalise(str(out))
+    graph_url = normalise(str(graph)) if graph else labels_url
     chunk = chunk_for(box.shape, affinities.voxel_size_zyx)
     if block is None:
         block = shard_within(box.shape, chunk, box.shape)
     chunk = _chunk_within(block, chunk, box.shape)
     shard = shard_within(block, chunk, box.shape)
-    layouts = [
-        plan_layout(
-            url,
-            box.shape,
-            np.uint64,
-            affinities.voxel_size_zyx,
-            offset_zyx=affinities.offset_zyx,
-            chunk=chunk,
-            shard=shard,
-        )
-        for url in (f"{graph}/fragments", out)
-    ]
+    volumes = [volume for volume in (affinities, fragments, mask) if volume is not None]
+
+    def lay_out(url: str) -> Layout:
+        size, offset = affinities.voxel_size_zyx, affinities.offset_zyx
+        return plan_layout(url, box.shape, np.uint64, size, offset_zyx=offset, chunk=chunk, shard=shard)
+
     return Job(
-        affinities.url,
-        mask.url if mask else "",
-        fragments.url if fragments else "",
-        graph,
-        recipe,
-        default_halo(recipe.fragments) if halo is None else halo,
-        plan_blocks(box, box, block, shard),
-        *layouts,
-        ",".join(content_of(volume.read, box) for volume in (affinities, fragments, mask) if volume),
+        affinities=affinities.url,
+        mask=mask.url if mask else "",
+        given=fragments.url if fragments else "",
+        graph=graph_url,
+        recipe=recipe,
+        halo=default_halo(recipe.fragments) if halo is None else halo,
+        plan=plan_blocks(box, box, block, shard),
+        fragments=lay_out(f"{graph_url}/fragments"),
+        labels=lay_out(labels_url),
+        content=",".join(content_of(volume.read, box) for volume in volumes),
     )
 
 

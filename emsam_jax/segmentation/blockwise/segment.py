@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -35,13 +36,13 @@ class Step(NamedTuple):
 
 def segment_blockwise(
     affinities: Volume,
-    out: str,
+    out: str | Path,
     recipe: Recipe,
     block: Voxel | None = None,
     *,
     fragments: Volume | None = None,
     mask: Volume | None = None,
-    graph: str | None = None,
+    graph: str | Path | None = None,
     halo: Voxel | None = None,
     check: bool = True,
     progress: bool = False,
@@ -57,7 +58,7 @@ def segment_blockwise(
     Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
     reads what is there and does again what is damaged. `run` does one step, by default block after block.
     """
-    job = plan_job(affinities, str(out), recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo)
+    job = plan_job(affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo)
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))

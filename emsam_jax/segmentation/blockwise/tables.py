@@ -16,7 +16,7 @@ OBJECT = np.dtype([("id", "<u8"), ("size", "<i8"), ("start", "<i8", 3), ("stop",
 EDGE = np.dtype([("u", "<u8"), ("v", "<u8"), ("mean", "<f8"), ("size", "<i8")])
 LOOKUP = np.dtype([("fragment", "<u8"), ("label", "<u8")])
 
-Table = Shaped[np.ndarray, " rows"]
+Table = Shaped[np.ndarray, " _"]
 
 _PAGE = np.dtype([("fragment", "<u8"), ("start", "<i8"), ("stop", "<i8")])  # its first one, and its rows
 _PAGE_ROWS = 4096
