@@ -56,7 +56,7 @@ def test_make_targets_exist():
 
 
 def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
-    for name in ("emsam_jax", "train.py", "eval.py"):
+    for name in ("emsam_jax", "train.py", "eval.py", "segment.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     (demo,) = (line.split("-m ")[1] for line in recipe.splitlines() if "emsam_jax.demo" in line)
@@ -79,6 +79,9 @@ def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
             assert "sample_A" in run([sys.executable, program, *flags], tmp_path, expected=1)
         elif program == "eval.py" and "--ckpt" in command:
             assert "Report: " in run([sys.executable, program, *flags], tmp_path)
+        elif program == "segment.py":
+            said = run([sys.executable, program, *flags], tmp_path)
+            assert ("labels: 1 of 1 blocks done" if "--status" in command else "Labels: ") in said
 
 
 @pytest.fixture

@@ -57,11 +57,12 @@ def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[
     )
 
 
-def start(folder: Path, out: str) -> subprocess.Popen[str]:
-    """In a process group of its own, so that all of it can be killed."""
-    return subprocess.Popen(
-        command(folder, out), env=environment(), start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
+    """In a process group of its own, so that all of it can be killed; what it says is in a file beside its output."""
+    with (folder / f"{out}.log").open("wb") as said:
+        return subprocess.Popen(
+            command(folder, out), env=environment(), start_new_session=True, stdout=said, stderr=said
+        )
 
 
 def entries(folder: Path, out: str) -> dict[str, bytes]:
@@ -71,10 +72,10 @@ def entries(folder: Path, out: str) -> dict[str, bytes]:
     return {str(p.relative_to(ledger)): p.read_bytes() for p in ledger.glob("*/done/*-*-*") if p.name[-1].isdigit()}
 
 
-def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while len(entries(folder, out)) < count:
-        assert run.poll() is None, run.stderr and run.stderr.read()
+        assert run.poll() is None, (folder / f"{out}.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -117,7 +118,8 @@ def test_ctrl_c_ends_it_in_order(folder: Path):
     run = start(folder, "stopped.zarr")
     wait_for(folder, "stopped.zarr", 1, run)
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
+    run.wait(timeout=60)
+    said = (folder / "stopped.zarr.log").read_text()
     assert run.returncode == 75, said
     assert "the same command goes on" in said
     assert segment(folder, "stopped.zarr").returncode == 0
