@@ -2,6 +2,7 @@
 
     python segment.py --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
     python segment.py --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
+    python segment.py --graph=neurons.zarr --out=finer.zarr --threshold=0.4
     python segment.py --status --out=neurons.zarr
 
 Killed at any moment, the same command goes on. Exits with 0 when all is done, 1 after a mistake or with blocks that
@@ -36,7 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("recipe", "", "A postprocess.json instead of the checkpoint's.")
     flags.DEFINE_string("method", "", "waterz, multicut or components, instead of the recipe's.")
     flags.DEFINE_float("threshold", None, "Instead of the recipe's: pieces merge where affinities are above 1 - it.")
-    flags.DEFINE_string("graph", "", "An earlier output whose fragments and edges serve another threshold.")
+    flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
     flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core.")
@@ -90,7 +91,7 @@ def main(_: list[str]) -> None:
             return
         labels = reconstruct(request())
         print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
-        print(f"Objects: {labels.url}/objects.npy; scored edges: {FLAGS.graph or labels.url}/edges.npy")
+        print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
     except StoppedError as stopped:
         print(f"segment: {stopped}", file=sys.stderr)
         sys.exit(STOPPED)

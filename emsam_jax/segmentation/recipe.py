@@ -39,8 +39,13 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
+        return cls.parse(Path(path).read_text(), str(path))
+
+    @classmethod
+    def parse(cls, text: str | bytes, path: str) -> "Recipe":
+        """`path` is where the text comes from."""
         try:
-            fields = json.loads(Path(path).read_text())
+            fields = json.loads(text)
             if not isinstance(fields, dict):
                 raise TypeError(f"found a {type(fields).__name__}")
             nested = {"fragments": FragmentParameters, "clean_up": _read_clean_up}

@@ -149,7 +149,14 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     assert refused.returncode == 1
     assert "threshold 0.5 there, 0.3 here" in refused.stderr
     assert "Traceback" not in refused.stderr
-    cheap = segment(folder, "other.zarr", "--threshold=0.3", f"--graph={folder / 'undisturbed.zarr'}")
+    flags = [f"--out={folder / 'other.zarr'}", f"--graph={folder / 'undisturbed.zarr'}", "--threshold=0.3"]
+    cheap = subprocess.run(
+        [sys.executable, str(ROOT / "segment.py"), *flags],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
     assert cheap.returncode == 0, cheap.stderr
     assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {"lookup", "labels"}
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
@@ -183,7 +190,7 @@ def test_status_tells_how_far_a_run_is(folder: Path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("", "Expected one of --ckpt and --affinities, found none"),
+        ("", "Expected one of --ckpt, --affinities and --graph, found none"),
         ("--affinities=a.zarr --ckpt=run", "found --ckpt and --affinities"),
         ("--affinities=a.zarr --threshold=2", "--threshold: expected a number between 0 and 1, found 2"),
         ("--affinities=nowhere.zarr", "nowhere.zarr"),

@@ -1,0 +1,72 @@
+"""Where affinities come from, and by which recipe they become neurons."""
+
+import dataclasses
+from typing import NamedTuple
+
+from emsam_jax.blocks.ledger import read_facts
+from emsam_jax.reconstruction.request import Request
+from emsam_jax.segmentation import Recipe, SegmentationError
+from emsam_jax.segmentation.blockwise import check_recipe
+from emsam_jax.volumes import Volume, VolumeError, open_volume
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
+
+_RECIPE = "postprocess.json"  # by which labels were made, beside them
+
+
+class Source(NamedTuple):
+    affinities: Volume
+    mask: Volume | None
+    block: Voxel | None
+    recipe: Recipe
+
+
+def open_source(request: Request) -> Source:
+    """Predicts what is not there yet; refuses recipes before that."""
+    stored = Recipe.read(request.recipe) if request.recipe else None
+    if request.graph:
+        return _open_earlier(request, stored)
+    mask = open_volume(request.raw.mask, level=request.raw.mask_level) if request.raw.mask else None
+    if request.affinities:
+        recipe = choose_recipe(request, stored)
+        return Source(open_volume(request.affinities, channel="all"), mask, request.block, recipe)
+    from emsam_jax.reconstruction.predicting import load, predict  # without a model, no jax
+
+    trained = load(request)
+    recipe = choose_recipe(request, stored or (Recipe.read(trained.recipe) if trained.recipe else None))
+    return Source(predict(request, trained), mask, request.block, recipe)
+
+
+def choose_recipe(request: Request, found: Recipe | None) -> Recipe:
+    recipe = found or Recipe()
+    if request.method:
+        method, _, scorer = request.method.partition("_")
+        recipe = dataclasses.replace(recipe, method=method, scorer=scorer or "mean")
+    if request.threshold is not None:
+        recipe = dataclasses.replace(recipe, threshold=request.threshold)
+    try:
+        check_recipe(recipe)
+    except SegmentationError as problem:
+        raise SegmentationError(f"{problem} --method overrides the recipe's.") from None
+    return recipe
+
+
+def keep_recipe(request: Request, recipe: Recipe) -> None:
+    write_key(open_folder(normalise(request.out)), _RECIPE, recipe.to_json().encode())
+
+
+def _open_earlier(request: Request, stored: Recipe | None) -> Source:
+    """What an earlier run made its graph of."""
+    graph = normalise(request.graph)
+    facts = read_facts(f"{graph}/ledger", "edges")
+    if facts is None:
+        raise VolumeError(f"{graph}: expected the output of a run of segment.py, found none; --graph names one.")
+    text = read_key(open_folder(graph), _RECIPE)
+    recipe = stored if stored or text is None else Recipe.parse(text, f"{graph}/{_RECIPE}")
+    z, y, x = facts["blocks"]
+    return Source(
+        open_volume(facts["affinities"], channel="all"),
+        open_volume(facts["mask"]) if facts["mask"] else None,
+        request.block or (z, y, x),
+        choose_recipe(request, recipe),
+    )
