@@ -41,6 +41,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/train_step.py --cases=frozen,finetuned --notime
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/predict.py --cases=large --window=16,64,64 --volume=48,32,32 --rounds=1
+	$(BIN)/python benchmarks/blockwise.py
 	$(BIN)/python benchmarks/engine.py
 
 clean:

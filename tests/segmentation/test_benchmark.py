@@ -1,4 +1,4 @@
-"""The benchmark runs."""
+"""The benchmarks run."""
 
 import json
 import subprocess
@@ -15,3 +15,12 @@ def test_segmentation_benchmark_runs(tmp_path: Path) -> None:
     assert results["voi"]["mean"] < 0.5
     assert all(rate > 0 for rate in results["million_voxels_a_core_second"].values())
     assert results["machine"]["cpu"]
+
+
+def test_blockwise_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "blockwise.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads((tmp_path / "blockwise-cpu.json").read_text())
+    assert abs(results["voi_to_truth"]["in_blocks"] - results["voi_to_truth"]["at_once"]) < 0.05
+    assert results["overhead"] > 0
+    assert results["second_worker"] > 0
