@@ -59,6 +59,10 @@ CELLS = draw_cells(3, (20, 50, 60), 25)
 AFFINITIES = draw_affinities(CELLS)
 
 
+MASK = np.ones(CELLS.shape, np.uint8)
+MASK[:, 20:24, :40] = 0
+
+
 def store(path: Path, values: np.ndarray) -> Volume:
     volume = create_volume(path, values.shape, values.dtype, (40, 4, 4), offset_zyx=(80, 8, 8))
     volume[...] = values
@@ -101,13 +105,11 @@ def in_another_order(step: Step) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_components_equal_those_of_the_whole(stored: Volume, block: tuple[int, int, int], tmp_path: Path):
-    mask = np.ones(CELLS.shape, np.uint8)
-    mask[:, 20:24, :40] = 0
-    inside = store(tmp_path / "mask.zarr", mask)
-    labels = segment_blockwise(stored, tmp_path / "out.zarr", Recipe("components", 0.2), block, mask=inside)
-    expected = segment_affinities(AFFINITIES, "components", 0.2, mask=mask)
+    mask = store(tmp_path / "mask.zarr", MASK)
+    labels = segment_blockwise(stored, tmp_path / "out.zarr", Recipe("components", 0.2), block, mask=mask)
+    expected = segment_affinities(AFFINITIES, "components", 0.2, mask=MASK)
     assert 30 < expected.max() < 3000
-    assert (expected[mask > 0] == 0).any()
+    assert (expected[MASK > 0] == 0).any()
     assert distance(labels[...], expected) == 0
     assert (labels.voxel_size_zyx, labels.offset_zyx) == ((40, 4, 4), (80, 8, 8))
 
@@ -117,12 +119,13 @@ def test_components_equal_those_of_the_whole(stored: Volume, block: tuple[int, i
 def test_the_same_fragments_give_the_same_neurons(
     stored: Volume, given: Volume, method: str, block: tuple[int, int, int], tmp_path: Path
 ):
-    fragments = given[...]
-    graph = tmp_path / "0.4"
+    fragments = np.where(MASK, given[...], 0)
+    mask, graph = store(tmp_path / "mask.zarr", MASK), tmp_path / "0.4"
     for threshold in (0.4, 0.6):
         out = tmp_path / str(threshold)
-        labels = segment_blockwise(stored, out, Recipe(method, threshold), block, fragments=given, graph=graph)[...]
-        expected = segment_affinities(AFFINITIES, method, threshold, fragments=fragments)
+        recipe = Recipe(method, threshold)
+        labels = segment_blockwise(stored, out, recipe, block, fragments=given, mask=mask, graph=graph)[...]
+        expected = segment_affinities(AFFINITIES, method, threshold, fragments=given[...], mask=MASK)
         assert 5 < expected.max() < len(np.unique(fragments)) / 2
         assert distance(labels, expected) == 0
         assert_objects_are_right(out, labels)
@@ -269,13 +272,17 @@ def test_goes_on_where_it_was_stopped_and_does_again_what_is_damaged(stored: Vol
     }
 
 
-def test_another_run_in_the_same_place_is_refused(stored: Volume, tmp_path: Path):
+def test_another_run_in_the_same_place_is_refused(tmp_path: Path):
     out, recipe = tmp_path / "out", Recipe(fragments=IN_3D)
+    stored = store(tmp_path / "affinities.zarr", AFFINITIES)
     segment_blockwise(stored, out, recipe, (10, 50, 60))
     with pytest.raises(LedgerError, match=r"threshold 0\.5 there, 0\.6 here"):
         segment_blockwise(stored, out, Recipe(threshold=0.6, fragments=IN_3D), (10, 50, 60))
     with pytest.raises(LedgerError, match="kind '3d' there, '2d' here"):
         segment_blockwise(stored, tmp_path / "other", Recipe(), (10, 50, 60), graph=out)
+    create_volume(stored.url, stored.shape, "float32", (40, 4, 4), overwrite=True)[...] = 0.5
+    with pytest.raises(LedgerError, match=r"content '\w+' there, '\w+' here"):
+        segment_blockwise(open_volume(stored.url, channel="all"), out, recipe, (10, 50, 60))
     shutil.rmtree(out / "ledger")
     with pytest.raises(VolumeError, match="there is a volume already"):
         segment_blockwise(stored, out, recipe, (10, 50, 60))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, UInt64
 from scipy.ndimage import find_objects
 
 from emsam_jax.blocks import Block, Entry
-from emsam_jax.segmentation.blockwise.fragments import inner, read_ids
+from emsam_jax.segmentation.blockwise.fragments import inner
 from emsam_jax.segmentation.blockwise.ids import index_ids
 from emsam_jax.segmentation.blockwise.job import Job
 from emsam_jax.segmentation.blockwise.merging import merge_edges
@@ -35,7 +35,7 @@ class Edges:
         job, own = self.job, block.box
         z, y, x = (max(0, start - 1) for start in own.start)
         grown = Box((z, y, x), own.stop)
-        ids = read_ids(job, grown)
+        ids = job.read_fragments(grown)
         affinities = np.zeros((3, *grown.shape), np.float32)
         affinities[(..., *inner(own, grown).slices)] = job.read_affinities(own)
         begin = inner(own, grown).start

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt64
 
 from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
 from emsam_jax.segmentation.checks import SegmentationError, check_affinities
@@ -59,6 +59,13 @@ class Job:
         grid = open_volume(self.affinities, channel="all")
         values, there = read_nearest(grid, with_size_of(grid, open_volume(self.mask)), box)
         return (values != 0) & there
+
+    def read_fragments(self, box: Box) -> UInt64[np.ndarray, "z y x"]:
+        """Our own have left out what the mask leaves out."""
+        ids = np.ascontiguousarray(self.open_fragments().read(box), np.uint64)
+        if self.given and (mask := self.read_mask(box)) is not None:
+            ids = np.where(mask, ids, np.uint64(0))
+        return ids
 
     def number(self, block: Block) -> int:
         return int(np.ravel_multi_index(block.index, self.plan.counts))
