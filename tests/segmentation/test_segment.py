@@ -140,6 +140,7 @@ def test_every_scorer_named_is_built_in() -> None:
         "from emsam_jax.segmentation.agglomeration import SCORERS\n"
         "affinities = np.full((3, 2, 8, 8), 0.9, np.float32)\n"
         "for scorer in SCORERS: assert segment_affinities(affinities, scorer=scorer).max() == 1, scorer\n"
+        "import emsam_jax.segmentation.blockwise\n"
         "assert 'jax' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float32, UInt64
 from scipy.ndimage import find_objects
 
 from emsam_jax.blocks import Block, Entry
-from emsam_jax.segmentation.blockwise.fragments import inner, read_ids
-from emsam_jax.segmentation.blockwise.ids import compact_index
+from emsam_jax.segmentation.blockwise.fragments import inner
+from emsam_jax.segmentation.blockwise.ids import index_ids
 from emsam_jax.segmentation.blockwise.job import Job
 from emsam_jax.segmentation.blockwise.merging import merge_edges
 from emsam_jax.segmentation.blockwise.tables import EDGE, OBJECT, Table, are_intact, write_table
@@ -35,7 +35,7 @@ class Edges:
         job, own = self.job, block.box
         z, y, x = (max(0, start - 1) for start in own.start)
         grown = Box((z, y, x), own.stop)
-        ids = read_ids(job, grown)
+        ids = job.read_fragments(grown)
         affinities = np.zeros((3, *grown.shape), np.float32)
         affinities[(..., *inner(own, grown).slices)] = job.read_affinities(own)
         begin = inner(own, grown).start
@@ -102,10 +102,10 @@ def link_faces(ids: UInt64[np.ndarray, "z y x"], joined: Bool[np.ndarray, "3 z y
 
 def list_objects(ids: UInt64[np.ndarray, "z y x"], start: Voxel) -> Table:
     """Each id but 0, in increasing order, with its voxels and its box; the array's first voxel lies at `start`."""
-    names, index = compact_index(ids)
+    names, sizes, places = index_ids(ids)
     found = np.zeros(len(names), OBJECT)
-    found["id"], found["size"] = names, np.bincount(index.ravel(), minlength=len(names) + 1)[1:]
-    boxes = find_objects(index, len(names))
+    found["id"], found["size"] = names, sizes
+    boxes = find_objects(places, len(names))
     for row, slices in zip(found, boxes, strict=True):
         row["start"], row["stop"] = zip(*((side.start, side.stop) for side in slices), strict=True)
     found["start"] += start

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from bioimage_cpp.segmentation import label
-from jaxtyping import UInt64
 
 from emsam_jax.blocks import Block, Entry, is_intact, write_block
 from emsam_jax.segmentation.blockwise.job import Job
@@ -46,7 +45,3 @@ def inner(box: Box, grown: Box) -> Box:
     """The box, in voxels of the larger one around it."""
     z, y, x = grown.start
     return box.shifted((-z, -y, -x))
-
-
-def read_ids(job: Job, box: Box) -> UInt64[np.ndarray, "z y x"]:
-    return np.ascontiguousarray(job.open_fragments().read(box), np.uint64)

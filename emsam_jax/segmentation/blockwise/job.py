@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt64
 
 from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
 from emsam_jax.segmentation.checks import SegmentationError, check_affinities
@@ -15,7 +15,7 @@ from emsam_jax.volumes import Box, Volume, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import Layout, chunk_for, create_array, plan_layout, shard_within
 from emsam_jax.volumes.location import normalise
-from emsam_jax.volumes.meet import read_nearest
+from emsam_jax.volumes.meet import read_nearest, with_size_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,22 @@ class Job:
 
     def read_affinities(self, box: Box) -> Float32[np.ndarray, "3 z y x"]:
         volume = open_volume(self.affinities, channel="all")
-        return check_affinities(volume[(slice(0, 3), *box.slices)])
+        stored = volume[(slice(0, 3), *box.slices)]
+        return check_affinities(stored.astype(np.float32) if stored.dtype == np.float16 else stored)  # halves are slow
 
     def read_mask(self, box: Box) -> Bool[np.ndarray, "z y x"] | None:
         if not self.mask:
             return None
-        values, there = read_nearest(open_volume(self.affinities, channel="all"), open_volume(self.mask), box)
+        grid = open_volume(self.affinities, channel="all")
+        values, there = read_nearest(grid, with_size_of(grid, open_volume(self.mask)), box)
         return (values != 0) & there
+
+    def read_fragments(self, box: Box) -> UInt64[np.ndarray, "z y x"]:
+        """Our own have left out what the mask leaves out."""
+        ids = np.ascontiguousarray(self.open_fragments().read(box), np.uint64)
+        if self.given and (mask := self.read_mask(box)) is not None:
+            ids = np.where(mask, ids, np.uint64(0))
+        return ids
 
     def number(self, block: Block) -> int:
         return int(np.ravel_multi_index(block.index, self.plan.counts))
