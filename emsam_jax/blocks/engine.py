@@ -78,7 +78,7 @@ def run_stage(
             for report in run_groups(dispatch, interruption):
                 done += report.done
                 failed += report.failed
-                shown.add(report, "" if dispatch.threads else "no workers")
+                shown.add(report, "" if dispatch.threads else "there are no workers; waiting for them.")
         except GoneError:
             reason = "The scheduler no longer answers"
         finally:

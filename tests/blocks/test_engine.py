@@ -153,6 +153,8 @@ def test_a_group_is_handed_back_in_time_and_tells_who_was_at_hand(tmp_path: Path
     assert (again.done, again.failed, again.suspects, again.left) == (3, (), (indices[1], indices[4]), indices[5:8])
     assert group.run_alone(pickled, indices[4]).done == group.run_alone(pickled, indices[4]).done == 1
     assert set(begun(tmp_path).values()) == {1}
+    alone = [group.run_alone(pickled, indices[1]).failed[0][1] for _ in range(5)]  # its reports were lost
+    assert set(alone) == {"RuntimeError: block 0-0-1 is no good"}
 
 
 def complete(folder: Path, before: set[str]) -> None:
