@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 from dask import config
+from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from emsam_jax.blocks.errors import EngineError
@@ -64,17 +65,27 @@ def connect(scheduler: str) -> Client:
 
 def start(workers: int, threads_per_worker: int, memory: str | float, dashboard: str) -> Client:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    check_memory(memory)
     config.set(_WORKERS)
     cluster = LocalCluster(
         n_workers=workers or max(1, cores // threads_per_worker),
         threads_per_worker=threads_per_worker,
         memory_limit=memory,
-        dashboard_address=dashboard or None,  # type: ignore[reportArgumentType]  # None: no dashboard
+        dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
+        scheduler_kwargs={"dashboard": bool(dashboard)},
         silence_logs=False,  # would silence what memory has to say, too
     )
     client = Client(cluster)
     client.register_plugin(LeavingCtrlC())
     return client
+
+
+def check_memory(memory: str | float) -> None:
+    """Where Dask would answer with a traceback."""
+    try:
+        parse_bytes("1 GiB" if memory == "auto" else memory)
+    except ValueError:
+        raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto; found {memory!r}.") from None
 
 
 class LeavingCtrlC(WorkerPlugin):

@@ -53,6 +53,9 @@ def run_stage(
 ) -> StageReport:
     """Blocks that are not done yet, in groups of at most `group`, `ahead` of them in flight or two a worker's thread.
 
+    A group is handed back after two seconds with what it has not begun. The stage travels with each: what is large, it
+    opens when it is run, and may keep, because a worker uses one copy of it for the whole run.
+
     A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
     else. `check` looks at the data of what is done already. Raises StoppedError where blocks are left untried. The
     caller holds the RunLock.
@@ -68,20 +71,21 @@ def run_stage(
     starts = Starts(ledger_url, stage.name, ledger.run)
     starts.clear()
     work = Work(stage, plan, ledger_url, identity, ledger.run, retries)
-    total, reason = GroupReport(), ""
+    done, failed, reason = 0, [], ""
     with shown, noticing_signals() as interruption:
         dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead)
         try:
             for report in run_groups(dispatch, interruption):
-                total += report
-                shown.add(report, "" if dispatch.threads else "no workers")
+                done += report.done
+                failed += report.failed
+                shown.add(report, "" if dispatch.threads else "there are no workers; waiting for them.")
         except GoneError:
             reason = "The scheduler no longer answers"
         finally:
             dispatch.cancel()
     starts.clear()
-    result = StageReport(total.done, skipped, list(total.failed), time.monotonic() - began)
-    left = len(plan) - skipped - total.done - len(total.failed)
+    result = StageReport(done, skipped, sorted(failed), time.monotonic() - began)
+    left = len(plan) - skipped - done - len(failed)
     if left:
         raise StoppedError(reason or f"Stopped by {interruption.signal}", stage.name, result, left)
     return result

@@ -26,6 +26,7 @@ class Progress:
 
     def __init__(self, name: str, todo: Todo, shown: bool):
         self._total, self._before = len(todo.plan), len(todo.plan) - len(todo.indices)
+        self._name, self._note = name, ""
         self._done, self._failed, self._began = 0, 0, time.monotonic()
         voxels = todo.plan.region.voxels
         self._bar = tqdm(
@@ -45,11 +46,15 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def add(self, report: GroupReport, note: str) -> None:
+    def add(self, report: GroupReport, note: str = "") -> None:
+        """A note is said once, until it changes."""
         self._done += report.done
         self._failed += len(report.failed)
         rate = self._done / (time.monotonic() - self._began)
         text = f"{self._before + self._done} of {self._total} blocks, {tqdm.format_sizeof(rate)} blocks/s"
         text += f", {self._failed} failed" if self._failed else ""
-        self._bar.set_postfix_str(text + (f", {note}" if note else ""), refresh=False)
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(report.voxels)
+        if note and note != self._note:
+            tqdm.write(f"{self._name}: {note}", file=sys.stderr)
+        self._note = note

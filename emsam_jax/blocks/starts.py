@@ -5,6 +5,8 @@
 Dask itself repeats the work of dead workers, so only what is written before the work begins can tell.
 """
 
+import contextlib
+
 import tensorstore as ts
 
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
@@ -22,5 +24,6 @@ class Starts:
         write_key(self._folder, self._mine + name, str(count).encode())
 
     def clear(self) -> None:
-        """Of this run and all earlier ones."""
-        self._folder.delete_range(ts.KvStore.KeyRange(self._begun, self._begun[:-1] + "0")).result()
+        """Of this run and all earlier ones. What cannot be deleted does no harm: names carry the run."""
+        with contextlib.suppress(ValueError):
+            self._folder.delete_range(ts.KvStore.KeyRange(self._begun, self._begun[:-1] + "0")).result()

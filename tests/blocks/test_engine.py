@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status
+from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status, group
 from tests.blocks import run_stage
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_every_block_is_done_once_by_any_number_of_workers(workers: int, tmp_pat
     assert (report.exit_code, report.done, report.skipped, report.failed) == (0, BLOCKS, 0, {}), report.said
     check_whole(tmp_path)
     assert set(begun(tmp_path).values()) == {1}
-    assert "distributed" not in report.said  # Dask's log
+    assert "distributed" not in report.said  # Dask's log and its warnings
 
 
 @pytest.mark.parametrize("deaths", [0, 3])
@@ -133,6 +134,27 @@ def test_a_worker_out_of_memory_is_heard_of_and_its_block_named(tmp_path: Path):
     assert "out of memory" in report.failed["0-0-5"]
     assert begun(tmp_path)["0-0-5"] == 1 + 3
     assert "exceeded 95% memory budget" in report.said
+
+
+def test_a_group_is_handed_back_in_time_and_tells_who_was_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("data", "begun"):
+        (tmp_path / name).mkdir()
+    plan = run_stage.plan_of(BLOCKS)
+    stage = run_stage.Files(str(tmp_path), trouble=(("0-0-1", "raises"),))
+    work = group.Work(stage, plan, f"{tmp_path}/ledger", stage.identity(), "this run", retries=3)
+    pickled, indices = pickle.dumps(work), tuple(plan.indices())
+    first = group.run_group(pickled, "first", indices[:3])
+    assert (first.done, first.voxels, [name for name, _ in first.failed], first.left) == (2, 128, ["0-0-1"], ())
+    monkeypatch.setattr(group, "_ENOUGH", 0.0)
+    second = group.run_group(pickled, "second", indices[3:8])
+    assert (second.done, second.failed, second.left) == (1, (), indices[4:8])
+
+    again = group.run_group(pickled, "first", indices[:8])  # as if its worker had died
+    assert (again.done, again.failed, again.suspects, again.left) == (3, (), (indices[1], indices[4]), indices[5:8])
+    assert group.run_alone(pickled, indices[4]).done == group.run_alone(pickled, indices[4]).done == 1
+    assert set(begun(tmp_path).values()) == {1}
+    alone = [group.run_alone(pickled, indices[1]).failed[0][1] for _ in range(5)]  # its reports were lost
+    assert set(alone) == {"RuntimeError: block 0-0-1 is no good"}
 
 
 def complete(folder: Path, before: set[str]) -> None:
@@ -215,11 +237,13 @@ def wait_until_quiet(folder: Path) -> None:
         time.sleep(0.5)
 
 
-def test_an_address_that_nobody_answers_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_mistakes_are_answered_by_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
         with pytest.raises(EngineError, match=f"{address}: expected the address"), cluster.open_cluster(address):
             pass
+    with pytest.raises(EngineError, match="4GiB, or auto; found 'lots'"), cluster.open_cluster(memory="lots"):
+        pass
 
 
 def test_the_benchmark_runs(tmp_path: Path):
