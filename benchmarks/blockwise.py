@@ -45,10 +45,8 @@ def main(_: list[str]) -> None:
         at_once = segment_at_once(stored, next(places))
         in_blocks = segment_blockwise(stored, str(next(places)), RECIPE, block)
         apart = score_segmentation(in_blocks[...], at_once[...])["voi"]
-        cost = {
-            score: score_segmentation(v[...], truth)["voi"]
-            for score, v in (("at_once", at_once), ("blocks", in_blocks))
-        }
+        found = {"at_once": at_once, "in_blocks": in_blocks}
+        cost = {name: score_segmentation(labels[...], truth)["voi"] for name, labels in found.items()}
         ways: dict[str, Callable[[], object]] = {
             "at_once": lambda: segment_at_once(stored, next(places)),
             "in_blocks": lambda: segment_blockwise(stored, str(next(places)), RECIPE, block),
