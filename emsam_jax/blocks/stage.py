@@ -1,11 +1,12 @@
 """What is done to each block of a volume, apart from who does it and in which order."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from emsam_jax.blocks.ledger import Entry
 from emsam_jax.blocks.plan import Block
 
 
+@runtime_checkable
 class Stage(Protocol):
     """A picklable object, such as a frozen dataclass: it travels to the workers."""
 
