@@ -93,10 +93,9 @@ def distance(labels: np.ndarray, other: np.ndarray) -> float:
 
 class Shuffled(Plan):
     def indices(self) -> Iterator[Voxel]:
-        found = list(itertools.product(*map(range, self.counts)))
+        found = [(z, y, x) for z, y, x in itertools.product(*map(range, self.counts))]
         random.Random(7).shuffle(found)
-        for z, y, x in found:
-            yield z, y, x
+        yield from found
 
     def __iter__(self) -> Iterator[Block]:
         yield from map(self.at, self.indices())
