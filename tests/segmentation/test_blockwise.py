@@ -42,6 +42,7 @@ from emsam_jax.segmentation.blockwise import (
 )
 from emsam_jax.segmentation.blockwise.tables import write_lookup
 from emsam_jax.volumes import Volume, VolumeError, create_volume, open_volume
+from emsam_jax.volumes.box import Voxel
 from tests.segmentation.test_segment import draw_cells
 
 BLOCKS = [(8, 16, 32), (7, 50, 20), (20, 24, 24), (24, 60, 64)]  # of 20 x 50 x 60: all but the last hang over
@@ -91,10 +92,13 @@ def distance(labels: np.ndarray, other: np.ndarray) -> float:
 
 
 class Shuffled(Plan):
+    def indices(self) -> Iterator[Voxel]:
+        found = [(z, y, x) for z, y, x in itertools.product(*map(range, self.counts))]
+        random.Random(7).shuffle(found)
+        yield from found
+
     def __iter__(self) -> Iterator[Block]:
-        blocks = list(super().__iter__())
-        random.Random(7).shuffle(blocks)
-        return iter(blocks)
+        yield from map(self.at, self.indices())
 
 
 def in_another_order(step: Step) -> None:
