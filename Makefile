@@ -38,7 +38,9 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/scores.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_step.py --cases=frozen,finetuned --notime
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/predict.py --cases=large --window=16,64,64 --volume=48,32,32 --rounds=1
 	$(BIN)/python benchmarks/engine.py
 
 clean:

@@ -1,13 +1,15 @@
 """Voxels a second of prediction, end to end and by stage, and what encoding each section once saves.
 
     python benchmarks/predict.py
+    python benchmarks/predict.py --cases=large --window=16,64,64 --volume=48,32,32 --rounds=1
     python benchmarks/predict.py --cases=base_plus,large --volume=128,2048,2048 --block=128,1024,1024
 
-The first as on a CPU, for the demo's model in float32; the second as on a GPU, in bfloat16. Parameters and volume are
-random, windows have a stride of half a window, affinities are stored as uint8. End to end is from a zarr to a zarr
-with its ledger, reading and writing beside the device; encoding once and encoding for every window take turns. Stages
-are timed in passes of their own, one after the other. The bound is what encoding once would save if nothing but the
-sections it leaves out changed; the share of the matrix rate is that of one large matrix product on the same device.
+The first two as on a CPU, in float32, for the demo's model and for what encoding once saves; the last as on a GPU, in
+bfloat16. Parameters and volume are random, windows have a stride of half a window, affinities are stored as uint8. End
+to end is from a zarr to a zarr with its ledger, reading and writing beside the device; encoding once and encoding for
+every window take turns. Stages are timed in passes of their own, one after the other. The bound is what encoding once
+would save if nothing but the sections it leaves out changed; the share of the matrix rate is that of one large matrix
+product on the same device.
 """
 
 import dataclasses
@@ -75,7 +77,8 @@ def main(_: list[str]) -> None:
         "machine": measure.machine(jax.devices()[0].device_kind),
         "versions": measure.versions("jax", "flax", "tensorstore"),
     }
-    path = measure.write(f"predict-{jax.default_backend()}", {**facts, "volume": [z, y, x], "rows": rows}, _OUT.value)
+    name = f"predict_{'_'.join(names)}-{jax.default_backend()}"
+    path = measure.write(name, {**facts, "volume": [z, y, x], "rows": rows}, _OUT.value)
     print(f"Results: {path}")
 
 

@@ -31,7 +31,9 @@ QUICKLY = {
     "benchmarks/encoder.py": ["--sizes=tiny", "--sections=1", "--side=64", "--repeats=1"],
     "benchmarks/convert.py": ["--size=tiny"],
 }
-RUN_BY_THEIR_ROOMS_TESTS = {"benchmarks/segmentation.py", "benchmarks/scores.py", "benchmarks/loader.py"}
+RUN_BY_THEIR_ROOMS_TESTS = {
+    f"benchmarks/{name}.py" for name in ("segmentation", "scores", "loader", "train_step", "predict")
+}
 
 
 SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1", "validation.every=50"]

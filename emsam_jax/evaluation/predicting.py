@@ -1,8 +1,6 @@
 """Affinities from a trained model, predicted block by block into the folder of the results; imports jax."""
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,12 @@ from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject
 from emsam_jax.inference import PredictionError, predict_affinities, settings_from
+from emsam_jax.inference.as_trained import declare_as_trained
 from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained
 from emsam_jax.model import EncoderError
 from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
-from emsam_jax.volumes.axes import Sizes
 
 ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
-_SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
 
 
 class Predicted(Source):
@@ -40,8 +36,8 @@ class Predicted(Source):
         self.recipe = Recipe.read(trained.recipe) if trained.recipe else None
         clock.show(f"  {self.title}: {trained.path}")
         data = self.config.data
-        self.test = tuple(self._as_trained(volume) for volume in request.test or data.test)
-        self.validation = tuple(self._as_trained(volume) for volume in request.validation or data.validation)
+        self.test = tuple(declare_as_trained(volume, trained) for volume in request.test or data.test)
+        self.validation = tuple(declare_as_trained(volume, trained) for volume in request.validation or data.validation)
 
     def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]:
         named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(self.settings)])[:8]
@@ -73,34 +69,3 @@ class Predicted(Source):
             write_whole(self.trained.path / RECIPE_FILE, dataclasses.replace(recipe, chosen=chosen).to_json())
         except OSError as error:
             self.clock.show(f"  {self.trained.path} keeps its recipe: {error.strerror}.")
-
-    def _as_trained(self, declared: DeclaredVolume) -> DeclaredVolume:
-        """The pyramid's level with voxels such as the training's, and what is not declared as the training had it."""
-        trained, known = self.trained.voxel_size_zyx, self.config.data.train
-        if known and declared.intensity == Intensity():
-            declared = dataclasses.replace(declared, intensity=known[0].intensity)
-        if not declared.raw:
-            return declared
-        raw = open_volume(declared.raw, level=declared.raw_level, voxel_size_zyx=declared.raw_voxel_size_zyx or None)
-        if not raw.voxel_size_known:
-            return dataclasses.replace(declared, raw_voxel_size_zyx=trained)
-        if _fits(raw.voxel_size_zyx, trained):
-            return declared
-        levels = () if declared.raw_voxel_size_zyx else raw.levels  # a declared size is of the declared level
-        return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, trained))
-
-
-def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> int:
-    for level, size in enumerate(levels):
-        if _fits(size, trained):
-            return level
-    found, expected = (" x ".join(f"{side:g}" for side in size) for size in (raw.voxel_size_zyx, trained))
-    raise VolumeError(
-        f"{raw.url}: expected voxels of {expected} nm (z, y, x), as the model was trained on, found {found} nm"
-        f"{'' if len(levels) < 2 else ' and no level of the pyramid that fits'}; train on such voxels, or correct "
-        "the voxel size."
-    )
-
-
-def _fits(size: Sizes, trained: Sizes) -> bool:
-    return all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in zip(size, trained, strict=True))

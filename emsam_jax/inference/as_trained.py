@@ -1,0 +1,43 @@
+"""A volume as its model knows such volumes: voxels of that size, grey values in that range."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from emsam_jax.inference.trained import Trained
+from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
+from emsam_jax.volumes.axes import Sizes
+
+_SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
+
+
+def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVolume:
+    """The pyramid's level with voxels such as the training's, and what is not declared as the training had it."""
+    size, known = trained.voxel_size_zyx, trained.config.data.train
+    if known and declared.intensity == Intensity():
+        declared = dataclasses.replace(declared, intensity=known[0].intensity)
+    if not declared.raw:
+        return declared
+    raw = open_volume(declared.raw, level=declared.raw_level, voxel_size_zyx=declared.raw_voxel_size_zyx or None)
+    if not raw.voxel_size_known:
+        return dataclasses.replace(declared, raw_voxel_size_zyx=size)
+    if _fits(raw.voxel_size_zyx, size):
+        return declared
+    levels = () if declared.raw_voxel_size_zyx else raw.levels  # a declared size is of the declared level
+    return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, size))
+
+
+def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> int:
+    for level, size in enumerate(levels):
+        if _fits(size, trained):
+            return level
+    found, expected = (" x ".join(f"{side:g}" for side in size) for size in (raw.voxel_size_zyx, trained))
+    raise VolumeError(
+        f"{raw.url}: expected voxels of {expected} nm (z, y, x), as the model was trained on, found {found} nm"
+        f"{'' if len(levels) < 2 else ' and no level of the pyramid that fits'}; train on such voxels, or correct "
+        "the voxel size."
+    )
+
+
+def _fits(size: Sizes, trained: Sizes) -> bool:
+    return all(math.isclose(a, b, rel_tol=_SAME_SIZE) for a, b in zip(size, trained, strict=True))
