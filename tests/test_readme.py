@@ -32,7 +32,8 @@ QUICKLY = {
     "benchmarks/convert.py": ["--size=tiny"],
 }
 RUN_BY_THEIR_ROOMS_TESTS = {
-    f"benchmarks/{name}.py" for name in ("segmentation", "scores", "loader", "train_step", "predict")
+    f"benchmarks/{name}.py"
+    for name in ("segmentation", "scores", "loader", "train_step", "predict", "blockwise", "engine")
 }
 
 
