@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster, Worker, WorkerPlugin
 from emsam_jax.blocks.errors import EngineError
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
+_NEEDED = 200 << 20  # bytes
 _GOODBYE = 5.0  # seconds for it to hear that we leave
 _WORKERS = {
     "distributed.worker.multiprocessing-method": "spawn",
@@ -67,25 +68,33 @@ def start(workers: int, threads_per_worker: int, memory: str | float, dashboard:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     check_memory(memory)
     config.set(_WORKERS)
-    cluster = LocalCluster(
-        n_workers=workers or max(1, cores // threads_per_worker),
-        threads_per_worker=threads_per_worker,
-        memory_limit=memory,
-        dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
-        scheduler_kwargs={"dashboard": bool(dashboard)},
-        silence_logs=False,  # would silence what memory has to say, too
-    )
+    try:
+        cluster = LocalCluster(
+            n_workers=workers or max(1, cores // threads_per_worker),
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory,
+            dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
+            scheduler_kwargs={"dashboard": bool(dashboard)},
+            silence_logs=False,  # would silence what memory has to say, too
+        )
+    except RuntimeError as error:
+        where = f" with the dashboard at {dashboard!r}, such as :8787," if dashboard else ""
+        raise EngineError(f"Expected to start workers{where} but found that it failed: {error.__cause__}.") from None
     client = Client(cluster)
     client.register_plugin(LeavingCtrlC())
     return client
 
 
 def check_memory(memory: str | float) -> None:
-    """Where Dask would answer with a traceback."""
+    """Where Dask would answer with a traceback, or kill each worker as soon as it has started."""
     try:
-        parse_bytes("1 GiB" if memory == "auto" else memory)
+        found = parse_bytes("1 GiB" if memory == "auto" else memory)
     except ValueError:
-        raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto; found {memory!r}.") from None
+        found = -1
+    share = isinstance(memory, float) and 0 < memory <= 1
+    if found < _NEEDED and not share:
+        least = f"and no less than {_NEEDED >> 20}MiB, which a worker takes before it has any block"
+        raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto, {least}; found {memory!r}.")
 
 
 class LeavingCtrlC(WorkerPlugin):

@@ -37,5 +37,11 @@ class Request:
             raise VolumeError("Expected --raw, the volume that --ckpt is to segment, found none.")
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise VolumeError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
+        if self.graph and self.raw.mask:
+            raise VolumeError("--graph leaves out what its own run left out: expected no --mask, found one.")
+        if self.block and min(self.block) < 1:
+            raise VolumeError(f"--block: expected numbers above 0, found {','.join(map(str, self.block))}.")
+        if self.workers < 0:
+            raise VolumeError(f"--workers: expected 1 or more, or 0 for one a core; found {self.workers}.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise VolumeError(f"--threshold: expected a number between 0 and 1, found {self.threshold:g}.")

@@ -194,6 +194,10 @@ def test_status_tells_how_far_a_run_is(folder: Path):
         ("--affinities=a.zarr --ckpt=run", "found --ckpt and --affinities"),
         ("--affinities=a.zarr --threshold=2", "--threshold: expected a number between 0 and 1, found 2"),
         ("--affinities=nowhere.zarr", "nowhere.zarr"),
+        ("--affinities=a.zarr --recipe=nowhere.json", "nowhere.json: expected a post-processing recipe"),
+        ("--affinities=a.zarr --block=0,5,5", "--block: expected numbers above 0, found 0,5,5"),
+        ("--affinities=a.zarr --workers=-2", "--workers: expected 1 or more"),
+        ("--graph=a.zarr --mask=m.zarr", "expected no --mask, found one"),
         ("--affinities=a.zarr --method=waterz_q50", "choose another recipe. --method overrides"),
     ],
 )
