@@ -40,7 +40,9 @@ def define_flags() -> None:
     flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
-    flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core.")
+    flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
+    flags.DEFINE_multi_string("job", [], "An option of dask-jobqueue for it, such as queue=gpu or walltime=08:00:00.")
+    flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core of this machine.")
     flags.DEFINE_string("memory", "auto", "Of each worker, such as 8GiB.")
     flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787.")
     flags.DEFINE_bool("check", True, "When going on, read what is done and compare it with its checksum.")
@@ -65,6 +67,8 @@ def request() -> Request:
         graph=FLAGS.graph,
         block=three(FLAGS.block, int),
         scheduler=FLAGS.scheduler,
+        cluster=FLAGS.cluster,
+        job=tuple(FLAGS.job),
         workers=FLAGS.workers,
         memory=FLAGS.memory,
         dashboard=FLAGS.dashboard,

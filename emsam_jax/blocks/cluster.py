@@ -1,16 +1,17 @@
-"""Where the blocks are done: processes of this machine, or whatever a Dask scheduler has."""
+"""Where the blocks are done: processes of this machine, jobs of a queueing system, or whatever a scheduler has."""
 
 import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dask import config
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.jobs import start_jobs
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
 _NEEDED = 200 << 20  # bytes
@@ -35,15 +36,24 @@ def open_cluster(
     memory: str | float = "auto",
     *,
     dashboard: str = "",
+    system: str = "",
+    job: Sequence[str] = (),
 ) -> Iterator[Client]:
     """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
+
+    `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.start_jobs`).
 
     `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's. `dashboard`, such as `:8787`, is
     where Dask shows what it does. A program that calls this needs the usual `if __name__ == "__main__"`: workers are
     spawned, because TensorStore must not be forked.
     """
     choose_what_to_hear()
-    client = connect(scheduler) if scheduler else start(workers, threads_per_worker, memory, dashboard)
+    if scheduler:
+        client = connect(scheduler)
+    elif system:
+        client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard))
+    else:
+        client = start(workers, threads_per_worker, memory, dashboard)
     try:
         yield client
     finally:

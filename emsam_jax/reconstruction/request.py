@@ -20,7 +20,9 @@ class Request:
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
-    workers: int = 0  # how many of those; 0: one a core
+    cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
+    job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
+    workers: int = 0  # how many; 0: one a core of this machine
     memory: str = "auto"  # of each
     dashboard: str = ""  # where Dask shows what it does, such as :8787
     check: bool = True  # when going on, read what is done and compare it with its checksum
@@ -37,6 +39,10 @@ class Request:
             raise VolumeError("Expected --raw, the volume that --ckpt is to segment, found none.")
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise VolumeError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
+        if self.scheduler and self.cluster:
+            raise VolumeError("Expected one of --scheduler and --cluster, found both.")
+        if self.job and not self.cluster:
+            raise VolumeError(f"--job={self.job[0]}: expected --cluster, whose jobs these are, found none.")
         if self.graph and self.raw.mask:
             raise VolumeError("--graph leaves out what its own run left out: expected no --mask, found one.")
         if self.block and min(self.block) < 1:

@@ -17,7 +17,14 @@ class ReconstructionError(ValueError):
 def reconstruct(request: Request) -> Volume:
     """Called again it goes on where it was stopped."""
     source = open_source(request)
-    with open_cluster(request.scheduler, request.workers, memory=request.memory, dashboard=request.dashboard) as client:
+    with open_cluster(
+        request.scheduler,
+        request.workers,
+        memory=request.memory,
+        dashboard=request.dashboard,
+        system=request.cluster,
+        job=request.job,
+    ) as client:
 
         def run(step: Step) -> None:
             report = run_stage(client, *step, check=request.check, progress=request.progress)
