@@ -51,7 +51,7 @@ def open_cluster(
     if scheduler:
         client = connect(scheduler)
     elif system:
-        client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard))
+        client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard=dashboard))
     else:
         client = start(workers, threads_per_worker, memory, dashboard)
     try:

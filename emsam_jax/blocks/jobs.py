@@ -13,7 +13,9 @@ SYSTEMS = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
 _OF_LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args")
 
 
-def start_jobs(system: str, workers: int, threads: int, memory: str, options: Sequence[str], dashboard: str) -> Any:
+def start_jobs(
+    system: str, workers: int, threads: int, memory: str, options: Sequence[str] = (), *, dashboard: str = ""
+) -> Any:
     """A Dask cluster that keeps so many workers: a job that ends early is submitted again.
 
     `options` are dask-jobqueue's own, such as `queue=gpu` or `walltime=08:00:00`; those of a job that are lists may be
