@@ -43,6 +43,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/predict.py --cases=large --window=16,64,64 --volume=48,32,32 --rounds=1
 	$(BIN)/python benchmarks/blockwise.py
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/worker_memory.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -13,8 +13,8 @@ import sys
 
 from absl import app, flags, logging
 
-from emsam_jax.blocks import EngineError, LedgerError
-from emsam_jax.blocks.engine import StoppedError
+from emsam_jax.blocks import EngineError, LedgerError, StoppedError
+from emsam_jax.blocks.interruption import stopping_on_signals
 from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
 from emsam_jax.reconstruction.status import describe_run
 from emsam_jax.segmentation import SegmentationError
@@ -93,7 +93,8 @@ def main(_: list[str]) -> None:
         if FLAGS.status:
             print(describe_run(FLAGS.out))
             return
-        labels = reconstruct(request())
+        with stopping_on_signals():
+            labels = reconstruct(request())
         print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
         print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
     except StoppedError as stopped:

@@ -4,10 +4,12 @@
 """
 
 from emsam_jax.blocks.content import content_of
-from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.errors import EngineError, StoppedError
+from emsam_jax.blocks.in_turn import run_in_turn
 from emsam_jax.blocks.ledger import Entry, Ledger, LedgerError, Status
 from emsam_jax.blocks.lock import RunLock
 from emsam_jax.blocks.plan import Block, Plan, is_masked, plan_blocks
+from emsam_jax.blocks.report import StageReport
 from emsam_jax.blocks.stage import Stage
 from emsam_jax.blocks.status import StageStatus, describe_status, read_status
 from emsam_jax.blocks.todo import Todo, find_todo
@@ -25,8 +27,10 @@ __all__ = [
     "Plan",
     "RunLock",
     "Stage",
+    "StageReport",
     "StageStatus",
     "Status",
+    "StoppedError",
     "Todo",
     "content_of",
     "describe_status",
@@ -36,5 +40,6 @@ __all__ = [
     "is_masked",
     "plan_blocks",
     "read_status",
+    "run_in_turn",
     "write_block",
 ]

@@ -4,17 +4,17 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from distributed import Client
 
 from emsam_jax.blocks.dispatch import Dispatch, GoneError
-from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.errors import StoppedError
 from emsam_jax.blocks.group import GroupReport, Work
 from emsam_jax.blocks.interruption import Interruption, noticing_signals
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.blocks.plan import Plan
 from emsam_jax.blocks.progress import Progress, say_what_is_left
+from emsam_jax.blocks.report import StageReport
 from emsam_jax.blocks.stage import Stage
 from emsam_jax.blocks.starts import Starts
 from emsam_jax.blocks.todo import find_todo
@@ -23,15 +23,8 @@ _LOOK = 0.5  # seconds between two looks at signals and at the scheduler
 _GRACE = 5.0  # seconds that those at work have to finish, once the run is to stop
 
 
-class StageReport(NamedTuple):
-    done: int  # in this run
-    skipped: int  # were done before it
-    failed: list[tuple[str, str]]  # name of the block, last line of its traceback
-    seconds: float
-
-
-class StoppedError(EngineError):
-    """The run ended before all blocks were tried: a signal came, or the scheduler was lost."""
+class StageStoppedError(StoppedError):
+    """With what was done until then."""
 
     def __init__(self, reason: str, stage: str, report: StageReport, left: int):
         total = report.done + report.skipped + len(report.failed) + left
@@ -57,7 +50,7 @@ def run_stage(
     opens when it is run, and may keep, because a worker uses one copy of it for the whole run.
 
     A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
-    else. `check` looks at the data of what is done already. Raises StoppedError where blocks are left untried. The
+    else. `check` looks at the data of what is done already. Raises StageStoppedError where blocks are left untried. The
     caller holds the RunLock.
     """
     began = time.monotonic()
@@ -87,7 +80,7 @@ def run_stage(
     result = StageReport(done, skipped, sorted(failed), time.monotonic() - began)
     left = len(plan) - skipped - done - len(failed)
     if left:
-        raise StoppedError(reason or f"Stopped by {interruption.signal}", stage.name, result, left)
+        raise StageStoppedError(reason or f"Stopped by {interruption.signal}", stage.name, result, left)
     return result
 
 

@@ -12,10 +12,11 @@ from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.blocks.plan import Block, Plan
 from emsam_jax.blocks.stage import Stage
 from emsam_jax.blocks.starts import Starts
-from emsam_jax.volumes import VolumeError
+from emsam_jax.volumes import VolumeError, set_cache_limit
 from emsam_jax.volumes.box import Voxel
 
 _ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
+_CACHE = 4 << 20  # bytes: for the indices of shards. What is kept of a block is of no use to the next ones
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -127,6 +128,7 @@ def opened(pickled: bytes) -> tuple[Work, Ledger, Starts]:
 
 @functools.lru_cache(maxsize=1)
 def _open(pickled: bytes) -> tuple[Work, Ledger, Starts]:
+    set_cache_limit(_CACHE)
     work: Work = pickle.loads(pickled)
     ledger = Ledger(work.ledger_url, work.stage.name, work.identity)
     ledger.run = work.run

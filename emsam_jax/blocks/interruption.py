@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM as something to look at between two steps; the second Ctrl-C interrupts at once."""
+"""Ctrl-C and SIGTERM: as something to look at between two steps, or as the end of whatever is under way."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+from emsam_jax.blocks.errors import StoppedError
 
 
 class Interruption:
@@ -15,7 +17,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def noticing_signals() -> Iterator[Interruption]:
-    """Outside the main thread Python leaves signals to others, and so does this."""
+    """The second Ctrl-C interrupts at once. Outside the main thread Python leaves signals to others; so does this."""
     noticed = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield noticed
@@ -24,11 +26,38 @@ def noticing_signals() -> Iterator[Interruption]:
     def notice(number: int, frame: FrameType | None) -> None:
         if noticed.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        noticed.signal = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        noticed.signal = _name(number)
 
-    before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handling(notice):
         yield noticed
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Either signal interrupts as soon as Python gets a say, and comes out as StoppedError. For the main thread."""
+    came = "Ctrl-C"
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = _name(number)
+        raise KeyboardInterrupt
+
+    with _handling(interrupt):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise StoppedError(f"Stopped by {came}; the same command goes on.") from None
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else "SIGTERM"

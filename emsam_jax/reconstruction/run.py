@@ -1,13 +1,16 @@
-"""From a request to labels: affinities by this process and its devices, all else by the workers of a Dask cluster."""
+"""From a request to labels: affinities by this process and its devices, blocks by the workers of a Dask cluster.
 
+Tables of all blocks are put together by this process, so that workers need memory for a block and no more.
+"""
+
+from emsam_jax.blocks import run_in_turn
 from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.blocks.engine import run_stage
+from emsam_jax.blocks.report import describe_failures
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.reconstruction.source import keep_recipe, open_source
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.volumes import Volume
-
-_LISTED = 20  # failed blocks that a message names
 
 
 class ReconstructionError(ValueError):
@@ -27,7 +30,8 @@ def reconstruct(request: Request) -> Volume:
     ) as client:
 
         def run(step: Step) -> None:
-            report = run_stage(client, *step, check=request.check, progress=request.progress)
+            how = {"check": request.check, "progress": request.progress}
+            report = run_in_turn(*step, **how) if step.holds_all else run_stage(client, *step, **how)
             if report.failed:
                 raise ReconstructionError(describe_failures(step.stage.name, report.failed))
 
@@ -43,11 +47,3 @@ def reconstruct(request: Request) -> Volume:
         )
     keep_recipe(request, source.recipe)
     return labels
-
-
-def describe_failures(stage: str, failed: list[tuple[str, str]]) -> str:
-    lines = [f"{len(failed)} blocks of {stage} failed; the same command tries them again:"]
-    lines += [f"  {block}  {why}" for block, why in failed[:_LISTED]]
-    if len(failed) > _LISTED:
-        lines.append(f"  and {len(failed) - _LISTED} more; --status lists them")
-    return "\n".join(lines)

@@ -17,7 +17,7 @@ from typing import Any
 
 from emsam_jax.blocks import Block, EngineError, Entry, Plan, plan_blocks
 from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.engine import StoppedError, run_stage
+from emsam_jax.blocks.engine import StageStoppedError, run_stage
 from emsam_jax.volumes import box_of
 
 SIDE = 4
@@ -85,7 +85,7 @@ def main(folder: str, settings: str) -> None:
     try:
         with open_cluster(chosen["scheduler"], chosen["workers"], memory=chosen["memory"]) as client:
             report = run_stage(client, stage, plan_of(chosen["blocks"]), f"{folder}/ledger")
-    except StoppedError as error:
+    except StageStoppedError as error:
         print(json.dumps([*error.report, error.left]))
         sys.exit(f"{error}")
     except EngineError as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status, group
@@ -254,3 +255,11 @@ def test_the_benchmark_runs(tmp_path: Path):
     assert results["blocks"]["groups"] == 200
     assert min(results["blocks_a_second"].values()) > 0
     assert 0 < results["scheduler_and_client_bytes"]["before"] <= results["scheduler_and_client_bytes"]["peak"]
+
+
+def test_a_workers_memory_is_the_same_for_27_times_the_volume(tmp_path: Path):
+    command = [sys.executable, ROOT / "benchmarks" / "worker_memory.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    results = json.loads((tmp_path / "worker_memory-cpu.json").read_text())
+    assert np.prod(results["shape"]["large"]) == 27 * np.prod(results["shape"]["small"])
+    assert results["ratio"]["worker"] < 1.1, results["peak_bytes"]

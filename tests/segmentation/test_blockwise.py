@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import waterz
 
-from emsam_jax.blocks import Block, LedgerError, Plan
+from emsam_jax.blocks import Block, LedgerError, Plan, run_in_turn
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import (
     CleanUp,
@@ -37,7 +37,6 @@ from emsam_jax.segmentation.blockwise import (
     plan_job,
     plan_steps,
     read_table,
-    run_in_turn,
     segment_blockwise,
 )
 from emsam_jax.segmentation.blockwise.tables import write_lookup
@@ -104,7 +103,7 @@ class Shuffled(Plan):
 def in_another_order(step: Step) -> None:
     plan = Shuffled(step.plan.volume, step.plan.region, step.plan.block)
     assert len(plan) == 1 or list(plan) != list(step.plan)
-    run_in_turn(Step(pickle.loads(pickle.dumps(step.stage)), plan, step.ledger_url))
+    run_in_turn(*Step(pickle.loads(pickle.dumps(step.stage)), plan, step.ledger_url), progress=False)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -209,7 +208,7 @@ def test_fragments_of_blocks_cost_little_on_fib25(read_fib25: Callable[[], np.nd
     assert max(costs_of_blocks(cells, recipes, (32, 80, 80), tmp_path)) < 0.03
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     pass
 
 
@@ -230,10 +229,10 @@ def stopping_at(count: int) -> Callable[[Step], None]:
         def run(self, block):
             checksum = self.stage.run(block)
             if next(left) == 0:
-                raise StoppedError  # data without an entry
+                raise StoppedError  # as if killed: data without an entry
             return checksum
 
-    return lambda step: run_in_turn(Step(Stopping(step.stage), step.plan, step.ledger_url))
+    return lambda step: run_in_turn(*Step(Stopping(step.stage), step.plan, step.ledger_url), progress=False)
 
 
 def entries(out: Path) -> dict[str, str]:

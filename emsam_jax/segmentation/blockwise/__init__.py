@@ -3,7 +3,7 @@
 from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges
 from emsam_jax.segmentation.blockwise.job import Job, check_recipe, plan_job
 from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects
-from emsam_jax.segmentation.blockwise.segment import Step, plan_steps, prepare, run_in_turn, segment_blockwise
+from emsam_jax.segmentation.blockwise.segment import Step, plan_steps, prepare, segment_blockwise
 from emsam_jax.segmentation.blockwise.tables import EDGE, LOOKUP, OBJECT, look_up, read_table
 
 __all__ = [
@@ -21,6 +21,5 @@ __all__ = [
     "plan_steps",
     "prepare",
     "read_table",
-    "run_in_turn",
     "segment_blockwise",
 ]

@@ -1,22 +1,20 @@
 """Affinities to neurons, block by block and stage by stage; it may be stopped at any time and goes on."""
 
 import contextlib
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from emsam_jax.blocks import Ledger, Plan, RunLock, Stage, find_todo
+from emsam_jax.blocks import Ledger, Plan, RunLock, Stage, run_in_turn
 from emsam_jax.blocks.ledger import read_facts
+from emsam_jax.blocks.report import describe_failures
 from emsam_jax.segmentation.blockwise.edges import Edges
 from emsam_jax.segmentation.blockwise.fragments import Fragments
 from emsam_jax.segmentation.blockwise.graph import Graph
 from emsam_jax.segmentation.blockwise.job import Job, plan_job
 from emsam_jax.segmentation.blockwise.labels import Labels
 from emsam_jax.segmentation.blockwise.lookup import Lookup
+from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
@@ -29,6 +27,11 @@ class Step(NamedTuple):
     stage: Stage
     plan: Plan
     ledger_url: str
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether it holds tables of all blocks: for the process that was called, not for a worker's memory."""
+        return isinstance(self.stage, Graph | Lookup)
 
     def open_ledger(self) -> Ledger:
         return Ledger(self.ledger_url, self.stage.name, self.stage.identity())
@@ -65,7 +68,10 @@ def segment_blockwise(
         steps = plan_steps(job)
         prepare(job, steps)
         for step in steps:
-            run_in_turn(step, check=check, progress=progress) if run is None else run(step)
+            if run is not None:
+                run(step)
+            elif failed := run_in_turn(*step, check=check, progress=progress).failed:
+                raise SegmentationError(describe_failures(step.stage.name, failed))
     return open_volume(job.labels.url)
 
 
@@ -97,26 +103,3 @@ def prepare(job: Job, steps: list[Step]) -> None:
     for layout in ([] if job.given else [job.fragments]) + [job.labels]:
         create_array(layout, resume=True)
         write_image_metadata(layout)
-
-
-def run_in_turn(step: Step, *, check: bool = True, progress: bool = False) -> None:
-    """Block after block, in this process."""
-    stage, ledger = step.stage, step.open_ledger()
-    todo = find_todo(step.plan, ledger, stage.is_intact if check else None)
-    total = step.plan.region.voxels
-    done = total - sum(block.box.voxels for block in todo.blocks)
-    with tqdm(
-        desc=stage.name.capitalize(),
-        total=total,
-        initial=done,
-        unit="voxel",
-        unit_scale=True,
-        disable=not progress,
-        file=sys.stderr,
-    ) as bar:
-        for block in todo.blocks:
-            start = time.monotonic()
-            with ledger.keeping_failures(block):
-                checksum = stage.run(block)
-            ledger.record(block, checksum, time.monotonic() - start)
-            bar.update(block.box.voxels)
