@@ -85,12 +85,13 @@ def test_slurm(laboratory: Path):
         for line in block.splitlines()
         if line.startswith("python ")
     ]
-    assert [("--cluster=slurm" in command, "--graph" in command) for command in commands[:2]] == [
-        (True, False),
-        (True, True),
-    ]
-    said = [run(laboratory, command) for command in commands]
-    assert re.search(r"labels: (\d+) of \1 blocks done", said[2])
+    dry, first, threshold, status = commands
+    assert re.search(r"^predict +1 .* this process\n.*^labels +1 .* a worker$", run(laboratory, dry), re.M | re.S)
+    assert not (laboratory / "neurons.zarr").exists()
+    for command in (first, threshold):
+        assert "--cluster=slurm" in command
+        run(laboratory, command)
+    assert re.search(r"labels: (\d+) of \1 blocks done", run(laboratory, status))
     jobs = sorted((laboratory / "queue").glob("*.sh"))
     assert len(jobs) >= 3
     assert all(job.with_suffix(".cancelled").exists() for job in jobs)  # none is left behind
