@@ -33,8 +33,8 @@ class SampledPrediction(NamedTuple):
 def sample_prediction(request: Request, out: Path) -> SampledPrediction:
     """In blocks of a window: what a window takes, by the number of windows of the whole."""
     trained = load(request)
-    stored = Recipe.read(request.recipe or trained.recipe) if request.recipe or trained.recipe else None
-    recipe = choose_recipe(request, stored)
+    named = request.recipe or trained.recipe
+    recipe = choose_recipe(request, Recipe.read(named) if named else None)
     specimen = open_declared(declare_as_trained(request.raw, trained))
     settings = settings_from(trained.config.predict, trained.config.data.patch)
     channels = len(trained.config.model.offsets)
