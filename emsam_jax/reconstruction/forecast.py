@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
@@ -128,11 +128,11 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
             bar.update()
 
         segment_blockwise(sample, out, recipe, block, run=run)
-        peak = max(client.run(peak_bytes).values())
+        peaks: Any = client.run(peak_bytes)
     tables = sum(stored_bytes(out / name) for name in _TABLES)
     fragments = stored_bytes(out / "fragments/0")
     labels = sum(stored_bytes(path) for path in out.iterdir() if path.name.isdigit())
-    return Measured(steps, {"fragments": fragments, "labels": labels, "tables and ledger": tables}, peak)
+    return Measured(steps, {"fragments": fragments, "labels": labels, "tables and ledger": tables}, max(peaks.values()))
 
 
 def usual_block(affinities: Volume) -> Voxel:
