@@ -4,7 +4,8 @@
 
 `overhead` is the processor time of all blocks in turn, in one process, over that of the whole volume at once (read,
 fragments, waterz, write). `second_worker` is the seconds of one worker process over those of two, cluster at hand, in
-turn. Nothing is resumed; data is read back to check nothing.
+turn. `daisy` is the seconds of that engine, with two workers and its own record of what is done, over ours, for the
+same functions on the same blocks; both start their workers in that time. Nothing is resumed.
 """
 
 import itertools
@@ -19,12 +20,13 @@ import cells
 import measure
 import numpy as np
 from absl import app, flags
+from daisy_engine import run_stage_by_daisy
 
 from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.blocks.engine import run_stage
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe
-from emsam_jax.segmentation.blockwise import segment_blockwise
+from emsam_jax.segmentation.blockwise import run_in_turn, segment_blockwise
 from emsam_jax.volumes import Volume, create_volume, open_volume
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed turns of each.")
@@ -52,31 +54,50 @@ def main(_: list[str]) -> None:
             "in_blocks": lambda: segment_blockwise(stored, str(next(places)), RECIPE, block),
         }
         alone = measure.interleave(ways, rounds, time.process_time)
+
+        def by(client: Any) -> object:
+            def run(step: Any) -> None:
+                assert not run_stage(client, *step, group=1, progress=False).failed
+
+            return segment_blockwise(stored, str(next(places)), RECIPE, block, run=run)
+
         with open_cluster(workers=1) as one, open_cluster(workers=2) as two:
-
-            def by(client: Any) -> object:
-                def run(step: Any) -> None:
-                    assert not run_stage(client, *step, group=1, progress=False).failed
-
-                return segment_blockwise(stored, str(next(places)), RECIPE, block, run=run)
-
             together = measure.interleave({"one": lambda: by(one), "two": lambda: by(two)}, rounds)
+
+        def by_ours() -> object:
+            with open_cluster(workers=2) as client:
+                return by(client)
+
+        def by_daisy() -> Volume:
+            out = next(places)
+
+            def run(step: Any) -> None:
+                if len(step.plan) == 1:
+                    run_in_turn(step)
+                else:
+                    run_stage_by_daisy(step.stage, step.plan, out, workers=2)
+
+            return segment_blockwise(stored, str(out), RECIPE, block, run=run)
+
+        peers = measure.interleave({"ours": by_ours, "daisy": by_daisy}, rounds)
     voxels = truth.size / 1e6
     results = {
         "machine": measure.machine(),
-        "versions": measure.versions("bioimage-cpp", "waterz", "dask", "distributed", "tensorstore"),
+        "versions": measure.versions("bioimage-cpp", "waterz", "dask", "distributed", "tensorstore", "daisy"),
         "shape": shape,
         "block": block,
         "million_voxels_a_core_second": {n: voxels / statistics.median(s) for n, s in alone.items()},
-        "million_voxels_a_second": {n: voxels / statistics.median(s) for n, s in together.items()},
+        "million_voxels_a_second": {n: voxels / statistics.median(s) for n, s in (together | peers).items()},
         "overhead": measure.median_ratio(alone["in_blocks"], alone["at_once"]),
         "second_worker": measure.median_ratio(together["one"], together["two"]),
+        "daisy": measure.median_ratio(peers["daisy"], peers["ours"]),
         "voi_to_truth": cost,
         "voi_apart": apart,
     }
     for name in ("million_voxels_a_core_second", "million_voxels_a_second", "voi_to_truth"):
         print(name.replace("_", " "), "  ".join(f"{n} {value:.3g}" for n, value in results[name].items()))
-    print(f"overhead {results['overhead']:.2f}  second worker {results['second_worker']:.2f}  VOI apart {apart:.4f}")
+    for name in ("overhead", "second_worker", "daisy", "voi_apart"):
+        print(name.replace("_", " "), f"{results[name]:.4f}")
     print(f"Results: {measure.write('blockwise-cpu', results, _OUT.value)}")
 
 
