@@ -13,7 +13,8 @@ from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Box, Volume, open_volume
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.create import Layout, chunk_for, create_array, plan_layout, shard_within
+from emsam_jax.volumes.create import create_array
+from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_within
 from emsam_jax.volumes.location import normalise
 from emsam_jax.volumes.meet import read_nearest, with_size_of
 
