@@ -1,5 +1,6 @@
 """How far a run is, from its ledgers alone."""
 
+import itertools
 import math
 
 from emsam_jax.blocks import describe_status
@@ -17,11 +18,13 @@ def describe_run(out: str) -> str:
     """Of the stages that were begun."""
     out = normalise(out)
     lines = []
-    for stage in _STAGES:
+    for stage in itertools.chain(_STAGES, map("pyramid-{}".format, itertools.count(1))):
         ledger = f"{out}/affinities/ledger" if stage == "predict" else f"{out}/ledger"
         facts = read_facts(ledger, stage)
-        if facts is None:
+        if facts is None and stage in _STAGES:
             continue
+        if facts is None:
+            break
         shape = parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"]
         counts = [-(-side // own) for side, own in zip(shape, facts["blocks"], strict=True)]
         lines.append(describe_status(ledger, {stage: 1 if stage in _WHOLE else math.prod(counts)}))
