@@ -48,10 +48,12 @@ def create_array(layout: Layout, *, overwrite: bool = False, resume: bool = Fals
     if overwrite and not layout.level:
         for name in ("zarr.json", "info"):
             write_key(open_folder(layout.url), name, None)
+    # To delete one level of precomputed is to delete them all.
+    delete = overwrite and (layout.format == "ome-zarr" or not layout.level)
     spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
     try:
         store = ts.open(
-            spec, context=shared_context(), create=True, open=resume or None, delete_existing=overwrite
+            spec, context=shared_context(), create=True, open=resume or None, delete_existing=delete
         ).result()
     except ValueError as error:
         raise VolumeError(f"{layout.url} cannot be created: {first_line(error)}") from None
