@@ -40,6 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_string("method", "", "waterz, multicut or components, instead of the recipe's.")
     flags.DEFINE_float("threshold", None, "Instead of the recipe's: pieces merge where affinities are above 1 - it.")
     flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
+    flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the labels.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
     flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
@@ -68,6 +69,7 @@ def request() -> Request:
         method=FLAGS.method,
         threshold=FLAGS.threshold,
         graph=FLAGS.graph,
+        format=FLAGS.format,
         block=three(FLAGS.block, int),
         scheduler=FLAGS.scheduler,
         cluster=FLAGS.cluster,

@@ -4,6 +4,7 @@ import dataclasses
 
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.layout import Format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Request:
     method: str = ""  # instead of the recipe's
     threshold: float | None = None  # instead of the recipe's
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
+    format: Format = "ome-zarr"  # of the labels
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
     cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it

@@ -42,6 +42,7 @@ def reconstruct(request: Request) -> Volume:
             source.block,
             mask=source.mask,
             graph=request.graph or None,
+            format=request.format,
             check=request.check,
             run=run,
         )

@@ -1,5 +1,7 @@
 """How far a run is, from its ledgers alone."""
 
+import itertools
+
 from emsam_jax.blocks import describe_status, plan_blocks
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.volumes import VolumeError, box_of
@@ -15,11 +17,13 @@ def describe_run(out: str) -> str:
     """Of the stages that were begun."""
     out = normalise(out)
     lines = []
-    for stage in _STAGES:
+    for stage in itertools.chain(_STAGES, map("pyramid-{}".format, itertools.count(1))):
         ledger = f"{out}/affinities/ledger" if stage == "predict" else f"{out}/ledger"
         facts = read_facts(ledger, stage)
-        if facts is None:
+        if facts is None and stage in _STAGES:
             continue
+        if facts is None:
+            break
         whole = box_of(parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"])
         block = whole.shape if stage in _WHOLE else facts["blocks"]
         lines.append(describe_status(ledger, {stage: plan_blocks(whole, whole, block, (1, 1, 1))}))

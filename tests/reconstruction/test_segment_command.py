@@ -18,7 +18,7 @@ from emsam_jax.volumes import create_volume, open_volume
 from tests.segmentation.test_segment import draw_cells
 
 ROOT = Path(__file__).parents[2]
-SHAPE, BLOCK = (24, 64, 64), "8,16,16"  # 48 blocks
+SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
 RECIPE = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3))
 
 
@@ -57,11 +57,11 @@ def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[
     )
 
 
-def start(folder: Path, out: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[bytes]:
     """In a process group of its own, so that all of it can be killed; what it says is in a file beside its output."""
     with (folder / f"{out}.log").open("wb") as said:
         return subprocess.Popen(
-            command(folder, out), env=environment(), start_new_session=True, stdout=said, stderr=said
+            command(folder, out, *flags), env=environment(), start_new_session=True, stdout=said, stderr=said
         )
 
 
@@ -82,6 +82,18 @@ def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -
 
 def labels(folder: Path, out: str) -> np.ndarray:
     return open_volume(folder / out)[...]
+
+
+def assert_status_is_complete(folder: Path, out: str) -> None:
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "segment.py"), "--status", f"--out={folder / out}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    ).stdout.splitlines()
+    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 1, "pyramid-2": 1}
+    assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
 
 
 def test_labels_are_those_of_the_whole_volume_given_the_fragments(folder: Path):
@@ -112,6 +124,26 @@ def test_killed_with_all_its_processes_it_goes_on_and_ends_with_the_same(folder:
     after = entries(folder, out)
     assert {name: after[name] for name in before} == before  # nothing reported done was done again
     np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
+
+
+def test_precomputed_is_killed_and_ends_with_the_same(folder: Path):
+    """Its levels, too, since both begin at the world's 0."""
+    out, flag = "killed_precomputed", "--format=precomputed"
+    run = start(folder, out, flag)
+    wait_for(folder, out, 101, run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    before = entries(folder, out)
+    again = segment(folder, out, flag)
+    assert again.returncode == 0, again.stderr
+    after = entries(folder, out)
+    assert {name: after[name] for name in before} == before
+    assert len(open_volume(folder / out).levels) == 3
+    for level in range(3):
+        ours, other = (open_volume(folder / name, level=level) for name in (out, "undisturbed.zarr"))
+        np.testing.assert_array_equal(ours[...], other[...])
+        assert ours.voxel_size_zyx == other.voxel_size_zyx
+    assert_status_is_complete(folder, out)
 
 
 def test_ctrl_c_ends_it_in_order(folder: Path):
@@ -158,7 +190,9 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
         env=environment(),
     )
     assert cheap.returncode == 0, cheap.stderr
-    assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {"lookup", "labels"}
+    assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {
+        *("lookup", "labels", "pyramid-1", "pyramid-2")
+    }
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
 
 
@@ -176,15 +210,7 @@ def test_a_changed_input_is_refused(folder: Path):
 
 
 def test_status_tells_how_far_a_run_is(folder: Path):
-    told = subprocess.run(
-        [sys.executable, str(ROOT / "segment.py"), "--status", f"--out={folder / 'undisturbed.zarr'}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    ).stdout.splitlines()
-    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48}
-    assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
+    assert_status_is_complete(folder, "undisturbed.zarr")
 
 
 @pytest.mark.parametrize(
