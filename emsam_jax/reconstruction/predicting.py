@@ -1,9 +1,11 @@
 """Affinities of a whole volume by a trained model; imports jax."""
 
 from emsam_jax.blocks import LedgerError
+from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.config_file import ConfigError
 from emsam_jax.inference import PredictionError, predict_affinities, settings_from
 from emsam_jax.inference.as_trained import declare_as_trained
+from emsam_jax.inference.stage import predict_on_workers
 from emsam_jax.inference.trained import CheckpointError, Trained, load_trained
 from emsam_jax.model import EncoderError
 from emsam_jax.reconstruction.request import Request
@@ -19,8 +21,11 @@ def load(request: Request) -> Trained:
 
 def predict(request: Request, trained: Trained) -> Volume:
     """At `affinities` below the output."""
-    specimen = open_declared(declare_as_trained(request.raw, trained))
+    declared, out = declare_as_trained(request.raw, trained), f"{request.out.rstrip('/')}/affinities"
     settings = settings_from(
         trained.config.predict, trained.config.data.patch, check=request.check, progress=request.progress
     )
-    return predict_affinities(trained.model, specimen, f"{request.out.rstrip('/')}/affinities", settings)
+    if not request.scheduler:
+        return predict_affinities(trained.model, open_declared(declared), out, settings)
+    with open_cluster(request.scheduler) as client:
+        return predict_on_workers(client, trained, declared, out, settings)

@@ -1,5 +1,6 @@
-"""From a request to labels: affinities by this process and its devices, blocks by the workers of a Dask cluster.
+"""From a request to labels, block by block, by the workers of a Dask cluster.
 
+Without a scheduler's address affinities are predicted by this process and its devices, before there is a worker.
 Tables of all blocks are put together by this process, so that workers need memory for a block and no more.
 """
 

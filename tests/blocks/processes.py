@@ -55,3 +55,8 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def has_imported(module: str) -> bool:
+    """For a worker to answer, which imports this file for it."""
+    return module in sys.modules
