@@ -45,6 +45,7 @@ def define_flags() -> None:
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
     flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
     flags.DEFINE_multi_string("job", [], "An option of dask-jobqueue for it, such as queue=gpu or walltime=08:00:00.")
+    flags.DEFINE_bool("gpu", False, "Only workers that declare the resource GPU predict, even if none is there yet.")
     flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core of this machine.")
     flags.DEFINE_string("memory", "auto", "Of each worker, such as 8GiB.")
     flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787.")
@@ -74,6 +75,7 @@ def request() -> Request:
         scheduler=FLAGS.scheduler,
         cluster=FLAGS.cluster,
         job=tuple(FLAGS.job),
+        gpu=FLAGS.gpu,
         workers=FLAGS.workers,
         memory=FLAGS.memory,
         dashboard=FLAGS.dashboard,

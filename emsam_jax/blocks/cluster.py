@@ -5,12 +5,14 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 
 from dask import config
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
-from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.errors import EngineError, StoppedError
+from emsam_jax.blocks.interruption import noticing_signals
 from emsam_jax.blocks.jobs import start_jobs
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
@@ -48,20 +50,28 @@ def open_cluster(
     spawned, because TensorStore must not be forked.
     """
     choose_what_to_hear()
-    if scheduler:
-        client = connect(scheduler)
-    elif system:
-        client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard=dashboard))
-    else:
-        client = start(workers, threads_per_worker, memory, dashboard)
+    with noticing_signals() as interruption:  # Dask, interrupted at this, has much to say
+        if scheduler:
+            client = connect(scheduler)
+        elif system:
+            client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard=dashboard))
+        else:
+            client = start(workers, threads_per_worker, memory, dashboard)
     try:
+        if interruption.signal:
+            raise StoppedError(f"Stopped by {interruption.signal}; the same command goes on.")
         yield client
     finally:
-        cluster = client.cluster
-        with contextlib.suppress(OSError, TimeoutError):  # nobody is left to be told
-            client.close(timeout=_GOODBYE)
-        if cluster is not None:
-            cluster.close()
+        with noticing_signals():
+            close(client)
+
+
+def close(client: Client) -> None:
+    cluster = client.cluster
+    with contextlib.suppress(OSError, TimeoutError):  # nobody is left to be told
+        client.close(timeout=_GOODBYE)
+    if cluster is not None:
+        cluster.close()
 
 
 def connect(scheduler: str) -> Client:
@@ -79,20 +89,35 @@ def start(workers: int, threads_per_worker: int, memory: str | float, dashboard:
     check_memory(memory)
     config.set(_WORKERS)
     try:
-        cluster = LocalCluster(
-            n_workers=workers or max(1, cores // threads_per_worker),
-            threads_per_worker=threads_per_worker,
-            memory_limit=memory,
-            dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
-            scheduler_kwargs={"dashboard": bool(dashboard)},
-            silence_logs=False,  # would silence what memory has to say, too
-        )
+        with leaving_ctrl_c():
+            cluster = LocalCluster(
+                n_workers=workers or max(1, cores // threads_per_worker),
+                threads_per_worker=threads_per_worker,
+                memory_limit=memory,
+                dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
+                scheduler_kwargs={"dashboard": bool(dashboard)},
+                silence_logs=False,  # would silence what memory has to say, too
+            )
     except RuntimeError as error:
         where = f" with the dashboard at {dashboard!r}, such as :8787," if dashboard else ""
         raise EngineError(f"Expected to start workers{where} but found that it failed: {error.__cause__}.") from None
     client = Client(cluster)
-    client.register_plugin(LeavingCtrlC())
+    client.register_plugin(Quiet())
     return client
+
+
+@contextlib.contextmanager
+def leaving_ctrl_c() -> Iterator[None]:
+    """To this thread; what it starts has it blocked for good.
+
+    A terminal tells all processes of Ctrl-C: the workers are to finish what they have, and the program ends them.
+    """
+    resource_tracker.ensure_running()  # of multiprocessing: it would unblock the signal as it begins
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_memory(memory: str | float) -> None:
@@ -107,13 +132,12 @@ def check_memory(memory: str | float) -> None:
         raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto, {least}; found {memory!r}.")
 
 
-class LeavingCtrlC(WorkerPlugin):
-    """A terminal tells all processes of Ctrl-C: the workers are to finish what they have, and the program ends them."""
+class Quiet(WorkerPlugin):
+    """A worker's log lines are as few as the program's."""
 
-    name = "leaving-ctrl-c"
+    name = "quiet"
 
     def setup(self, worker: Worker) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         choose_what_to_hear()
 
 

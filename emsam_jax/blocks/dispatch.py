@@ -6,6 +6,7 @@ import math
 import queue
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from emsam_jax.volumes.box import Voxel
 
 _A_THREAD = 2  # groups in flight for each: one is worked on, the other waits beside it
 _ASK = 5.0  # seconds between two looks at how many workers there are
+
+
+Resources = Mapping[str, float]  # as workers declare them, such as `dask worker --resources GPU=1`
 
 
 class GoneError(Exception):
@@ -38,8 +42,19 @@ class Task(NamedTuple):
 class Dispatch:
     """Blocks are taken from `waiting` as there is room for them; no list of all futures is ever held."""
 
-    def __init__(self, client: Client, work: Work, ledger: Ledger, waiting: deque[Voxel], *, group: int, ahead: int):
+    def __init__(
+        self,
+        client: Client,
+        work: Work,
+        ledger: Ledger,
+        waiting: deque[Voxel],
+        *,
+        group: int,
+        ahead: int,
+        resources: Resources | None = None,
+    ):
         self._client, self._work, self._ledger = client, work, ledger
+        self._resources = resources or {}
         self._pickled = cloudpickle.dumps(work)  # once: a stage may be defined in a program of its user's
         self._waiting, self._suspects = waiting, deque[Voxel]()
         self._group, self._ahead = group, ahead
@@ -58,11 +73,10 @@ class Dispatch:
 
     @property
     def threads(self) -> int:
-        """Of all workers; 0 while there are none."""
+        """Of all workers that have the resources; 0 while there are none."""
         if time.monotonic() - self._asked > _ASK:
             with contextlib.suppress(OSError, TimeoutError):  # what that means is found out where results are collected
-                found: Any = self._client.nthreads(callback_timeout=_ASK)
-                self._threads = sum(found.values())
+                self._threads = count_threads(self._client, self._resources)
             self._asked = time.monotonic()
         return self._threads
 
@@ -107,10 +121,11 @@ class Dispatch:
 
     def _send(self, task: Task) -> None:
         key = f"{self._work.stage.name}-{self._work.run}-{next(self._numbers)}"
+        how: dict[str, Any] = {"key": key, "pure": False, "resources": dict(self._resources) or None}
         if task.alone:
-            future = self._client.submit(run_alone, self._pickled, task.indices[0], key=key, pure=False)
+            future = self._client.submit(run_alone, self._pickled, task.indices[0], **how)
         else:
-            future = self._client.submit(run_group, self._pickled, task.name, task.indices, key=key, pure=False)
+            future = self._client.submit(run_group, self._pickled, task.name, task.indices, **how)
         self._running[key] = future, task
         future.add_done_callback(lambda done: self._finished.put(done.key))
 
@@ -133,3 +148,12 @@ class Dispatch:
             else:
                 report += GroupReport(1, block.box.voxels)
         return report
+
+
+def count_threads(client: Client, resources: Resources) -> int:
+    """Of the workers, as far as their resources go; each thread at work takes all that is asked for."""
+    found: Any = client.sync(client.scheduler.identity, callback_timeout=_ASK)  # type: ignore[reportOptionalMemberAccess]
+    return sum(
+        min([worker["nthreads"], *(int(worker["resources"].get(name, 0) // n) for name, n in resources.items())])
+        for worker in found["workers"].values()
+    )

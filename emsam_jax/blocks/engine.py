@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from distributed import Client
 
-from emsam_jax.blocks.dispatch import Dispatch, GoneError
+from emsam_jax.blocks.dispatch import Dispatch, GoneError, Resources
 from emsam_jax.blocks.errors import StoppedError
 from emsam_jax.blocks.group import GroupReport, Work
 from emsam_jax.blocks.interruption import Interruption, noticing_signals
@@ -43,6 +43,7 @@ def run_stage(
     retries: int = 3,
     check: bool = True,
     progress: bool = True,
+    resources: Resources | None = None,
 ) -> StageReport:
     """Blocks that are not done yet, in groups of at most `group`, `ahead` of them in flight or two a worker's thread.
 
@@ -50,8 +51,8 @@ def run_stage(
     opens when it is run, and may keep, because a worker uses one copy of it for the whole run.
 
     A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
-    else. `check` looks at the data of what is done already. Raises StageStoppedError where blocks are left untried. The
-    caller holds the RunLock.
+    else. `check` looks at the data of what is done already. Only workers that declare `resources` get blocks. Raises
+    StageStoppedError where blocks are left untried. The caller holds the RunLock.
     """
     began = time.monotonic()
     identity = stage.identity()
@@ -66,7 +67,7 @@ def run_stage(
     work = Work(stage, plan, ledger_url, identity, ledger.run, retries)
     done, failed, reason = 0, [], ""
     with shown, noticing_signals() as interruption:
-        dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead)
+        dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead, resources=resources)
         try:
             for report in run_groups(dispatch, interruption):
                 done += report.done

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from emsam_jax.blocks.ledger import LedgerError
-from emsam_jax.volumes.location import normalise, open_folder
+from emsam_jax.volumes import VolumeError
+from emsam_jax.volumes.location import first_line, normalise, open_folder
 
 _KEY = "running.json"
 _RENEW, _STALE = 15.0, 120.0  # seconds; clocks of two machines may differ by less than a minute
@@ -55,7 +56,10 @@ class RunLock:
     def _write(self, generation: bytes) -> bool:
         """Only over what was read there last: of two that try at once, one succeeds."""
         lease = {**_myself(), "since": self._since, "renewed": time.time()}
-        stamp = self._folder.write(_KEY, json.dumps(lease).encode(), if_equal=generation).result()
+        try:
+            stamp = self._folder.write(_KEY, json.dumps(lease).encode(), if_equal=generation).result()
+        except ValueError as error:
+            raise VolumeError(f"{self.url}/{_KEY} cannot be written: {first_line(error)}") from None
         if stamp.generation:  # empty: it was no longer so
             self._generation = stamp.generation
         return bool(stamp.generation)

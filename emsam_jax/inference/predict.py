@@ -1,6 +1,5 @@
 """A volume of affinities from a volume of grey values, block by block: it may be stopped at any time and goes on."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from emsam_jax.blocks import SKIPPED, Block, Ledger, RunLock, find_todo, is_masked
+from emsam_jax.blocks.group import GroupReport
+from emsam_jax.blocks.progress import Progress, say_what_is_left
 from emsam_jax.inference.identity import facts_of
 from emsam_jax.inference.output import STAGE, Output
 from emsam_jax.inference.predictor import AffinityModel, Predictor, Region, Watch, offsets_of
@@ -41,8 +41,7 @@ def predict_affinities(
     the stages as they happen: read, cut, encode, decode, blend, computed, written.
     """
     region = specimen.region if region is None else region
-    # Percentiles of the whole volume's grey values: a region of interest must not change them.
-    specimen = Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
+    specimen = without_region(specimen)
     offsets = offsets_of(model) if offsets is None else tuple(offsets)
     output = Output(str(out), specimen, settings, region, len(offsets))
     output.check_free()
@@ -50,13 +49,18 @@ def predict_affinities(
         ledger = Ledger(output.ledger_url, STAGE, facts_of(model, specimen, settings, output.plan, **(facts or {})))
         output.open()
         todo = find_todo(output.plan, ledger, output.is_intact if settings.check else None)
-        say_what_is_left(output, todo.blocks, len(todo.damaged))
-        if todo.blocks:
+        say_what_is_left(STAGE, todo)
+        if todo.indices:
             predictor = Predictor(model, settings, output.plan, offsets=offsets, devices=devices, watch=watch)
-            with progress_bar(output, todo.blocks, settings.progress) as bar:
+            with Progress(STAGE, todo, settings.progress) as shown:
                 for block in predict_blocks(predictor, specimen, output, ledger, todo.blocks):
-                    bar.update(block.box.voxels)
+                    shown.add(GroupReport(1, block.box.voxels))
     return output.reopen()
+
+
+def without_region(specimen: Specimen) -> Specimen:
+    """Percentiles are of the whole volume's grey values: a region of interest must not change them."""
+    return Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
 
 
 def predict_blocks(
@@ -73,7 +77,7 @@ def predict_blocks(
 
     def store(block: Block, found: jax.Array | None, seconds: float) -> Block:
         with ledger.keeping_failures(block):
-            checksum = SKIPPED if found is None else output.write(block, predictor.fetch(found, block.box))
+            checksum = write_block(predictor, output, block, found)
             predictor.watch("written", None)
             ledger.record(block, checksum, seconds)
         return block
@@ -94,41 +98,24 @@ def predict_blocks(
 def read_ahead(
     predictor: Predictor, specimen: Specimen, blocks: list[Block], readers: ThreadPoolExecutor
 ) -> Iterator[tuple[Block, Future[Region | None]]]:
-    def read(block: Block) -> Region | None:
-        if is_masked(specimen, block.box):
-            return None
-        region = predictor.read(specimen, block.box)
-        predictor.watch("read", region.raw)
-        return region
-
     reading: deque[tuple[Block, Future[Region | None]]] = deque()
     for block in blocks:
-        reading.append((block, readers.submit(read, block)))
+        reading.append((block, readers.submit(read_block, predictor, specimen, block)))
         if len(reading) > _AHEAD:
             yield reading.popleft()
     while reading:
         yield reading.popleft()
 
 
-def say_what_is_left(output: Output, blocks: list[Block], damaged: int) -> None:
-    total = len(output.plan)
-    if len(blocks) == total and not damaged:
-        return
-    again = f"; {damaged} of them damaged, to be done again" if damaged else ""
-    done = f"{total - len(blocks)} of {total} blocks are done"
-    ahead = f"goes on at block {blocks[0].name}" if blocks else "nothing is left to do"
-    print(f"Prediction {output.url}: {done}{again}; {ahead}.", file=sys.stderr)
+def read_block(predictor: Predictor, specimen: Specimen, block: Block) -> Region | None:
+    """None outside the mask."""
+    if is_masked(specimen, block.box):
+        return None
+    region = predictor.read(specimen, block.box)
+    predictor.watch("read", region.raw)
+    return region
 
 
-def progress_bar(output: Output, blocks: list[Block], shown: bool) -> tqdm:
-    """Counts voxels, with their rate and the time left."""
-    total = output.plan.region.voxels
-    return tqdm(
-        desc="Affinities",
-        total=total,
-        initial=total - sum(block.box.voxels for block in blocks),
-        unit="voxel",
-        unit_scale=True,
-        disable=not shown,
-        file=sys.stderr,
-    )
+def write_block(predictor: Predictor, output: Output, block: Block, found: jax.Array | None) -> str:
+    """Returns the checksum for the ledger."""
+    return SKIPPED if found is None else output.write(block, predictor.fetch(found, block.box))

@@ -20,7 +20,7 @@ from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import EDGE, Step, read_table, segment_blockwise
 from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.create import chunk_for, shard_for
+from emsam_jax.volumes.layout import chunk_for, shard_for
 
 _BLOCKS = 2  # in a sample of the segmentation
 _HELD = 10  # bytes that putting a table of edges together and agglomerating it takes, for each of the table's

@@ -24,6 +24,7 @@ class Request:
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
     cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
     job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
+    gpu: bool = False  # only workers that declare the resource GPU predict; otherwise so if some are there
     workers: int = 0  # how many; 0: one a core of this machine
     memory: str = "auto"  # of each
     dashboard: str = ""  # where Dask shows what it does, such as :8787

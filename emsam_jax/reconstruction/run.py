@@ -1,7 +1,13 @@
-"""From a request to labels: affinities by this process and its devices, blocks by the workers of a Dask cluster.
+"""From a request to labels, block by block, by the workers of a Dask cluster.
 
+Affinities are predicted by workers elsewhere, or else by this process and its devices, before there is a worker.
 Tables of all blocks are put together by this process, so that workers need memory for a block and no more.
 """
+
+import contextlib
+import functools
+
+from distributed import Client
 
 from emsam_jax.blocks import run_in_turn
 from emsam_jax.blocks.cluster import open_cluster
@@ -19,19 +25,27 @@ class ReconstructionError(ValueError):
 
 def reconstruct(request: Request) -> Volume:
     """Called again it goes on where it was stopped."""
-    source = open_source(request)
-    with open_cluster(
-        request.scheduler,
-        request.workers,
-        memory=request.memory,
-        dashboard=request.dashboard,
-        system=request.cluster,
-        job=request.job,
-    ) as client:
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def connect() -> Client:
+            return opened.enter_context(
+                open_cluster(
+                    request.scheduler,
+                    request.workers,
+                    memory=request.memory,
+                    dashboard=request.dashboard,
+                    system=request.cluster,
+                    job=request.job,
+                )
+            )
+
+        source = open_source(request, connect if request.scheduler or request.cluster else None)
+        do = functools.partial(run_stage, connect())
 
         def run(step: Step) -> None:
-            how = {"check": request.check, "progress": request.progress}
-            report = run_in_turn(*step, **how) if step.holds_all else run_stage(client, *step, **how)
+            run_blocks = run_in_turn if step.holds_all else do
+            report = run_blocks(*step, check=request.check, progress=request.progress)
             if report.failed:
                 raise ReconstructionError(describe_failures(step.stage.name, report.failed))
 

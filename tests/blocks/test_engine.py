@@ -8,9 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +17,8 @@ import pytest
 
 from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status, group
 from tests.blocks import run_stage
+from tests.blocks.processes import ROOT, dask_cluster, wait_until
 
-ROOT = Path(__file__).parents[2]
 BLOCKS = 20
 
 
@@ -56,14 +54,6 @@ def finish(process: subprocess.Popen) -> Report:
     assert out, said
     done, skipped, failed, _, left = json.loads(out.splitlines()[-1])
     return Report(done, skipped, dict(failed), left, said, process.returncode)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def begun(folder: Path) -> Counter[str]:
@@ -171,7 +161,7 @@ def complete(folder: Path, before: set[str]) -> None:
 
 def test_after_everything_was_killed_the_rest_is_done(tmp_path: Path):
     process = start(tmp_path, seconds=0.1)
-    wait_for(lambda: len(recorded(tmp_path)) > 4, process)
+    wait_until(lambda: len(recorded(tmp_path)) > 4, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     complete(tmp_path, recorded(tmp_path))
@@ -180,7 +170,7 @@ def test_after_everything_was_killed_the_rest_is_done(tmp_path: Path):
 @pytest.mark.parametrize("sent", ["Ctrl-C", "SIGTERM"])
 def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
     process = start(tmp_path, seconds=0.2)
-    wait_for(lambda: len(recorded(tmp_path)) > 1, process)
+    wait_until(lambda: len(recorded(tmp_path)) > 1, process)
     if sent == "Ctrl-C":
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all
     else:
@@ -196,47 +186,17 @@ def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
     complete(tmp_path, done)
 
 
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """With one worker."""
-    file = tmp_path / "scheduler.json"
-    known = [f"--scheduler-file={file}", "--no-dashboard"]
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", *known]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with contextlib.ExitStack() as started:
-
-        def run(command: list[str]) -> subprocess.Popen:
-            nowhere = subprocess.DEVNULL
-            process = subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True)
-            started.callback(process.wait)
-            started.callback(os.killpg, process.pid, signal.SIGKILL)
-            return process
-
-        process = run(command)
-        wait_for(file.exists, process)
-        run([sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads=1", *known])
-        yield process, json.loads(file.read_text())["address"]
-
-
-def test_a_lost_scheduler_ends_the_run_with_a_sentence(scheduler: tuple[subprocess.Popen, str], tmp_path: Path):
-    process, address = scheduler
+def test_a_lost_scheduler_ends_the_run_with_a_sentence(tmp_path: Path):
     folder = tmp_path / "run"
-    run = start(folder, scheduler=address, seconds=0.1)
-    wait_for(lambda: len(recorded(folder)) > 4, run)
-    process.kill()
-    report = finish(run)
+    with dask_cluster(tmp_path, "") as cluster:
+        run = start(folder, scheduler=cluster.address, seconds=0.1)
+        wait_until(lambda: len(recorded(folder)) > 4, run)
+        cluster.scheduler.kill()
+        report = finish(run)
     assert report.exit_code == 1
     assert "The scheduler no longer answers: " in report.said
     assert "Traceback" not in report.said
-    wait_until_quiet(folder)  # the worker finishes its group, though nobody wants to know
     complete(folder, recorded(folder))
-
-
-def wait_until_quiet(folder: Path) -> None:
-    counts = [-1]
-    while len(begun(folder)) != counts[-1]:
-        counts.append(len(begun(folder)))
-        time.sleep(0.5)
 
 
 def test_mistakes_are_answered_by_a_sentence(monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,10 @@
-"""segment.py as a user runs it, killed as machines kill it."""
+"""segment.py as a user runs it, killed, stopped and run again."""
 
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,75 +12,20 @@ import pytest
 
 from emsam_jax.blocks import RunLock
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities, make_fragments, segment_affinities
+from emsam_jax.segmentation import make_fragments, segment_affinities
 from emsam_jax.volumes import create_volume, open_volume
-from tests.segmentation.test_segment import draw_cells
-
-ROOT = Path(__file__).parents[2]
-SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
-RECIPE = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3))
-
-
-def draw_affinities() -> np.ndarray:
-    ideal = np.clip(ideal_affinities(draw_cells(3, SHAPE, 30)), 0.02, 0.98)
-    odds = np.log(ideal / (1 - ideal)) + np.random.default_rng(0).normal(0, 1, ideal.shape)
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Affinities, a recipe, and `undisturbed.zarr`, what an undisturbed run makes of them."""
-    folder = tmp_path_factory.mktemp("segment")
-    affinities = draw_affinities()
-    create_volume(folder / "affinities.zarr", affinities.shape, "float32", (40, 4, 4))[...] = affinities
-    RECIPE.write(folder / "recipe.json")
-    done = segment(folder, "undisturbed.zarr")
-    assert done.returncode == 0, done.stderr
-    assert "Labels: " in done.stdout
-    return folder
-
-
-def command(folder: Path, out: str, *flags: str) -> list[str]:
-    given = {"affinities": folder / "affinities.zarr", "recipe": folder / "recipe.json", "out": folder / out}
-    named = [f"--{name}={value}" for name, value in given.items()]
-    return [sys.executable, str(ROOT / "segment.py"), *named, f"--block={BLOCK}", "--workers=2", *flags]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=120
-    )
-
-
-def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[bytes]:
-    """In a process group of its own, so that all of it can be killed; what it says is in a file beside its output."""
-    with (folder / f"{out}.log").open("wb") as said:
-        return subprocess.Popen(
-            command(folder, out, *flags), env=environment(), start_new_session=True, stdout=said, stderr=said
-        )
-
-
-def entries(folder: Path, out: str) -> dict[str, bytes]:
-    """What is reported done, with its entry."""
-    ledger = folder / out / "ledger"
-    # While a run is at work, names with more in them come and go.
-    return {str(p.relative_to(ledger)): p.read_bytes() for p in ledger.glob("*/done/*-*-*") if p.name[-1].isdigit()}
-
-
-def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while len(entries(folder, out)) < count:
-        assert run.poll() is None, (folder / f"{out}.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def labels(folder: Path, out: str) -> np.ndarray:
-    return open_volume(folder / out)[...]
+from tests.reconstruction.command import (
+    RECIPE,
+    ROOT,
+    draw_affinities,
+    entries,
+    environment,
+    labels,
+    said,
+    segment,
+    start,
+    wait_for,
+)
 
 
 def assert_status_is_complete(folder: Path, out: str) -> None:
@@ -151,9 +95,8 @@ def test_ctrl_c_ends_it_in_order(folder: Path):
     wait_for(folder, "stopped.zarr", 1, run)
     run.send_signal(signal.SIGINT)
     run.wait(timeout=60)
-    said = (folder / "stopped.zarr.log").read_text()
-    assert run.returncode == 75, said
-    assert "the same command goes on" in said
+    assert run.returncode == 75, said(folder, "stopped.zarr")
+    assert "the same command goes on" in said(folder, "stopped.zarr")
     assert segment(folder, "stopped.zarr").returncode == 0
     np.testing.assert_array_equal(labels(folder, "stopped.zarr"), labels(folder, "undisturbed.zarr"))
 
@@ -163,17 +106,6 @@ def test_two_runs_at_once_on_one_output_are_refused(folder: Path):
         other = segment(folder, "undisturbed.zarr")
     assert other.returncode == 1
     assert "another run is writing here" in other.stderr
-
-
-def test_a_torn_shard_and_an_entry_without_data_are_noticed(folder: Path):
-    assert segment(folder, "torn.zarr").returncode == 0
-    shards = sorted(path for path in (folder / "torn.zarr/0/c").rglob("*") if path.is_file())
-    shards[0].write_bytes(shards[0].read_bytes()[:-7])
-    shards[5].unlink()
-    again = segment(folder, "torn.zarr")
-    assert again.returncode == 0, again.stderr
-    assert "2 of them damaged" in again.stderr
-    np.testing.assert_array_equal(labels(folder, "torn.zarr"), labels(folder, "undisturbed.zarr"))
 
 
 def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(folder: Path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from emsam_jax.blocks import LedgerError
+from emsam_jax.blocks import LedgerError, run_in_turn
 from emsam_jax.segmentation import Recipe, ideal_affinities
-from emsam_jax.segmentation.blockwise import Step, run_in_turn, segment_blockwise
+from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.volumes import Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.layout import Format
 from tests.segmentation.test_segment import draw_cells
@@ -57,7 +57,8 @@ def stopping_within(name: str) -> Callable[[Step], None]:
 
     def run(step: Step) -> None:
         if step.stage.name != name:
-            return run_in_turn(step)
+            run_in_turn(*step, progress=False)
+            return
         done, begun, *_ = step.plan
         step.open_ledger().record(done, step.stage.run(done), 0.0)
         step.stage.run(begun)
@@ -76,7 +77,7 @@ def test_goes_on_where_it_was_stopped_and_does_again_what_is_damaged(
     format: Format,  # noqa: A002
     tmp_path: Path,
 ):
-    def segment(out: Path, run: Callable[[Step], None] = run_in_turn) -> list[np.ndarray]:
+    def segment(out: Path, run: Callable[[Step], object] | None = None) -> list[np.ndarray]:
         segment_blockwise(stored, out, RECIPE, BLOCK, format=format, run=run)
         return levels(out)
 

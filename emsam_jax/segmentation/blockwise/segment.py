@@ -53,7 +53,7 @@ def segment_blockwise(
     format: Format = "ome-zarr",  # noqa: A002
     check: bool = True,
     progress: bool = False,
-    run: Callable[[Step], None] | None = None,
+    run: Callable[[Step], object] | None = None,
 ) -> Volume:
     """Labels of affinities [c, z, y, x] with their pyramid at `out`, in blocks of `block` voxels (default: a shard).
 

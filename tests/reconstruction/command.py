@@ -1,0 +1,70 @@
+"""segment.py as a user runs it, on affinities of 48 blocks."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities
+from emsam_jax.volumes import open_volume
+from tests.segmentation.test_segment import draw_cells
+
+ROOT = Path(__file__).parents[2]
+SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
+RECIPE = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3))
+
+
+def draw_affinities() -> np.ndarray:
+    ideal = np.clip(ideal_affinities(draw_cells(3, SHAPE, 30)), 0.02, 0.98)
+    odds = np.log(ideal / (1 - ideal)) + np.random.default_rng(0).normal(0, 1, ideal.shape)
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def command(folder: Path, out: str, *flags: str) -> list[str]:
+    given = {"affinities": folder / "affinities.zarr", "recipe": folder / "recipe.json", "out": folder / out}
+    named = [f"--{name}={value}" for name, value in given.items()]
+    return [sys.executable, str(ROOT / "segment.py"), *named, f"--block={BLOCK}", "--workers=2", *flags]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+
+
+def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=120
+    )
+
+
+def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[bytes]:
+    """In a process group of its own, so that all of it can be killed; what it says is in a file beside its output."""
+    with (folder / f"{out}.log").open("wb") as said:
+        return subprocess.Popen(
+            command(folder, out, *flags), env=environment(), start_new_session=True, stdout=said, stderr=said
+        )
+
+
+def said(folder: Path, out: str) -> str:
+    return (folder / f"{out}.log").read_text()
+
+
+def entries(folder: Path, out: str) -> dict[str, bytes]:
+    """What is reported done, with its entry."""
+    ledger = folder / out / "ledger"
+    # While a run is at work, names with more in them come and go.
+    return {str(p.relative_to(ledger)): p.read_bytes() for p in ledger.glob("*/done/*-*-*") if p.name[-1].isdigit()}
+
+
+def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while len(entries(folder, out)) < count:
+        assert run.poll() is None, said(folder, out)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def labels(folder: Path, out: str) -> np.ndarray:
+    return open_volume(folder / out)[...]

@@ -1,0 +1,157 @@
+"""Whatever goes wrong: what is reported done stays, and once it is put right the same command ends with the same."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from emsam_jax.segmentation.blockwise import segment_blockwise
+from emsam_jax.volumes import create_volume, open_volume
+from tests.blocks.processes import dask_cluster
+from tests.reconstruction.command import (
+    RECIPE,
+    command,
+    draw_affinities,
+    entries,
+    environment,
+    labels,
+    said,
+    segment,
+    start,
+    wait_for,
+)
+
+
+def complete(folder: Path, out: str, *flags: str) -> None:
+    """Runs again."""
+    before = entries(folder, out)
+    assert before
+    again = segment(folder, out, *flags)
+    assert again.returncode == 0, again.stderr
+    after = entries(folder, out)
+    assert {name: after[name] for name in before} == before
+    np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
+
+
+def test_a_worker_and_the_scheduler_are_killed_at_work(folder: Path, tmp_path: Path):
+    out = "scheduler.zarr"
+    with dask_cluster(tmp_path, "", "") as cluster:
+        run = start(folder, out, f"--scheduler={cluster.address}")
+        wait_for(folder, out, 5, run)
+        with Client(cluster.address) as client:
+            workers: Any = client.run(os.getpid)
+        os.kill(min(workers.values()), signal.SIGKILL)
+        wait_for(folder, out, 60, run)  # that stopped nothing
+        cluster.scheduler.kill()
+        run.wait(timeout=60)
+    assert run.returncode == 75, said(folder, out)
+    assert "The scheduler no longer answers: " in said(folder, out)
+    assert "Traceback" not in said(folder, out)
+    with dask_cluster(tmp_path, "", "") as cluster:
+        complete(folder, out, f"--scheduler={cluster.address}")
+
+
+def test_a_block_that_always_raises_is_named_and_the_others_are_done(folder: Path):
+    affinities = draw_affinities()
+    affinities[2, 20, 60, 60] = np.nan
+    stored = create_volume(folder / "damaged.zarr", affinities.shape, "float32", (40, 4, 4))
+    stored[...] = affinities
+    flags = (f"--affinities={stored.url}",)
+    failed = segment(folder, "raised.zarr", *flags)
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert "9 blocks of fragments failed; the same command tries them again:" in failed.stderr  # 3 x 3 see it
+    assert len(entries(folder, "raised.zarr")) == 48 - 9
+    status = segment(folder, "raised.zarr", "--status")
+    assert "fragments: 39 of 48 blocks done, 9 failed\n  2-1-1: " in status.stdout
+    stored[...] = draw_affinities()
+    complete(folder, "raised.zarr", *flags)
+
+
+def test_a_full_disk(folder: Path, tmp_path: Path):
+    """In a namespace of its own, where anybody may mount a small disk."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = f"mount -t tmpfs -o size=700k tmpfs {disk}"
+    if not shutil.which("unshare") or subprocess.run([*own, mount], check=False, capture_output=True).returncode:
+        pytest.skip("needs `unshare --map-root-user --mount` and to mount a tmpfs in it, which is not permitted here")
+    run = " ".join(command(folder, "full.zarr", f"--out={disk}/full.zarr"))
+    script = f"""
+        {mount}
+        {run} || echo "ended with $?"
+        cp -r {disk}/full.zarr {folder}/before.zarr
+        mount -o remount,size=20m {disk}
+        {run}
+        cp -r {disk}/full.zarr {folder}/full.zarr
+    """
+    done = subprocess.run([*own, script], check=False, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ended with 1\n")
+    assert "RESOURCE_EXHAUSTED: " in done.stderr
+    assert "Traceback" not in done.stderr
+    before, after = entries(folder, "before.zarr"), entries(folder, "full.zarr")
+    assert 0 < len(before) < len(after) == 3 * 48 + 2
+    assert {name: after[name] for name in before} == before
+    np.testing.assert_array_equal(labels(folder, "full.zarr"), labels(folder, "undisturbed.zarr"))
+
+
+def test_a_worker_out_of_memory(tmp_path: Path):
+    """Of two blocks, one of which is too large for it."""
+    affinities = np.tile(draw_affinities(), (1, 1, 7, 5))
+    stored = create_volume(tmp_path / "affinities.zarr", affinities.shape, "float32", (40, 4, 4))
+    stored[...] = affinities
+    RECIPE.write(tmp_path / "recipe.json")
+    flags = ("--block=24,384,320", "--workers=1")
+    failed = segment(tmp_path, "out.zarr", *flags, "--memory=240MiB")
+    assert failed.returncode == 1
+    assert "died 3 times while it did block 0-0-0 alone: it was out of memory" in failed.stderr
+    assert "give each worker more memory or choose smaller blocks" in failed.stderr
+    before = entries(tmp_path, "out.zarr")
+    assert "fragments/done/0-1-0" in before
+    again = segment(tmp_path, "out.zarr", *flags)
+    assert again.returncode == 0, again.stderr
+    assert entries(tmp_path, "out.zarr").items() >= before.items()
+    volume = open_volume(stored.url, channel="all")
+    expected = segment_blockwise(volume, tmp_path / "undisturbed.zarr", RECIPE, (24, 384, 320))
+    np.testing.assert_array_equal(labels(tmp_path, "out.zarr"), expected[...])
+
+
+def remove_data(out: Path) -> set[str]:
+    """A torn shard, and one that is gone."""
+    shards = sorted(path for path in (out / "0/c").rglob("*") if path.is_file())
+    shards[0].write_bytes(shards[0].read_bytes()[:-7])
+    shards[5].unlink()
+    return {f"labels/done/{'-'.join(shards[n].parts[-3:])}" for n in (0, 5)}
+
+
+def remove_entries(out: Path) -> set[str]:
+    names = {"fragments/done/0-0-0", "edges/done/1-2-3", "graph/done/0-0-0", "labels/done/2-3-3"}
+    for name in names:
+        (out / "ledger" / name).unlink()
+    return names
+
+
+@pytest.mark.parametrize("remove", [remove_data, remove_entries])
+def test_entries_without_data_and_data_without_entries(folder: Path, remove: Callable[[Path], set[str]]):
+    out = f"{remove.__name__}.zarr"
+    assert segment(folder, out).returncode == 0
+    before, changed = entries(folder, out), remove(folder / out)
+    again = segment(folder, out)
+    assert again.returncode == 0, again.stderr
+    assert ("2 of them damaged" in again.stderr) == (remove is remove_data)
+    after = entries(folder, out)
+    assert {name for name in before if run_of(before[name]) != run_of(after[name])} == changed
+    np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
+
+
+def run_of(entry: bytes) -> str:
+    return json.loads(entry)["run"]

@@ -1,0 +1,100 @@
+"""segment.py with a model: predicted here or by workers, it is one run, and ends with the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client
+
+from emsam_jax.config import Config, DataConfig, PredictConfig
+from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.training.checkpoint import Checkpoints
+from emsam_jax.training.initial import new_state
+from emsam_jax.training.sharding import make_mesh
+from emsam_jax.volumes import DeclaredVolume, create_volume, open_volume
+from tests.blocks.processes import dask_cluster, has_imported, kill_group, wait_until
+from tests.reconstruction.command import ROOT, environment
+
+SIZE = (10.0, 10.0, 10.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw volume of 12 blocks and a run that learned nothing: its affinities are poor, but certain."""
+    folder = tmp_path_factory.mktemp("prediction")
+    raw = np.random.default_rng(0).integers(0, 256, (8, 192, 256), dtype=np.uint8)
+    create_volume(folder / "raw.zarr", raw.shape, "uint8", SIZE)[...] = raw
+    config = Config(
+        model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8)),
+        data=DataConfig(train=(DeclaredVolume("raw", f"{folder}/raw.zarr"),), patch=(8, 32, 32)),
+        predict=PredictConfig(block=(8, 64, 64)),
+    )
+    with Checkpoints(folder / "run", config, SIZE) as checkpoints:
+        checkpoints.save(3, new_state(config, make_mesh(1))[0])
+    return folder
+
+
+def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[str]:
+    """Paths are relative: workers were started elsewhere."""
+    given = ["--ckpt=run", "--raw=raw.zarr", f"--out={out}", "--method=waterz", "--workers=1", *flags]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "segment.py"), *given],
+        env=environment(),
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def predicted(folder: Path, out: str) -> dict[str, bytes]:
+    done = folder / out / "affinities/ledger/predict/done"
+    return {path.name: path.read_bytes() for path in done.glob("?-?-?")}
+
+
+def test_begun_here_and_ended_by_workers(folder: Path, tmp_path: Path):
+    whole = start(folder, "whole.zarr")
+    said = whole.communicate()[1]
+    assert whole.returncode == 0, said
+    assert len(predicted(folder, "whole.zarr")) == 12
+
+    run = start(folder, "out.zarr")
+    wait_until(lambda: len(predicted(folder, "out.zarr")) >= 1, run)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate()[1]
+    assert run.returncode == 75, said
+    assert "Stopped by Ctrl-C; the same command goes on." in said
+    assert "Traceback" not in said
+    here = predicted(folder, "out.zarr")
+    assert len(here) < 8
+
+    with dask_cluster(tmp_path, "--resources=GPU=1", "") as cluster, Client(cluster.address) as client:
+        run = start(folder, "out.zarr", f"--scheduler={cluster.address}")
+        wait_until(lambda: len(predicted(folder, "out.zarr")) >= len(here) + 1, run)
+        knowing: Any = client.run(has_imported, "jax")
+        assert sorted(knowing.values()) == [False, True]
+        pids: Any = client.run(os.getpid)
+        os.kill(next(pids[name] for name, knows in knowing.items() if knows), signal.SIGKILL)
+        said = run.communicate()[1]
+        assert run.returncode == 0, said
+        knowing = client.run(has_imported, "jax")
+        assert sorted(knowing.values()) == [False, True]
+        assert said.count("12 of 12 blocks") == 1
+
+    after = predicted(folder, "out.zarr")
+    assert {name: after[name] for name in here} == here
+    assert len({json.loads(entry)["run"] for entry in after.values()}) == 2
+    found, expected = (
+        open_volume(folder / out / "affinities", channel="all")[...] for out in ("out.zarr", "whole.zarr")
+    )
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(open_volume(folder / "out.zarr")[...], open_volume(folder / "whole.zarr")[...])
+    kill_group(run)
