@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 import daisy
+import daisy.logging
 
 from emsam_jax.blocks import Plan, Stage
 
@@ -21,6 +22,7 @@ def run_stage_by_daisy(stage: Stage, plan: Plan, folder: Path, workers: int) -> 
         start = block.write_roi.offset - region.offset
         stage.run(plan.at(tuple(int(first // side) for first, side in zip(start, plan.block, strict=True))))
 
+    daisy.logging.set_log_basedir(folder / "daisy_logs")
     task = daisy.Task(
         task_id=f"{stage.name}-{uuid.uuid4().hex[:8]}",
         total_roi=region,
