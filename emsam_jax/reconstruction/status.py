@@ -17,13 +17,13 @@ def describe_run(out: str) -> str:
     """Of the stages that were begun."""
     out = normalise(out)
     lines = []
-    for stage in itertools.chain(_STAGES, map("pyramid-{}".format, itertools.count(1))):
+    levels = map("pyramid-{}".format, itertools.count(1))
+    pyramid = itertools.takewhile(lambda stage: read_facts(f"{out}/ledger", stage) is not None, levels)
+    for stage in (*_STAGES, *pyramid):
         ledger = f"{out}/affinities/ledger" if stage == "predict" else f"{out}/ledger"
         facts = read_facts(ledger, stage)
-        if facts is None and stage in _STAGES:
-            continue
         if facts is None:
-            break
+            continue
         whole = box_of(parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"])
         block = whole.shape if stage in _WHOLE else facts["blocks"]
         lines.append(describe_status(ledger, {stage: plan_blocks(whole, whole, block, (1, 1, 1))}))

@@ -94,10 +94,10 @@ def _longest_run(block: Voxel, chunk: Voxel, region: Voxel, usual: Voxel) -> Vox
     It doubles along x, y and z in turn, leaving out an axis where the region ends.
     """
     doublings = [(-(-side // own) - 1).bit_length() for side, own in zip(region, chunk, strict=True)]
-    turns = sorted((turn, -axis) for axis in range(3) for turn in range(doublings[axis]))
+    turns = [axis for turn in range(max(doublings)) for axis in (2, 1, 0) if turn < doublings[axis]]
     longest, run = chunk, list(chunk)
-    for _, axis in turns:
-        run[-axis] *= 2
+    for axis in turns:
+        run[axis] *= 2
         if any(own >= 2 * most for own, most in zip(run, usual, strict=True)):
             break
         if all(map(_fill, run, block, region)):
