@@ -4,6 +4,8 @@ Without a scheduler's address affinities are predicted by this process and its d
 Tables of all blocks are put together by this process, so that workers need memory for a block and no more.
 """
 
+import functools
+
 from emsam_jax.blocks import run_in_turn
 from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.blocks.engine import run_stage
@@ -24,8 +26,8 @@ def reconstruct(request: Request) -> Volume:
     with open_cluster(request.scheduler, request.workers, memory=request.memory, dashboard=request.dashboard) as client:
 
         def run(step: Step) -> None:
-            how = {"check": request.check, "progress": request.progress}
-            report = run_in_turn(*step, **how) if step.holds_all else run_stage(client, *step, **how)
+            do = run_in_turn if step.holds_all else functools.partial(run_stage, client)
+            report = do(*step, check=request.check, progress=request.progress)
             if report.failed:
                 raise ReconstructionError(describe_failures(step.stage.name, report.failed))
 

@@ -212,7 +212,7 @@ class StoppedError(BaseException):
     pass
 
 
-def stopping_at(count: int) -> Callable[[Step], None]:
+def stopping_at(count: int) -> Callable[[Step], object]:
     """Stops when so many blocks of all stages are done."""
     left = itertools.count(count, -1)
 

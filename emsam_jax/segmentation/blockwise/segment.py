@@ -49,7 +49,7 @@ def segment_blockwise(
     halo: Voxel | None = None,
     check: bool = True,
     progress: bool = False,
-    run: Callable[[Step], None] | None = None,
+    run: Callable[[Step], object] | None = None,
 ) -> Volume:
     """Labels of affinities [c, z, y, x] as OME-Zarr at `out`, in blocks of `block` voxels (default: a shard).
 
