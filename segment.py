@@ -3,6 +3,7 @@
     python segment.py --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
     python segment.py --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
     python segment.py --graph=neurons.zarr --out=finer.zarr --threshold=0.4
+    python segment.py --dry_run --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
     python segment.py --status --out=neurons.zarr
 
 Killed at any moment, the same command goes on. Exits with 0 when all is done, 1 after a mistake or with blocks that
@@ -16,6 +17,7 @@ from absl import app, flags, logging
 from emsam_jax.blocks import EngineError, LedgerError, StoppedError
 from emsam_jax.blocks.interruption import stopping_on_signals
 from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
+from emsam_jax.reconstruction.forecast import forecast_run
 from emsam_jax.reconstruction.status import describe_run
 from emsam_jax.segmentation import SegmentationError
 from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
@@ -38,12 +40,17 @@ def define_flags() -> None:
     flags.DEFINE_string("method", "", "waterz, multicut or components, instead of the recipe's.")
     flags.DEFINE_float("threshold", None, "Instead of the recipe's: pieces merge where affinities are above 1 - it.")
     flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
+    flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the labels.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
-    flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core.")
+    flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
+    flags.DEFINE_multi_string("job", [], "An option of dask-jobqueue for it, such as queue=gpu or walltime=08:00:00.")
+    flags.DEFINE_bool("gpu", False, "Only workers that declare the resource GPU predict, even if none is there yet.")
+    flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core of this machine.")
     flags.DEFINE_string("memory", "auto", "Of each worker, such as 8GiB.")
     flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787.")
     flags.DEFINE_bool("check", True, "When going on, read what is done and compare it with its checksum.")
+    flags.DEFINE_bool("dry_run", False, "Try a sample, say what the run would take, and write nothing.")
     flags.DEFINE_bool("status", False, "Say how far the run at --out is, and do nothing.")
 
 
@@ -63,8 +70,12 @@ def request() -> Request:
         method=FLAGS.method,
         threshold=FLAGS.threshold,
         graph=FLAGS.graph,
+        format=FLAGS.format,
         block=three(FLAGS.block, int),
         scheduler=FLAGS.scheduler,
+        cluster=FLAGS.cluster,
+        job=tuple(FLAGS.job),
+        gpu=FLAGS.gpu,
         workers=FLAGS.workers,
         memory=FLAGS.memory,
         dashboard=FLAGS.dashboard,
@@ -90,6 +101,9 @@ def main(_: list[str]) -> None:
             print(describe_run(FLAGS.out))
             return
         with stopping_on_signals():
+            if FLAGS.dry_run:
+                print(forecast_run(request()))
+                return
             labels = reconstruct(request())
         print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
         print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")

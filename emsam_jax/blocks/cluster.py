@@ -1,10 +1,10 @@
-"""Where the blocks are done: processes of this machine, or whatever a Dask scheduler has."""
+"""Where the blocks are done: processes of this machine, jobs of a queueing system, or whatever a scheduler has."""
 
 import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 
 from dask import config
@@ -13,8 +13,10 @@ from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from emsam_jax.blocks.errors import EngineError, StoppedError
 from emsam_jax.blocks.interruption import noticing_signals
+from emsam_jax.blocks.jobs import start_jobs
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
+_NEEDED = 200 << 20  # bytes
 _GOODBYE = 5.0  # seconds for it to hear that we leave
 _WORKERS = {
     "distributed.worker.multiprocessing-method": "spawn",
@@ -36,8 +38,12 @@ def open_cluster(
     memory: str | float = "auto",
     *,
     dashboard: str = "",
+    system: str = "",
+    job: Sequence[str] = (),
 ) -> Iterator[Client]:
     """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
+
+    `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.start_jobs`).
 
     `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's. `dashboard`, such as `:8787`, is
     where Dask shows what it does. A program that calls this needs the usual `if __name__ == "__main__"`: workers are
@@ -45,7 +51,12 @@ def open_cluster(
     """
     choose_what_to_hear()
     with noticing_signals() as interruption:  # Dask, interrupted at this, has much to say
-        client = connect(scheduler) if scheduler else start(workers, threads_per_worker, memory, dashboard)
+        if scheduler:
+            client = connect(scheduler)
+        elif system:
+            client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard=dashboard))
+        else:
+            client = start(workers, threads_per_worker, memory, dashboard)
     try:
         if interruption.signal:
             raise StoppedError(f"Stopped by {interruption.signal}; the same command goes on.")
@@ -77,15 +88,19 @@ def start(workers: int, threads_per_worker: int, memory: str | float, dashboard:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     check_memory(memory)
     config.set(_WORKERS)
-    with leaving_ctrl_c():
-        cluster = LocalCluster(
-            n_workers=workers or max(1, cores // threads_per_worker),
-            threads_per_worker=threads_per_worker,
-            memory_limit=memory,
-            dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
-            scheduler_kwargs={"dashboard": bool(dashboard)},
-            silence_logs=False,  # would silence what memory has to say, too
-        )
+    try:
+        with leaving_ctrl_c():
+            cluster = LocalCluster(
+                n_workers=workers or max(1, cores // threads_per_worker),
+                threads_per_worker=threads_per_worker,
+                memory_limit=memory,
+                dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
+                scheduler_kwargs={"dashboard": bool(dashboard)},
+                silence_logs=False,  # would silence what memory has to say, too
+            )
+    except RuntimeError as error:
+        where = f" with the dashboard at {dashboard!r}, such as :8787," if dashboard else ""
+        raise EngineError(f"Expected to start workers{where} but found that it failed: {error.__cause__}.") from None
     client = Client(cluster)
     client.register_plugin(Quiet())
     return client
@@ -106,11 +121,15 @@ def leaving_ctrl_c() -> Iterator[None]:
 
 
 def check_memory(memory: str | float) -> None:
-    """Where Dask would answer with a traceback."""
+    """Where Dask would answer with a traceback, or kill each worker as soon as it has started."""
     try:
-        parse_bytes("1 GiB" if memory == "auto" else memory)
+        found = parse_bytes("1 GiB" if memory == "auto" else memory)
     except ValueError:
-        raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto; found {memory!r}.") from None
+        found = -1
+    share = isinstance(memory, float) and 0 < memory <= 1
+    if found < _NEEDED and not share:
+        least = f"and no less than {_NEEDED >> 20}MiB, which a worker takes before it has any block"
+        raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto, {least}; found {memory!r}.")
 
 
 class Quiet(WorkerPlugin):

@@ -1,9 +1,24 @@
 """How far the stages of a run are, from the ledger alone: the run may be elsewhere, or over."""
 
+import datetime
+import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from emsam_jax.blocks.ledger import Ledger
+from emsam_jax.blocks.plan import Plan
+from emsam_jax.volumes.box import Voxel
+
+_SAMPLE = 200  # entries that are read: of millions of blocks reading all would take minutes
+
+
+class Pace(NamedTuple):
+    """Of the newest run of the program, over the later half of what it did."""
+
+    blocks_a_second: float
+    newest: datetime.datetime  # when its last block was done, of those looked at
 
 
 class StageStatus(NamedTuple):
@@ -11,28 +26,53 @@ class StageStatus(NamedTuple):
     done: int
     total: int
     failed: dict[str, str]  # name of a block -> the last line of its traceback
+    pace: Pace | None  # None where too little is done to tell
 
 
-def read_status(ledger_url: str, totals: Mapping[str, int]) -> list[StageStatus]:
-    """Of the stages named, each with its number of blocks."""
+def read_status(ledger_url: str, plans: Mapping[str, Plan]) -> list[StageStatus]:
+    """Of the stages named, each with its blocks."""
     found = []
-    for name, total in totals.items():
+    for name, plan in plans.items():
         ledger = Ledger.existing(ledger_url, name)
-        found.append(
-            StageStatus(name, len(ledger.done()), total, ledger.failures())
-            if ledger
-            else StageStatus(name, 0, total, {})
-        )
+        done = ledger.done() if ledger else set()
+        failures = ledger.failures() if ledger else {}
+        pace = measure_pace(ledger, plan, done) if ledger else None
+        found.append(StageStatus(name, len(done), len(plan), failures, pace))
     return found
 
 
-def describe_status(ledger_url: str, totals: Mapping[str, int], *, most: int = 20) -> str:
+def measure_pace(ledger: Ledger, plan: Plan, done: set[Voxel]) -> Pace | None:
+    sample = random.Random(0).sample(sorted(done), min(_SAMPLE, len(done)))
+    entries = [entry for index in sample if (entry := ledger.entry(plan.at(index)))]
+    newest = max(entries, key=lambda entry: entry.at, default=None)
+    times = sorted(datetime.datetime.fromisoformat(entry.at) for entry in entries if newest and entry.run == newest.run)
+    later = times[len(times) // 2 :]
+    seconds = (later[-1] - later[0]).total_seconds() if later else 0
+    if not seconds:
+        return None
+    return Pace(len(done) * (len(later) - 1) / len(entries) / seconds, later[-1])
+
+
+def describe_status(ledger_url: str, plans: Mapping[str, Plan], *, most: int = 20) -> str:
     """A line a stage, and one for each failed block, of which at most so many are listed."""
     lines = []
-    for stage in read_status(ledger_url, totals):
-        failed = f", {len(stage.failed)} failed" if stage.failed else ""
-        lines.append(f"{stage.name}: {stage.done} of {stage.total} blocks done{failed}")
+    for stage in read_status(ledger_url, plans):
+        lines.append(
+            f"{stage.name}: {stage.done} of {stage.total} blocks done{describe_rest(stage, plans[stage.name])}"
+        )
         lines += [f"  {block}: {why}" for block, why in list(stage.failed.items())[:most]]
         if len(stage.failed) > most:
             lines.append(f"  and {len(stage.failed) - most} more")
     return "\n".join(lines)
+
+
+def describe_rest(stage: StageStatus, plan: Plan) -> str:
+    parts = [f"{len(stage.failed)} failed"] if stage.failed else []
+    left = stage.total - stage.done
+    if stage.pace and left:
+        blocks = stage.pace.blocks_a_second
+        voxels = tqdm.format_sizeof(blocks * plan.region.voxels / len(plan))
+        parts.append(f"{tqdm.format_sizeof(blocks)} blocks/s, {voxels} voxels/s")
+        parts.append(f"{tqdm.format_interval(left / blocks)} left at that pace")
+        parts.append(f"last done {stage.pace.newest:%Y-%m-%d %H:%M:%S} UTC")
+    return "".join(f", {part}" for part in parts)

@@ -6,16 +6,8 @@ from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, is_intact, plan_blo
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
-from emsam_jax.volumes.create import (
-    Layout,
-    chunk_for,
-    create_array,
-    occupied,
-    plan_layout,
-    shard_for,
-    shard_within,
-    write_image_metadata,
-)
+from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
+from emsam_jax.volumes.layout import Layout, chunk_for, plan_layout, shard_for, shard_within
 from emsam_jax.volumes.location import normalise
 
 STAGE = "predict"

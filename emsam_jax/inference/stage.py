@@ -73,9 +73,12 @@ class Predict:
 
 
 def predict_on_workers(
-    client: Client, trained: Trained, declared: DeclaredVolume, out: str, settings: Prediction
+    client: Client, trained: Trained, declared: DeclaredVolume, out: str, settings: Prediction, *, gpu: bool = False
 ) -> Volume:
-    """As `predict_affinities`: by the workers that declare the resource GPU, or by all where none does so."""
+    """As `predict_affinities`: by the workers that declare the resource GPU, or by all where none does so.
+
+    `gpu` waits for workers that do.
+    """
     declared = dataclasses.replace(declared, raw=_from_anywhere(declared.raw), mask=_from_anywhere(declared.mask))
     channels = len(offsets_of(trained.model))
     output = lay_out(declared, out, settings, channels)
@@ -92,7 +95,7 @@ def predict_on_workers(
             output.ledger_url,
             check=settings.check,
             progress=settings.progress,
-            resources=_GPU if count_threads(client, _GPU) else None,
+            resources=_GPU if gpu or count_threads(client, _GPU) else None,
         )
     if report.failed:
         raise PredictionError(describe_failures(STAGE, report.failed))

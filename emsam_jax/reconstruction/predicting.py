@@ -1,7 +1,10 @@
 """Affinities of a whole volume by a trained model; imports jax."""
 
+from collections.abc import Callable
+
+from distributed import Client
+
 from emsam_jax.blocks import LedgerError
-from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.config_file import ConfigError
 from emsam_jax.inference import PredictionError, predict_affinities, settings_from
 from emsam_jax.inference.as_trained import declare_as_trained
@@ -19,13 +22,12 @@ def load(request: Request) -> Trained:
     return load_trained(request.ckpt)
 
 
-def predict(request: Request, trained: Trained) -> Volume:
-    """At `affinities` below the output."""
+def predict(request: Request, trained: Trained, connect: Callable[[], Client] | None) -> Volume:
+    """At `affinities` below the output; by the workers that `connect` leads to, or else by this process."""
     declared, out = declare_as_trained(request.raw, trained), f"{request.out.rstrip('/')}/affinities"
     settings = settings_from(
         trained.config.predict, trained.config.data.patch, check=request.check, progress=request.progress
     )
-    if not request.scheduler:
+    if connect is None:
         return predict_affinities(trained.model, open_declared(declared), out, settings)
-    with open_cluster(request.scheduler) as client:
-        return predict_on_workers(client, trained, declared, out, settings)
+    return predict_on_workers(connect(), trained, declared, out, settings, gpu=request.gpu)

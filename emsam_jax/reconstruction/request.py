@@ -4,6 +4,7 @@ import dataclasses
 
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.layout import Format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +19,13 @@ class Request:
     method: str = ""  # instead of the recipe's
     threshold: float | None = None  # instead of the recipe's
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
+    format: Format = "ome-zarr"  # of the labels
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
-    workers: int = 0  # how many of those; 0: one a core
+    cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
+    job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
+    gpu: bool = False  # only workers that declare the resource GPU predict; otherwise so if some are there
+    workers: int = 0  # how many; 0: one a core of this machine
     memory: str = "auto"  # of each
     dashboard: str = ""  # where Dask shows what it does, such as :8787
     check: bool = True  # when going on, read what is done and compare it with its checksum
@@ -37,5 +42,15 @@ class Request:
             raise VolumeError("Expected --raw, the volume that --ckpt is to segment, found none.")
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise VolumeError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
+        if self.scheduler and self.cluster:
+            raise VolumeError("Expected one of --scheduler and --cluster, found both.")
+        if self.job and not self.cluster:
+            raise VolumeError(f"--job={self.job[0]}: expected --cluster, whose jobs these are, found none.")
+        if self.graph and self.raw.mask:
+            raise VolumeError("--graph leaves out what its own run left out: expected no --mask, found one.")
+        if self.block and min(self.block) < 1:
+            raise VolumeError(f"--block: expected numbers above 0, found {','.join(map(str, self.block))}.")
+        if self.workers < 0:
+            raise VolumeError(f"--workers: expected 1 or more, or 0 for one a core; found {self.workers}.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise VolumeError(f"--threshold: expected a number between 0 and 1, found {self.threshold:g}.")

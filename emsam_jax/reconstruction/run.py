@@ -1,10 +1,13 @@
 """From a request to labels, block by block, by the workers of a Dask cluster.
 
-Without a scheduler's address affinities are predicted by this process and its devices, before there is a worker.
+Affinities are predicted by workers elsewhere, or else by this process and its devices, before there is a worker.
 Tables of all blocks are put together by this process, so that workers need memory for a block and no more.
 """
 
+import contextlib
 import functools
+
+from distributed import Client
 
 from emsam_jax.blocks import run_in_turn
 from emsam_jax.blocks.cluster import open_cluster
@@ -22,12 +25,27 @@ class ReconstructionError(ValueError):
 
 def reconstruct(request: Request) -> Volume:
     """Called again it goes on where it was stopped."""
-    source = open_source(request)
-    with open_cluster(request.scheduler, request.workers, memory=request.memory, dashboard=request.dashboard) as client:
+    with contextlib.ExitStack() as opened:
+
+        @functools.cache
+        def connect() -> Client:
+            return opened.enter_context(
+                open_cluster(
+                    request.scheduler,
+                    request.workers,
+                    memory=request.memory,
+                    dashboard=request.dashboard,
+                    system=request.cluster,
+                    job=request.job,
+                )
+            )
+
+        source = open_source(request, connect if request.scheduler or request.cluster else None)
+        do = functools.partial(run_stage, connect())
 
         def run(step: Step) -> None:
-            do = run_in_turn if step.holds_all else functools.partial(run_stage, client)
-            report = do(*step, check=request.check, progress=request.progress)
+            run_blocks = run_in_turn if step.holds_all else do
+            report = run_blocks(*step, check=request.check, progress=request.progress)
             if report.failed:
                 raise ReconstructionError(describe_failures(step.stage.name, report.failed))
 
@@ -38,6 +56,7 @@ def reconstruct(request: Request) -> Volume:
             source.block,
             mask=source.mask,
             graph=request.graph or None,
+            format=request.format,
             check=request.check,
             run=run,
         )

@@ -1,7 +1,10 @@
 """Where affinities come from, and by which recipe they become neurons."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
+
+from distributed import Client
 
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.reconstruction.request import Request
@@ -21,8 +24,8 @@ class Source(NamedTuple):
     recipe: Recipe
 
 
-def open_source(request: Request) -> Source:
-    """Predicts what is not there yet; refuses recipes before that."""
+def open_source(request: Request, connect: Callable[[], Client] | None = None) -> Source:
+    """Predicts what is not there yet, by workers if there is a way to `connect`; refuses recipes before that."""
     stored = Recipe.read(request.recipe) if request.recipe else None
     if request.graph:
         return _open_earlier(request, stored)
@@ -34,7 +37,7 @@ def open_source(request: Request) -> Source:
 
     trained = load(request)
     recipe = choose_recipe(request, stored or (Recipe.read(trained.recipe) if trained.recipe else None))
-    return Source(predict(request, trained), mask, request.block, recipe)
+    return Source(predict(request, trained, connect), mask, request.block, recipe)
 
 
 def choose_recipe(request: Request, found: Recipe | None) -> Recipe:

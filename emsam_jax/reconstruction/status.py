@@ -1,10 +1,10 @@
 """How far a run is, from its ledgers alone."""
 
-import math
+import itertools
 
-from emsam_jax.blocks import describe_status
+from emsam_jax.blocks import describe_status, plan_blocks
 from emsam_jax.blocks.ledger import read_facts
-from emsam_jax.volumes import VolumeError
+from emsam_jax.volumes import VolumeError, box_of
 from emsam_jax.volumes.box import Box, parse_box
 from emsam_jax.volumes.location import normalise
 
@@ -17,14 +17,16 @@ def describe_run(out: str) -> str:
     """Of the stages that were begun."""
     out = normalise(out)
     lines = []
-    for stage in _STAGES:
+    for stage in itertools.chain(_STAGES, map("pyramid-{}".format, itertools.count(1))):
         ledger = f"{out}/affinities/ledger" if stage == "predict" else f"{out}/ledger"
         facts = read_facts(ledger, stage)
-        if facts is None:
+        if facts is None and stage in _STAGES:
             continue
-        shape = parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"]
-        counts = [-(-side // own) for side, own in zip(shape, facts["blocks"], strict=True)]
-        lines.append(describe_status(ledger, {stage: 1 if stage in _WHOLE else math.prod(counts)}))
+        if facts is None:
+            break
+        whole = box_of(parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"])
+        block = whole.shape if stage in _WHOLE else facts["blocks"]
+        lines.append(describe_status(ledger, {stage: plan_blocks(whole, whole, block, (1, 1, 1))}))
     if not lines:
         raise VolumeError(f"{out}: expected a run of segment.py there, found none; --out names its labels.")
     return "\n".join(lines)

@@ -39,7 +39,14 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
-        return cls.parse(Path(path).read_text(), str(path))
+        try:
+            text = Path(path).read_text()
+        except OSError as error:
+            raise SegmentationError(
+                f"{path}: expected a post-processing recipe, found that it cannot be read ({error.strerror}); "
+                "eval.py writes one as postprocess.json."
+            ) from None
+        return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: str | bytes, path: str) -> "Recipe":
@@ -56,7 +63,9 @@ class Recipe:
                 fields["offsets"] = tuple(tuple(offset) for offset in fields["offsets"])
             if "strides" in fields:
                 fields["strides"] = tuple(fields["strides"])
-            return cls(**fields)
+            recipe = cls(**fields)
+            _check_types(recipe)
+            return recipe
         except (TypeError, json.JSONDecodeError) as error:
             raise SegmentationError(
                 f"{path} must hold a post-processing recipe as the tuner writes it, but does not: {error}."
@@ -66,6 +75,12 @@ class Recipe:
         """The options that `segmentations` takes."""
         names = ("fragments", "scorer", "offsets", "strides", "clean_up")
         return {name: getattr(self, name) for name in names}
+
+
+def _check_types(recipe: Recipe) -> None:
+    for name, kind in (("method", str), ("scorer", str), ("threshold", float | int), ("chosen", dict)):
+        if not isinstance(found := getattr(recipe, name), kind):
+            raise TypeError(f"its {name} is {found!r}")
 
 
 def _read_clean_up(**fields: Any) -> CleanUp:

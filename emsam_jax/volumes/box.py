@@ -42,6 +42,11 @@ class Box(NamedTuple):
         z, y, x = (max(start, stop) for start, stop in zip(starts, stops, strict=True))
         return Box((starts[0], starts[1], starts[2]), (z, y, x))
 
+    def middle(self, shape: Voxel) -> "Box":
+        """A box of this shape, or as much of it as there is, in the middle."""
+        z, y, x = (max(0, side - own) // 2 for side, own in zip(self.shape, shape, strict=True))
+        return Box((0, 0, 0), shape).shifted(_add(self.start, (z, y, x))).within(self)
+
     def tiles(self, shape: Voxel) -> Iterator["Box"]:
         """Boxes of this shape that fill the box from its start, x fastest; the last ones are smaller."""
         ranges = [range(*bounds) for bounds in zip(self.start, self.stop, shape, strict=True)]

@@ -5,10 +5,11 @@
 Stopped at any moment, it goes on where it was when it is called again; until it is done, nothing opens DST.
 """
 
+import functools
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from tqdm import tqdm
 from emsam_jax.volumes.axes import Channel
 from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.context import set_cache_limit
-from emsam_jax.volumes.create import Layout, create_array, occupied, plan_layout, write_image_metadata
+from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.flag_values import three
+from emsam_jax.volumes.layout import Layout, plan_layout
 from emsam_jax.volumes.location import first_line, normalise, open_folder, read_key, write_key
 from emsam_jax.volumes.open import UNFINISHED, open_volume
+from emsam_jax.volumes.pyramid import Method, plan_levels, read_coarsened
 from emsam_jax.volumes.volume import Volume
 
+_Read = Callable[[Box], np.ndarray]
 _IN_FLIGHT = 2  # shards that are read or written at once
 
 
@@ -36,10 +40,14 @@ def ingest(
     format: str = "ome-zarr",  # noqa: A002
     chunk: tuple[int, int, int] | None = None,
     shard: tuple[int, int, int] | None = None,
+    pyramid: Method | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Volume:
-    """Copies shard by shard, two at a time. The source's box, sizes and dtype stay as they are."""
+    """Copies shard by shard, two at a time. The source's box, sizes and dtype stay as they are.
+
+    `pyramid` says how coarser levels are made, if they are wanted: of grey values by their mean, of ids by their mode.
+    """
     layout = plan_layout(
         destination,
         source.shape,
@@ -50,47 +58,56 @@ def ingest(
         chunk=chunk,
         shard=shard,
     )
-    ledger = Ledger(layout, source)
+    ledger = Ledger(layout, source, pyramid)
     done = ledger.find(overwrite)
     ledger.write(done)
-    target = create_array(layout, overwrite=not done, resume=bool(done))
-    boxes = list(target.box.tiles(layout.shard))
-    with tqdm(total=len(boxes), initial=done, unit="shard", disable=not progress, file=sys.stderr) as bar:
-        for count in _copied(source, target, boxes[done:]):
-            ledger.write(done + count)
-            bar.update()
-    write_image_metadata(layout)
+    levels = plan_levels(layout) if pyramid else [layout]
+    targets = [create_array(level, overwrite=not done, resume=bool(done)) for level in levels]
+    reads: list[_Read] = [source.read]
+    if pyramid:
+        reads += [
+            functools.partial(read_coarsened, *pair, method=pyramid) for pair in zip(targets, levels[1:], strict=False)
+        ]
+    boxes = [list(target.box.tiles(level.shard)) for target, level in zip(targets, levels, strict=True)]
+    written = done
+    with tqdm(total=sum(map(len, boxes)), initial=done, unit="shard", disable=not progress, file=sys.stderr) as bar:
+        for read, target, own in zip(reads, targets, boxes, strict=True):
+            for _ in _copied(read, target, own[done:]):
+                written += 1
+                ledger.write(written)
+                bar.update()
+            done = max(0, done - len(own))
+    write_image_metadata(*levels)
     ledger.clear()
     return open_volume(destination, channel="all" if len(layout.shape) == 4 else None)
 
 
-def _copied(source: Volume, target: Volume, boxes: list[Box]) -> Iterator[int]:
-    """Counts the boxes that are written, in order: a count means that everything before it is on disk."""
+def _copied(read: _Read, target: Volume, boxes: list[Box]) -> Iterator[Box]:
+    """Each box once it is on disk, in order; in the end all are."""
     writing: deque[tuple[Box, ts.WriteFutures]] = deque()
-    for number, box in enumerate(boxes):
+    for box in boxes:
         if len(writing) == _IN_FLIGHT:
-            _finish(target, *writing.popleft())
-            yield number - _IN_FLIGHT + 1
-        values = source.read(box)
+            yield _finished(target, *writing.popleft())
+        values = read(box)
         writing.append(
             (box, target.store[(..., *box.slices)].write(values, can_reference_source_data_indefinitely=True))
         )
     while writing:
-        _finish(target, *writing.popleft())
-        yield len(boxes) - len(writing)
+        yield _finished(target, *writing.popleft())
 
 
-def _finish(target: Volume, box: Box, future: ts.WriteFutures) -> None:
+def _finished(target: Volume, box: Box, future: ts.WriteFutures) -> Box:
     try:
         future.result()
     except ValueError as error:
         raise VolumeError(f"{target.url}: voxels {box} cannot be written: {first_line(error)}") from None
+    return box
 
 
 class Ledger:
     """How many shards, in order, are on disk, and of which conversion: one small file in the destination."""
 
-    def __init__(self, layout: Layout, source: Volume):
+    def __init__(self, layout: Layout, source: Volume, pyramid: Method | None):
         self.url, self._folder = layout.url, open_folder(layout.url)
         self._facts: dict[str, Any] = {
             "source": source.url,
@@ -101,6 +118,7 @@ class Ledger:
             "offset_zyx": list(layout.offset_zyx),
             "chunk": list(layout.chunk),
             "shard": list(layout.shard),
+            "pyramid": pyramid,
         }
 
     def find(self, overwrite: bool) -> int:
@@ -140,6 +158,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the destination.")
     flags.DEFINE_list("chunk", [], "z,y,x in voxels; chosen from shape and voxel size if left out.")
     flags.DEFINE_list("shard", [], "z,y,x in voxels, whole chunks.")
+    flags.DEFINE_enum("pyramid", None, ["mean", "mode"], "Adds coarser levels: raw by mean, labels by mode.")
     flags.DEFINE_integer("cache_mib", 256, "Limit of the cache for the source's chunks.")
     flags.DEFINE_boolean("overwrite", False, "Replace what there is at DST.")
 
@@ -166,6 +185,7 @@ def main(arguments: list[str]) -> None:
             format=FLAGS.format,
             chunk=chunk,
             shard=shard,
+            pyramid=FLAGS.pyramid,
             overwrite=FLAGS.overwrite,
             progress=True,
         )

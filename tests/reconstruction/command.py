@@ -13,7 +13,7 @@ from emsam_jax.volumes import open_volume
 from tests.segmentation.test_segment import draw_cells
 
 ROOT = Path(__file__).parents[2]
-SHAPE, BLOCK = (24, 64, 64), "8,16,16"
+SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
 RECIPE = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3))
 
 

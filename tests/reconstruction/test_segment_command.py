@@ -28,6 +28,18 @@ from tests.reconstruction.command import (
 )
 
 
+def assert_status_is_complete(folder: Path, out: str) -> None:
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "segment.py"), "--status", f"--out={folder / out}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(),
+    ).stdout.splitlines()
+    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 1, "pyramid-2": 1}
+    assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
+
+
 def test_labels_are_those_of_the_whole_volume_given_the_fragments(folder: Path):
     """Fragments of blocks are other ones than the whole volume's; what is made of them is the same."""
     affinities = draw_affinities()
@@ -56,6 +68,26 @@ def test_killed_with_all_its_processes_it_goes_on_and_ends_with_the_same(folder:
     after = entries(folder, out)
     assert {name: after[name] for name in before} == before  # nothing reported done was done again
     np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
+
+
+def test_precomputed_is_killed_and_ends_with_the_same(folder: Path):
+    """Its levels, too, since both begin at the world's 0."""
+    out, flag = "killed_precomputed", "--format=precomputed"
+    run = start(folder, out, flag)
+    wait_for(folder, out, 101, run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    before = entries(folder, out)
+    again = segment(folder, out, flag)
+    assert again.returncode == 0, again.stderr
+    after = entries(folder, out)
+    assert {name: after[name] for name in before} == before
+    assert len(open_volume(folder / out).levels) == 3
+    for level in range(3):
+        ours, other = (open_volume(folder / name, level=level) for name in (out, "undisturbed.zarr"))
+        np.testing.assert_array_equal(ours[...], other[...])
+        assert ours.voxel_size_zyx == other.voxel_size_zyx
+    assert_status_is_complete(folder, out)
 
 
 def test_ctrl_c_ends_it_in_order(folder: Path):
@@ -90,7 +122,9 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
         env=environment(),
     )
     assert cheap.returncode == 0, cheap.stderr
-    assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {"lookup", "labels"}
+    assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {
+        *("lookup", "labels", "pyramid-1", "pyramid-2")
+    }
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
 
 
@@ -108,15 +142,7 @@ def test_a_changed_input_is_refused(folder: Path):
 
 
 def test_status_tells_how_far_a_run_is(folder: Path):
-    told = subprocess.run(
-        [sys.executable, str(ROOT / "segment.py"), "--status", f"--out={folder / 'undisturbed.zarr'}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=environment(),
-    ).stdout.splitlines()
-    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48}
-    assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
+    assert_status_is_complete(folder, "undisturbed.zarr")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,10 @@ def test_status_tells_how_far_a_run_is(folder: Path):
         ("--affinities=a.zarr --ckpt=run", "found --ckpt and --affinities"),
         ("--affinities=a.zarr --threshold=2", "--threshold: expected a number between 0 and 1, found 2"),
         ("--affinities=nowhere.zarr", "nowhere.zarr"),
+        ("--affinities=a.zarr --recipe=nowhere.json", "nowhere.json: expected a post-processing recipe"),
+        ("--affinities=a.zarr --block=0,5,5", "--block: expected numbers above 0, found 0,5,5"),
+        ("--affinities=a.zarr --workers=-2", "--workers: expected 1 or more"),
+        ("--graph=a.zarr --mask=m.zarr", "expected no --mask, found one"),
         ("--affinities=a.zarr --method=waterz_q50", "choose another recipe. --method overrides"),
     ],
 )

@@ -79,7 +79,9 @@ def test_a_recipe_keeps_long_range_offsets(tmp_path: Path) -> None:
     assert Recipe.read(tmp_path / "postprocess.json") == recipe
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"methods": 3}', '{"fragments": {"sort": "2d"}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"threshold": "half"}', '{"methods": 3}', '{"fragments": {"sort": "2d"}}']
+)
 def test_a_broken_recipe_gets_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "postprocess.json").write_text(text)
     with pytest.raises(SegmentationError, match=r"postprocess\.json must hold a post-processing recipe"):

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from emsam_jax.volumes import create_volume, open_volume
-from emsam_jax.volumes.create import Format
+from emsam_jax.volumes.layout import Format
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
 with warnings.catch_warnings():  # what its own dependencies say when imported

@@ -19,7 +19,7 @@ from emsam_jax.volumes import (
     parse_box,
 )
 from emsam_jax.volumes.box import box_of
-from emsam_jax.volumes.create import Format
+from emsam_jax.volumes.layout import Format
 from tests.volumes import writers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers that write

@@ -11,8 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from emsam_jax.volumes import VolumeError, open_volume
+from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.ingest import ingest
+from emsam_jax.volumes.layout import Layout
+from emsam_jax.volumes.pyramid import Method, read_coarsened
 from tests.volumes import writers
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
@@ -59,6 +61,40 @@ def test_goes_on_after_a_kill(tmp_path: Path):
     kept = sum(path.stat().st_mtime_ns == time for path, time in before.items() if path.exists())
     assert kept >= len(before) - 4  # those that were under way may be written again
     assert f"{shards}/{shards}" in done.stderr  # progress
+
+
+@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+def test_coarser_levels_are_means_and_are_gone_on_with(
+    format: str,  # noqa: A002
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    grey = np.random.default_rng(0).integers(0, 255, (3, 9, 1301), dtype=np.uint8)
+    create_volume(tmp_path / "a.zarr", grey.shape, np.uint8, (40, 4, 4), offset_zyx=(40, 12, 20))[...] = grey
+    source, out = open_volume(tmp_path / "a.zarr"), str(tmp_path / "out")
+
+    def failing(volume: Volume, coarse: Layout, box: Box, method: Method) -> np.ndarray:
+        if box.start != (0, 0, 0):
+            raise RuntimeError("in the middle of level 1")
+        return read_coarsened(volume, coarse, box, method)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emsam_jax.volumes.ingest.read_coarsened", failing)
+        with pytest.raises(RuntimeError, match="in the middle"):
+            ingest(source, out, format=format, pyramid="mean")
+    with pytest.raises(VolumeError, match="whose pyramid is mean, not None"):
+        ingest(source, out, format=format)
+    for overwrite in (False, True):  # over a whole one, too
+        volume = ingest(source, out, format=format, pyramid="mean", overwrite=overwrite)
+        assert volume.levels == ((40, 4, 4), (40, 8, 8), (40, 16, 16), (40, 32, 32), (80, 64, 64))
+        first = (0, 3, 5) if format == "precomputed" else (0, 0, 0)
+        coarse, fine = open_volume(out, level=1)[...], volume[...]
+        assert coarse.shape[-1] > 512  # two shards
+        # Columns and rows beyond the border count for nothing.
+        padded = np.pad(fine.astype(float), [(0, 0), (first[1] % 2, 1), (first[2] % 2, 2)], constant_values=np.nan)
+        z, y, x = coarse.shape
+        cells = padded[:, : 2 * y, : 2 * x].reshape(z, y, 2, x, 2)
+        assert abs(np.nanmean(cells, axis=(2, 4)) - coarse).max() <= 0.5
 
 
 def test_an_unfinished_conversion_of_something_else_is_left_alone(tmp_path: Path, grey: np.ndarray):

@@ -13,7 +13,8 @@ from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Box, Volume, open_volume
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.create import Layout, chunk_for, create_array, plan_layout, shard_within
+from emsam_jax.volumes.create import create_array
+from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_within
 from emsam_jax.volumes.location import normalise
 from emsam_jax.volumes.meet import read_nearest, with_size_of
 
@@ -85,8 +86,9 @@ class Job:
         return facts if self.given else facts | dataclasses.asdict(self.recipe.fragments) | {"halo": list(self.halo)}
 
     def facts_of_labels(self) -> dict[str, Any]:
-        facts = {"method": self.recipe.method, "threshold": self.recipe.threshold}
-        return self.facts_of_graph() | facts | {"min_object": self.recipe.clean_up.min_size, "graph": self.graph}
+        facts: dict[str, Any] = {"method": self.recipe.method, "threshold": self.recipe.threshold}
+        facts |= {"min_object": self.recipe.clean_up.min_size, "graph": self.graph, "format": self.labels.format}
+        return self.facts_of_graph() | facts
 
 
 def plan_job(
@@ -99,6 +101,7 @@ def plan_job(
     mask: Volume | None = None,
     graph: str | Path | None = None,
     halo: Voxel | None = None,
+    format: Format = "ome-zarr",  # noqa: A002
 ) -> Job:
     """Raises where the recipe cannot be followed block by block."""
     check_recipe(recipe)
@@ -122,12 +125,14 @@ def plan_job(
     if block is None:
         block = shard_within(box.shape, chunk, box.shape)
     chunk = _chunk_within(block, chunk, box.shape)
-    shard = shard_within(block, chunk, box.shape)
     volumes = [volume for volume in (affinities, fragments, mask) if volume is not None]
 
-    def lay_out(url: str) -> Layout:
+    def lay_out(url: str, format: Format) -> Layout:  # noqa: A002
         size, offset = affinities.voxel_size_zyx, affinities.offset_zyx
-        return plan_layout(url, box.shape, np.uint64, size, offset_zyx=offset, chunk=chunk, shard=shard)
+        shard = shard_within(block, chunk, box.shape, format)
+        return plan_layout(url, box.shape, np.uint64, size, offset_zyx=offset, format=format, chunk=chunk, shard=shard)
+
+    pieces, labels = lay_out(f"{graph_url}/fragments", "ome-zarr"), lay_out(labels_url, format)
 
     return Job(
         affinities=affinities.url,
@@ -136,9 +141,9 @@ def plan_job(
         graph=graph_url,
         recipe=recipe,
         halo=default_halo(recipe.fragments) if halo is None else halo,
-        plan=plan_blocks(box, box, block, shard),
-        fragments=lay_out(f"{graph_url}/fragments"),
-        labels=lay_out(labels_url),
+        plan=plan_blocks(box, box, block, pieces.shard),
+        fragments=pieces,
+        labels=labels,
         content=",".join(content_of(volume.read, box) for volume in volumes),
     )
 

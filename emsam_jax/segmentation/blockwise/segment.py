@@ -14,11 +14,14 @@ from emsam_jax.segmentation.blockwise.graph import Graph
 from emsam_jax.segmentation.blockwise.job import Job, plan_job
 from emsam_jax.segmentation.blockwise.labels import Labels
 from emsam_jax.segmentation.blockwise.lookup import Lookup
+from emsam_jax.segmentation.blockwise.pyramid import plan_pyramid
 from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
+from emsam_jax.volumes.layout import Format
+from emsam_jax.volumes.pyramid import plan_levels
 
 
 class Step(NamedTuple):
@@ -47,21 +50,24 @@ def segment_blockwise(
     mask: Volume | None = None,
     graph: str | Path | None = None,
     halo: Voxel | None = None,
+    format: Format = "ome-zarr",  # noqa: A002
     check: bool = True,
     progress: bool = False,
     run: Callable[[Step], object] | None = None,
 ) -> Volume:
-    """Labels of affinities [c, z, y, x] as OME-Zarr at `out`, in blocks of `block` voxels (default: a shard).
+    """Labels of affinities [c, z, y, x] with their pyramid at `out`, in blocks of `block` voxels (default: a shard).
 
     Beside the labels lie `lookup.npy` and `objects.npy`; in `graph` (default: `out`) the volume `fragments`,
-    `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and another threshold costs only the last
-    two steps. `fragments` are ids made elsewhere; voxels where `mask` is 0 stay background; `halo` voxels around a
-    block are seen by its watershed.
+    `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and another threshold costs only the
+    lookup, the labels and their pyramid. `fragments` are ids made elsewhere; voxels where `mask` is 0 stay background;
+    `halo` voxels around a block are seen by its watershed.
 
     Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
     reads what is there and does again what is damaged. `run` does one step, by default block after block.
     """
-    job = plan_job(affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo)
+    job = plan_job(
+        affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo, format=format
+    )
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))
@@ -85,6 +91,7 @@ def plan_steps(job: Job) -> list[Step]:
         Step(Graph(job), job.whole, graph),
         Step(Lookup(job), job.whole, labels),
         Step(Labels(job), job.plan, labels),
+        *[Step(level, level.plan, labels) for level in plan_pyramid(job)],
     ]
 
 
@@ -100,6 +107,7 @@ def prepare(job: Job, steps: list[Step]) -> None:
             raise VolumeError(f"{layout.url}: there is a volume already, not begun by this; choose another place.")
     for step in steps:
         step.open_ledger()
-    for layout in ([] if job.given else [job.fragments]) + [job.labels]:
-        create_array(layout, resume=True)
-        write_image_metadata(layout)
+    for levels in ([] if job.given else [[job.fragments]]) + [plan_levels(job.labels)]:
+        for layout in levels:
+            create_array(layout, resume=True)
+        write_image_metadata(*levels)

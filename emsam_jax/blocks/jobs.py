@@ -1,0 +1,64 @@
+"""Workers as jobs of a queueing system, by dask-jobqueue; the scheduler is in the process that asks for them."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from dask.utils import parse_bytes
+
+from emsam_jax.blocks.errors import EngineError
+
+SYSTEMS = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
+_OF_LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args")
+
+
+def start_jobs(
+    system: str, workers: int, threads: int, memory: str, options: Sequence[str] = (), *, dashboard: str = ""
+) -> Any:
+    """A Dask cluster that keeps so many workers: a job that ends early is submitted again.
+
+    `options` are dask-jobqueue's own, such as `queue=gpu` or `walltime=08:00:00`; those of a job that are lists may be
+    named several times.
+    """
+    if system not in SYSTEMS:
+        raise EngineError(f"--cluster: expected one of {', '.join(SYSTEMS)}, found {system!r}.")
+    if workers < 1:
+        raise EngineError(f"--cluster={system} needs --workers, how many of them to submit; found {workers}.")
+    try:
+        per_worker = parse_bytes(memory)
+    except ValueError:
+        raise EngineError(f"--cluster={system} needs --memory of a worker, such as 16GiB; found {memory!r}.") from None
+    try:
+        import dask_jobqueue
+    except ModuleNotFoundError:
+        raise EngineError(f"--cluster={system} needs dask-jobqueue: pip install 'emsam-jax[cluster]'.") from None
+    chosen = {"cores": threads, "processes": 1, "python": sys.executable, **parse_options(options)}
+    classes = {name.lower(): getattr(dask_jobqueue, name) for name in dir(dask_jobqueue) if name.endswith("Cluster")}
+    try:
+        cluster = classes[f"{system}cluster"](
+            memory=f"{per_worker * chosen['processes']}B",
+            scheduler_options={"dashboard_address": dashboard or ":0", "dashboard": bool(dashboard)},
+            **chosen,
+        )
+        cluster.job_script()  # refuses what it does not know, before anything is submitted
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise EngineError(f"--cluster={system}: expected options of dask-jobqueue, found that {reason}.") from None
+    cluster.adapt(minimum=workers, maximum=workers)
+    return cluster
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`name=value`, each."""
+    found: dict[str, Any] = {}
+    lists: dict[str, list[str]] = defaultdict(list)
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not (name and equals):
+            raise EngineError(f"--job: expected name=value, such as queue=gpu; found {option!r}.")
+        if name in _OF_LISTS:
+            lists[name].append(value)
+        else:
+            found[name] = int(value) if value.isdigit() else value
+    return found | lists

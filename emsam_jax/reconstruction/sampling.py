@@ -1,0 +1,62 @@
+"""A few windows of a prediction, timed; imports jax."""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emsam_jax.inference import predict_affinities, settings_from
+from emsam_jax.inference.as_trained import declare_as_trained
+from emsam_jax.inference.output import Output
+from emsam_jax.inference.settings import Prediction
+from emsam_jax.reconstruction.predicting import load
+from emsam_jax.reconstruction.request import Request
+from emsam_jax.reconstruction.source import choose_recipe
+from emsam_jax.segmentation import Recipe
+from emsam_jax.volumes import Box, Volume
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.specimen import open_declared
+
+_WINDOWS = 4  # side by side; the first one's time, which holds compiling, is not counted
+
+
+class SampledPrediction(NamedTuple):
+    affinities: Volume
+    whole: Box
+    recipe: Recipe
+    blocks: int  # of the whole prediction
+    block: Voxel
+    seconds: float
+
+
+def sample_prediction(request: Request, out: Path) -> SampledPrediction:
+    """In blocks of a window: what a window takes, by the number of windows of the whole."""
+    trained = load(request)
+    named = request.recipe or trained.recipe
+    recipe = choose_recipe(request, Recipe.read(named) if named else None)
+    specimen = open_declared(declare_as_trained(request.raw, trained))
+    settings = settings_from(trained.config.predict, trained.config.data.patch)
+    channels = len(trained.config.model.offsets)
+    plan = Output(f"{out}-whole", specimen, settings, specimen.region, channels).plan
+    z, y, x = settings.window
+    small = dataclasses.replace(settings, block=(z, y, x))
+    region = specimen.region.middle((z, y, _WINDOWS * x))
+    done: list[float] = [time.monotonic()]
+
+    def watch(stage: str, result: Any) -> None:
+        if stage == "written":
+            done.append(time.monotonic())
+
+    affinities = predict_affinities(trained.model, specimen, out, small, region=region, watch=watch)
+    counted = done[1:] if len(done) > 2 else done
+    sampled = Output(str(out), specimen, small, region, channels).plan
+    a_block = (counted[-1] - counted[0]) / (len(counted) - 1)
+    a_window = a_block / windows_touching(settings, region.middle(sampled.block))
+    seconds = a_window * windows_touching(settings, plan.region.middle(plan.block)) * len(plan)
+    return SampledPrediction(affinities, plan.region, recipe, len(plan), plan.block, seconds)
+
+
+def windows_touching(settings: Prediction, box: Box) -> int:
+    grid = settings.grid()
+    return math.prod(len(grid.starts(axis, box.start[axis], box.stop[axis])) for axis in range(3))

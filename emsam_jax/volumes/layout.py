@@ -1,0 +1,122 @@
+"""What a new volume is before it has voxels: its shape, and the chunks and shards that it is stored in."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from emsam_jax.volumes.axes import Sizes, sizes
+from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.location import normalise
+
+Format = Literal["ome-zarr", "precomputed"]
+
+_SHARD_CHUNKS = 4  # chunks in a shard along each axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """All that a volume is before it has voxels. Shape [z, y, x] or [c, z, y, x], chunk and shard z, y, x."""
+
+    url: str
+    format: Format
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    voxel_size_zyx: Sizes  # nm
+    offset_zyx: Sizes  # nm
+    chunk: Voxel
+    shard: Voxel
+    level: int = 0  # of a pyramid, from the finest
+
+
+def plan_layout(
+    url_or_path: str | Path,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    voxel_size_zyx: Sequence[int | float],
+    *,
+    offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
+    format: Format = "ome-zarr",  # noqa: A002
+    chunk: Voxel | None = None,
+    shard: Voxel | None = None,
+) -> Layout:
+    url = normalise(str(url_or_path))
+    if len(voxel_size_zyx) != 3 or min(voxel_size_zyx) <= 0:
+        raise VolumeError(
+            f"{url}: expected a voxel size of three numbers above 0, found {voxel_size_zyx} (z, y, x, nm)."
+        )
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise VolumeError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
+    if format not in ("ome-zarr", "precomputed"):
+        raise VolumeError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
+    size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
+    chunk = chunk or chunk_for(shape[-3:], size)
+    shard = shard or shard_for(shape[-3:], chunk)
+    if any(s % c for s, c in zip(shard, chunk, strict=True)):
+        raise VolumeError(f"{url}: expected shards of whole chunks {chunk}, found {shard}.")
+    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard)
+
+
+def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:
+    """About 2**18 voxels, near a cube in nm, so that a patch touches few: 64 a side, or 16 or 32 thick sections."""
+    z, y, x = shape
+    ratio = voxel_size_zyx[0] / math.sqrt(voxel_size_zyx[1] * voxel_size_zyx[2])
+    depth, side = (16, 128) if ratio >= 4 else (32, 96) if ratio >= 1.5 else (64, 64)
+    return min(z, depth), min(y, side), min(x, side)
+
+
+def shard_for(shape: Sequence[int], chunk: Voxel) -> Voxel:
+    """Four chunks a side (16 million voxels), fewer where the volume ends."""
+    z, y, x = (c * min(_SHARD_CHUNKS, -(-size // c)) for size, c in zip(shape, chunk, strict=True))
+    return z, y, x
+
+
+def shard_within(block: Voxel, chunk: Voxel, region: Voxel, format: Format = "ome-zarr") -> Voxel:  # noqa: A002
+    """As many chunks as usual, or fewer, so that they fill the block."""
+    usual = shard_for(region, chunk)
+    if format == "precomputed":
+        return _longest_run(block, chunk, region, usual)
+    z, y, x = (
+        own * next((n for n in range(most // own, 0, -1) if _fill(n * own, wanted, side)), 1)
+        for own, most, side, wanted in zip(chunk, usual, region, block, strict=True)
+    )
+    return z, y, x
+
+
+def _longest_run(block: Voxel, chunk: Voxel, region: Voxel, usual: Voxel) -> Voxel:
+    """Precomputed numbers chunks along a Morton curve; a shard is a run of 2**n of them, whose box doubles with n.
+
+    It doubles along x, y and z in turn, leaving out an axis where the region ends.
+    """
+    doublings = [(-(-side // own) - 1).bit_length() for side, own in zip(region, chunk, strict=True)]
+    turns = sorted((turn, -axis) for axis in range(3) for turn in range(doublings[axis]))
+    longest, run = chunk, list(chunk)
+    for _, axis in turns:
+        run[-axis] *= 2
+        if any(own >= 2 * most for own, most in zip(run, usual, strict=True)):
+            break
+        if all(map(_fill, run, block, region)):
+            longest = (run[0], run[1], run[2])
+    return longest
+
+
+def _fill(part: int, whole: int, region: int) -> bool:
+    """Whether parts of this side fill the whole, or the region ends before."""
+    return whole >= region or whole % part == 0
+
+
+def corner_of(layout: Layout) -> Voxel:
+    """Of the first voxel, where precomputed wants it: in voxels of a grid that starts at 0 nm."""
+    sides = list(zip(layout.offset_zyx, layout.voxel_size_zyx, strict=True))
+    z, y, x = (round(offset / size) for offset, size in sides)
+    if any(abs(at * size - offset) > 1e-3 * size for at, (offset, size) in zip((z, y, x), sides, strict=True)):
+        raise VolumeError(
+            f"{layout.url}: precomputed wants an offset of whole voxels {layout.voxel_size_zyx} nm, found "
+            f"{layout.offset_zyx} nm (z, y, x)."
+        )
+    return z, y, x

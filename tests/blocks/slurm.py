@@ -1,0 +1,28 @@
+"""A stand-in for Slurm on one machine: what is submitted begins at once, as a process group of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+_PROGRAMS = {
+    "sbatch": """
+        setsid sh "$1" >"$QUEUE/$$.log" 2>&1 &
+        cp "$1" "$QUEUE/$!.sh"
+        echo "Submitted batch job $!"
+    """,
+    "scancel": 'for job in "$@"; do touch "$QUEUE/$job.cancelled"; kill -- "-$job"; done',
+    "python": f'exec "{sys.executable}" "$@"',
+}
+
+
+def environment_with_slurm(folder: Path) -> dict[str, str]:
+    """In `folder/queue` is, for each job, its script JOB.sh and, once it was ended by scancel, JOB.cancelled."""
+    programs, queue = folder / "bin", folder / "queue"
+    queue.mkdir(exist_ok=True)
+    programs.mkdir(exist_ok=True)
+    for name, script in _PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": root, "PATH": path, "QUEUE": str(queue), "XLA_FLAGS": ""}

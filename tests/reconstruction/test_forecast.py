@@ -1,0 +1,58 @@
+"""What a dry run foretells, beside what the run then took."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emsam_jax.reconstruction import Request, reconstruct
+from emsam_jax.reconstruction.forecast import Forecast, forecast_run, stored_bytes
+from emsam_jax.segmentation import ideal_affinities
+from emsam_jax.volumes import VolumeError, create_volume
+from tests.segmentation.test_segment import draw_cells
+
+BLOCK = (8, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast, Path]:
+    """Of affinities of 12 blocks, the last ones of each row narrower; and the run's output."""
+    folder = tmp_path_factory.mktemp("forecast")
+    affinities = ideal_affinities(draw_cells(3, (16, 64, 88), 90)).astype(np.float32)
+    create_volume(folder / "affinities.zarr", affinities.shape, "float32", (40, 4, 4))[...] = affinities
+    request = Request(
+        out=str(folder / "out.zarr"),
+        affinities=str(folder / "affinities.zarr"),
+        block=BLOCK,
+        workers=1,
+        progress=False,
+    )
+    forecast = forecast_run(request)
+    assert [path.name for path in folder.iterdir()] == ["affinities.zarr"]  # nothing was written
+    reconstruct(request)
+    return forecast, folder / "out.zarr"
+
+
+def test_blocks_are_those_of_the_run(told: tuple[Forecast, Path]):
+    forecast, out = told
+    done = {
+        stage: len(list((out / f"ledger/{stage}/done").glob("?-?-?"))) for stage in ("fragments", "labels", "graph")
+    }
+    assert done == {"fragments": 12, "labels": 12, "graph": 1}
+    blocks = {cost.stage: cost.blocks for cost in forecast.costs}
+    assert {stage: blocks[stage] for stage in done} == done
+    assert all(cost.seconds > 0 for cost in forecast.costs)
+
+
+def test_sizes_are_about_those_of_the_run(told: tuple[Forecast, Path]):
+    forecast, out = told
+    assert forecast.edges == pytest.approx(len(np.load(out / "edges.npy")), rel=0.3)
+    assert forecast.stored["fragments"] == pytest.approx(stored_bytes(out / "fragments/0"), rel=0.3)
+    assert forecast.stored["labels"] == pytest.approx(stored_bytes(out / "0"), rel=0.3)
+    assert 50 << 20 < forecast.worker_bytes < 1 << 30
+    assert "12  8 x 32 x 32" in str(forecast)
+
+
+def test_an_earlier_graph_has_nothing_to_sample(tmp_path: Path):
+    with pytest.raises(VolumeError, match="expected --ckpt or --affinities, found --graph"):
+        forecast_run(Request(out=str(tmp_path / "out"), graph=str(tmp_path)))
