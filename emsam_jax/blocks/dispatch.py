@@ -14,6 +14,7 @@ import cloudpickle
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from emsam_jax.blocks.errors import StoppedError
 from emsam_jax.blocks.group import GroupReport, Work, keep_failure, run_alone, run_group, worker_died
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.volumes.box import Voxel
@@ -25,8 +26,9 @@ _ASK = 5.0  # seconds between two looks at how many workers there are
 Resources = Mapping[str, float]  # as workers declare them, such as `dask worker --resources GPU=1`
 
 
-class GoneError(Exception):
-    """The scheduler no longer answers."""
+class GoneError(StoppedError):
+    def __init__(self) -> None:
+        super().__init__("The scheduler no longer answers; the same command goes on.")
 
 
 class Task(NamedTuple):
@@ -75,7 +77,7 @@ class Dispatch:
     def threads(self) -> int:
         """Of all workers that have the resources; 0 while there are none."""
         if time.monotonic() - self._asked > _ASK:
-            with contextlib.suppress(OSError, TimeoutError):  # what that means is found out where results are collected
+            with contextlib.suppress(GoneError):  # what that means is found out where results are collected
                 self._threads = count_threads(self._client, self._resources)
             self._asked = time.monotonic()
         return self._threads
@@ -96,7 +98,7 @@ class Dispatch:
             key = self._finished.get(timeout=seconds)
         except queue.Empty:
             if self._client.status != "running":
-                raise GoneError from None
+                raise GoneError() from None
             return GroupReport()
         future, task = self._running.pop(key)
         try:
@@ -104,10 +106,10 @@ class Dispatch:
         except KilledWorker:
             return self._again(task)
         except CancelledError:
-            raise GoneError from None
+            raise GoneError() from None
         except Exception as error:  # the stage's own are in the report: this one came before the first block
             if self._client.status != "running":
-                raise GoneError from None
+                raise GoneError() from None
             return self._all_failed(task, error)
         self._waiting.extendleft(reversed(report.left))
         self._suspects.extend(report.suspects)
@@ -152,7 +154,12 @@ class Dispatch:
 
 def count_threads(client: Client, resources: Resources) -> int:
     """Of the workers, as far as their resources go; each thread at work takes all that is asked for."""
-    found: Any = client.sync(client.scheduler.identity, callback_timeout=_ASK)  # type: ignore[reportOptionalMemberAccess]
+    if client.scheduler is None:  # Dask has given up asking for it
+        raise GoneError()
+    try:
+        found: Any = client.sync(client.scheduler.identity, callback_timeout=_ASK)
+    except (OSError, TimeoutError):
+        raise GoneError() from None
     return sum(
         min([worker["nthreads"], *(int(worker["resources"].get(name, 0) // n) for name, n in resources.items())])
         for worker in found["workers"].values()

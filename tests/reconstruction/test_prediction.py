@@ -33,11 +33,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config(
         model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8)),
         data=DataConfig(train=(DeclaredVolume("raw", f"{folder}/raw.zarr"),), patch=(8, 32, 32)),
-        predict=PredictConfig(block=(8, 64, 64)),
+        predict=PredictConfig(block=(8, 64, 64), stride=(1.0, 0.5, 0.5)),
     )
     with Checkpoints(folder / "run", config, SIZE) as checkpoints:
         checkpoints.save(3, new_state(config, make_mesh(1))[0])
     return folder
+
+
+def quickly(folder: Path) -> dict[str, str]:
+    """What takes most of the time is compiling."""
+    return {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
 
 
 def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[str]:
@@ -45,7 +54,7 @@ def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[str]:
     given = ["--ckpt=run", "--raw=raw.zarr", f"--out={out}", "--method=waterz", "--workers=1", *flags]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "segment.py"), *given],
-        env=environment(),
+        env=environment() | quickly(folder),
         cwd=folder,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -75,7 +84,8 @@ def test_begun_here_and_ended_by_workers(folder: Path, tmp_path: Path):
     here = predicted(folder, "out.zarr")
     assert len(here) < 8
 
-    with dask_cluster(tmp_path, "--resources=GPU=1", "") as cluster, Client(cluster.address) as client:
+    workers = ("--resources=GPU=1", "")
+    with dask_cluster(tmp_path, *workers, **quickly(folder)) as cluster, Client(cluster.address) as client:
         run = start(folder, "out.zarr", f"--scheduler={cluster.address}")
         wait_until(lambda: len(predicted(folder, "out.zarr")) >= len(here) + 1, run)
         knowing: Any = client.run(has_imported, "jax")
