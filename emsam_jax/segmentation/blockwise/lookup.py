@@ -1,4 +1,4 @@
-"""Stage 4: which object each fragment belongs to, and the objects."""
+"""Stage 4: which object each piece of a fragment belongs to, and the objects."""
 
 import dataclasses
 from typing import Any
@@ -28,8 +28,9 @@ class Lookup:
         lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
         drop_small(lookup, fragments, recipe.clean_up.min_size)
         objects = merge_objects([as_objects(fragments, lookup)])
-        out = job.labels.url
-        return f"{write_lookup(out, lookup)},{write_table(out, 'objects.npy', objects)}"
+        pieces, out = read_table(job.graph, "pieces.npy"), job.labels.url
+        pieces["label"] = lookup["label"][np.searchsorted(lookup["fragment"], pieces["label"])]
+        return f"{write_lookup(out, pieces)},{write_table(out, 'objects.npy', objects)}"
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
         return are_intact(self.job.labels.url, ("lookup.npy", "pages.npy", "objects.npy"), entry.checksum)

@@ -10,10 +10,11 @@ from jaxtyping import Shaped, UInt64
 from emsam_jax.volumes import VolumeError
 from emsam_jax.volumes.location import open_folder, read_key, write_key
 
-# Fragments and objects alike: voxels, and the box that holds them, z, y, x, in voxels of the volume.
+# Pieces, fragments and objects alike: voxels, and the box that holds them, z, y, x, in voxels of the volume.
 OBJECT = np.dtype([("id", "<u8"), ("size", "<i8"), ("start", "<i8", 3), ("stop", "<i8", 3)])
 # Fragments u < v that touch: mean affinity between them, and between how many pairs of voxels.
 EDGE = np.dtype([("u", "<u8"), ("v", "<u8"), ("mean", "<f8"), ("size", "<i8")])
+LINK = np.dtype([("u", "<u8"), ("v", "<u8")])  # two that are one
 LOOKUP = np.dtype([("fragment", "<u8"), ("label", "<u8")])
 
 Table = Shaped[np.ndarray, " _"]
