@@ -152,8 +152,8 @@ def test_the_order_of_blocks_leaves_no_trace(stored: Volume, tmp_path: Path):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe(scorer="q50"), "waterz with the scorer mean, multicut, components, but found waterz with q50"),
-        (Recipe("mutex"), "but found mutex"),
+        (Recipe(scorer="q51"), "would need a compiler for the scorer 'q51'"),
+        (Recipe("mutex"), "expected one of waterz, multicut, components, but found mutex"),
         (Recipe(clean_up=CleanUp(fill=True)), "without clean_up.fill"),
         (Recipe(threshold=1.0), "between 0 and 1"),
     ],
@@ -166,10 +166,10 @@ def test_says_what_cannot_be_done_by_block(recipe: Recipe, message: str, stored:
 
 def test_a_volume_where_nothing_is_joined(tmp_path: Path):
     nothing = store(tmp_path / "nothing.zarr", np.zeros((3, 8, 20, 20), np.uint8))
-    for method in ("waterz", "multicut", "components"):
-        labels = segment_blockwise(nothing, tmp_path / method, Recipe(method), (4, 10, 20))
-        assert not labels[...].any()
-        assert len(read_table(str(tmp_path / method), "objects.npy")) == 0
+    for recipe in (Recipe(), Recipe(scorer="q50"), Recipe("multicut"), Recipe("components")):
+        out = tmp_path / f"{recipe.method} {recipe.scorer}"
+        assert not segment_blockwise(nothing, out, recipe, (4, 10, 20))[...].any()
+        assert len(read_table(str(out), "objects.npy")) == 0
     steps = plan_steps(plan_job(nothing, tmp_path / "planned", Recipe()))
     assert [step.stage.name for step in steps] == ["fragments", "edges", "graph", "lookup", "labels"]
     assert not (tmp_path / "planned").exists()

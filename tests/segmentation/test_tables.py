@@ -46,6 +46,6 @@ def test_a_long_lookup_is_read_in_parts(tmp_path: Path):
     for rows in ([], [0], [29_999], [4095, 4096], [3, 9000, 9001, 17_000, 29_999], range(30_000), range(8000, 13_000)):
         some = lookup[list(rows)]
         np.testing.assert_array_equal(look_up(str(tmp_path), some["fragment"].copy()), some["label"])
-    (tmp_path / "pages.npy").write_bytes(b"")
-    with pytest.raises(VolumeError, match=r"pages\.npy: expected a table in numpy's format, found a torn one"):
+    (tmp_path / "lookup_pages.npy").write_bytes(b"")
+    with pytest.raises(VolumeError, match=r"lookup_pages\.npy: expected a table in numpy's format, found a torn one"):
         look_up(str(tmp_path), lookup["fragment"][:1].copy())

@@ -37,9 +37,13 @@ def agglomerate_edges(
             nodes = GaspClusterPolicy(linkage="mean").optimize(
                 graph, edges["mean"] - (1 - threshold), edge_sizes=edges["size"].astype(np.float64)
             )
-        lookup = np.zeros(len(fragments), LOOKUP)
-        lookup["fragment"], lookup["label"] = fragments, number_by_first(np.asarray(nodes[1:], np.uint64))
-        yield lookup
+        yield as_lookup(fragments, np.asarray(nodes[1:], np.uint64))
+
+
+def as_lookup(fragments: UInt64[np.ndarray, " n"], nodes: UInt64[np.ndarray, " n"]) -> Table:
+    lookup = np.zeros(len(fragments), LOOKUP)
+    lookup["fragment"], lookup["label"] = fragments, number_by_first(nodes)
+    return lookup
 
 
 def number_by_first(nodes: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

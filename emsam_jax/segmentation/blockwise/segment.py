@@ -17,6 +17,7 @@ from emsam_jax.segmentation.blockwise.graph import Graph
 from emsam_jax.segmentation.blockwise.job import Job, plan_job
 from emsam_jax.segmentation.blockwise.labels import Labels
 from emsam_jax.segmentation.blockwise.lookup import Lookup
+from emsam_jax.segmentation.blockwise.merges import Merges
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
@@ -59,6 +60,12 @@ def segment_blockwise(
     reads what is there and does again what is damaged. `run` does one step, by default block after block.
     """
     job = plan_job(affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo)
+    if job.votes:
+        print(
+            f"Waterz with {recipe.scorer} merges block by block, seeing {job.context} voxels around each: "
+            "the labels are approximate, where those by the mean would be exact.",
+            file=sys.stderr,
+        )
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))
@@ -77,6 +84,7 @@ def plan_steps(job: Job) -> list[Step]:
         *cut,
         Step(Edges(job), job.plan, graph),
         Step(Graph(job), job.whole, graph),
+        *([Step(Merges(job), job.plan, labels)] if job.votes else []),
         Step(Lookup(job), job.whole, labels),
         Step(Labels(job), job.plan, labels),
     ]
