@@ -8,7 +8,7 @@ from emsam_jax.volumes import VolumeError, box_of
 from emsam_jax.volumes.box import Box, parse_box
 from emsam_jax.volumes.location import normalise
 
-_STAGES = ("predict", "fragments", "edges", "graph", "lookup", "labels")
+_STAGES = ("predict", "fragments", "edges", "graph", "merges", "lookup", "labels")
 _WHOLE = ("graph", "lookup")  # of one block
 _EVERYWHERE = Box((0, 0, 0), (1 << 62, 1 << 62, 1 << 62))
 

@@ -22,5 +22,7 @@ def test_blockwise_benchmark_runs(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     results = json.loads((tmp_path / "blockwise-cpu.json").read_text())
     assert abs(results["voi_to_truth"]["in_blocks"] - results["voi_to_truth"]["at_once"]) < 0.05
+    assert results["voi_apart"].keys() == {"mean", "q50"}
+    assert max(results["voi_apart"].values()) < 0.1
     assert results["overhead"] > 0
     assert results["second_worker"] > 0

@@ -48,7 +48,7 @@ def test_each_level_is_made_of_the_one_before(stored: Volume, format: Format, tm
     assert labels.levels == ((40, 4, 4), (40, 8, 8), (40, 16, 16), (40, 32, 32), (80, 64, 64))
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     pass
 
 

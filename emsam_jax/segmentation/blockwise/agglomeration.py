@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from bioimage_cpp.graph import UndirectedGraph
 from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
-from bioimage_cpp.utils import UnionFind
 from jaxtyping import UInt64
 
 from emsam_jax.segmentation.blockwise.tables import LOOKUP, Table
@@ -19,7 +18,7 @@ def agglomerate_edges(
     """For each threshold a table (fragment, label), labels 1..n in the order of each object's first fragment.
 
     `fragments` are all ids in increasing order, those without an edge too. `waterz` is average linkage, as waterz's
-    mean scorer; `components` unites whatever has an edge.
+    mean scorer; to `components` each fragment is an object.
     """
     if method not in ("waterz", "multicut", "components"):
         raise SegmentationError(
@@ -30,9 +29,7 @@ def agglomerate_edges(
     graph = UndirectedGraph.from_unique_edges(len(fragments) + 1, pairs)
     for threshold in check_thresholds(thresholds):
         if method == "components":
-            union = UnionFind(len(fragments) + 1)
-            union.merge(pairs)
-            nodes = union.element_labeling()
+            nodes = np.arange(len(fragments) + 1)
         elif method == "multicut":
             nodes = cut_edges(graph, edges["mean"], edges["size"].astype(np.float64), threshold)
         else:
@@ -40,9 +37,13 @@ def agglomerate_edges(
             nodes = GaspClusterPolicy(linkage="mean").optimize(
                 graph, edges["mean"] - (1 - threshold), edge_sizes=edges["size"].astype(np.float64)
             )
-        lookup = np.zeros(len(fragments), LOOKUP)
-        lookup["fragment"], lookup["label"] = fragments, number_by_first(np.asarray(nodes[1:], np.uint64))
-        yield lookup
+        yield as_lookup(fragments, np.asarray(nodes[1:], np.uint64))
+
+
+def as_lookup(fragments: UInt64[np.ndarray, " n"], nodes: UInt64[np.ndarray, " n"]) -> Table:
+    lookup = np.zeros(len(fragments), LOOKUP)
+    lookup["fragment"], lookup["label"] = fragments, number_by_first(nodes)
+    return lookup
 
 
 def number_by_first(nodes: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

@@ -1,19 +1,20 @@
-"""Stage 2: which fragments of a block there are, and by which affinities they touch."""
+"""Stage 2: which pieces of fragments a block holds, which go on in other blocks, and by which affinities they touch."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 from bioimage_cpp.graph.distributed import block_affinity_stats
-from jaxtyping import Bool, Float32, UInt64
+from jaxtyping import Float32, UInt64
 from scipy.ndimage import find_objects
 
 from emsam_jax.blocks import Block, Entry
-from emsam_jax.segmentation.blockwise.fragments import inner
+from emsam_jax.segmentation.blockwise.faces import Face, read_face, take_plane
+from emsam_jax.segmentation.blockwise.fragments import faces_key, inner
 from emsam_jax.segmentation.blockwise.ids import index_ids
 from emsam_jax.segmentation.blockwise.job import Job
 from emsam_jax.segmentation.blockwise.merging import merge_edges
-from emsam_jax.segmentation.blockwise.tables import EDGE, OBJECT, Table, are_intact, write_table
+from emsam_jax.segmentation.blockwise.tables import EDGE, LINK, OBJECT, Table, are_intact, read_table, write_table
 from emsam_jax.segmentation.checks import SHORT_OFFSETS
 from emsam_jax.volumes import Box
 from emsam_jax.volumes.box import Voxel
@@ -36,27 +37,53 @@ class Edges:
         z, y, x = (max(0, start - 1) for start in own.start)
         grown = Box((z, y, x), own.stop)
         ids = job.read_fragments(grown)
-        affinities = np.zeros((3, *grown.shape), np.float32)
-        affinities[(..., *inner(own, grown).slices)] = job.read_affinities(own)
-        begin = inner(own, grown).start
-        if job.joins_voxels:
-            edges = link_faces(ids, affinities > 1 - job.recipe.threshold, begin)
-        else:
-            edges = measure_edges(ids, affinities, begin)
-        objects = list_objects(ids[inner(own, grown).slices], own.start)
-        keys = edges_key(block), counts_key(block)
-        return ",".join(write_table(job.graph, key, table) for key, table in zip(keys, (edges, objects), strict=True))
+        within = inner(own, grown)
+        edges = np.zeros(0, EDGE)
+        if not job.joins_voxels:  # what an affinity joins is one fragment already
+            affinities = np.zeros((3, *grown.shape), np.float32)
+            affinities[(..., *within.slices)] = job.read_affinities(own)
+            edges = measure_edges(ids, affinities, within.start)
+        links = np.zeros(0, LINK) if job.given else self._link(block, ids, within)
+        tables = edges, links, list_objects(ids[within.slices], own.start)
+        return ",".join(write_table(job.graph, key, table) for key, table in zip(_keys(block), tables, strict=True))
+
+    def _link(self, block: Block, ids: UInt64[np.ndarray, "z y x"], within: Box) -> Table:
+        """Pieces on both sides of a face are one fragment where both blocks' watersheds say so."""
+        job = self.job
+        here = read_table(job.graph, faces_key(block))
+        parts = [np.zeros(0, LINK)]
+        for axis in range(3):
+            if not block.index[axis]:
+                continue
+            z, y, x = (place - (axis == other) for other, place in enumerate(block.index))
+            lower = job.plan.at((z, y, x))
+            theirs = read_face(read_table(job.graph, faces_key(lower)), lower.box.shape, Face(axis, upper=True))
+            one = theirs & read_face(here, block.box.shape, Face(axis, upper=False))
+            first = within.start[axis]
+            before, after = (take_plane(ids, axis, at, within)[one] for at in (first - 1, first))
+            part = np.zeros(len(before), LINK)
+            part["u"], part["v"] = before, after
+            parts.append(np.unique(part))
+        return np.concatenate(parts)
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return are_intact(self.job.graph, (edges_key(block), counts_key(block)), entry.checksum)
+        return are_intact(self.job.graph, _keys(block), entry.checksum)
 
 
 def edges_key(block: Block) -> str:
     return f"edges/{block.name}.npy"
 
 
+def links_key(block: Block) -> str:
+    return f"links/{block.name}.npy"
+
+
 def counts_key(block: Block) -> str:
     return f"counts/{block.name}.npy"
+
+
+def _keys(block: Block) -> tuple[str, str, str]:
+    return edges_key(block), links_key(block), counts_key(block)
 
 
 def measure_edges(ids: UInt64[np.ndarray, "z y x"], affinities: Float32[np.ndarray, "3 z y x"], begin: Voxel) -> Table:
@@ -77,25 +104,6 @@ def measure_edges(ids: UInt64[np.ndarray, "z y x"], affinities: Float32[np.ndarr
         part = np.zeros(int(inside.sum()), EDGE)
         part["u"], part["v"] = pairs[inside].T
         part["size"], part["mean"] = stats[inside, :2].T
-        parts.append(part)
-    return merge_edges(parts)
-
-
-def link_faces(ids: UInt64[np.ndarray, "z y x"], joined: Bool[np.ndarray, "3 z y x"], begin: Voxel) -> Table:
-    """Pieces of the block joined with pieces of the blocks before it; within a block they are connected as they are."""
-    own = tuple(slice(first, None) for first in begin)
-    parts = []
-    for axis in range(3):
-        if not begin[axis]:
-            continue
-        face = tuple(slice(1, 2) if i == axis else side for i, side in enumerate(own))
-        lower = tuple(slice(0, 1) if i == axis else side for i, side in enumerate(own))
-        before, here = ids[lower], ids[face]
-        touching = joined[(axis, *face)] & (before > 0) & (here > 0)
-        part = np.zeros(int(touching.sum()), EDGE)
-        first, second = before[touching], here[touching]
-        part["u"], part["v"] = np.minimum(first, second), np.maximum(first, second)
-        part["mean"], part["size"] = 1, 1
         parts.append(part)
     return merge_edges(parts)
 

@@ -8,7 +8,9 @@ import numpy as np
 from bioimage_cpp.segmentation import label
 
 from emsam_jax.blocks import Block, Entry, is_intact, write_block
+from emsam_jax.segmentation.blockwise.faces import compare_faces
 from emsam_jax.segmentation.blockwise.job import Job
+from emsam_jax.segmentation.blockwise.tables import are_intact, write_table
 from emsam_jax.segmentation.components import connected_components
 from emsam_jax.segmentation.fragments import make_fragments
 from emsam_jax.volumes import Box
@@ -23,7 +25,10 @@ class Fragments:
         return self.job.facts_of_graph()
 
     def run(self, block: Block) -> str:
-        """Cut with a margin around the block, of which nothing is kept; a piece that falls apart becomes several."""
+        """Cut with a margin around the block, of which no more is kept than whether pieces go on beyond its faces.
+
+        A piece that falls apart becomes several.
+        """
         job = self.job
         grown = job.plan.read_box(block, (1, 1, 1) if job.joins_voxels else job.halo)
         affinities, mask = job.read_affinities(grown), job.read_mask(grown)
@@ -32,13 +37,23 @@ class Fragments:
             found = connected_components(affinities, job.recipe.threshold, mask)
         else:
             found = make_fragments(affinities, job.recipe.fragments, mask=mask)
-        pieces = label(found[inner(block.box, grown).slices], background=0, connectivity=1)
+        own = inner(block.box, grown)
+        pieces = label(found[own.slices], background=0, connectivity=1)
         first = job.number(block) * math.prod(job.plan.block)  # no block can have more fragments than voxels
         np.add(pieces, np.uint64(first), out=pieces, where=pieces > 0)
-        return write_block(job.open_fragments(), job.plan.output_box(block), pieces)
+        written = write_block(job.open_fragments(), job.plan.output_box(block), pieces)
+        return f"{written},{write_table(job.graph, faces_key(block), compare_faces(found, own))}"
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return is_intact(self.job.open_fragments(), self.job.plan.output_box(block), entry.checksum)
+        pieces, _, faces = entry.checksum.partition(",")
+        box = self.job.plan.output_box(block)
+        return is_intact(self.job.open_fragments(), box, pieces) and are_intact(
+            self.job.graph, [faces_key(block)], faces
+        )
+
+
+def faces_key(block: Block) -> str:
+    return f"faces/{block.name}.npy"
 
 
 def inner(box: Box, grown: Box) -> Box:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt64
 
 from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
+from emsam_jax.segmentation.agglomeration import check_scorer
 from emsam_jax.segmentation.checks import SegmentationError, check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
@@ -42,6 +43,17 @@ class Job:
     @property
     def joins_voxels(self) -> bool:
         return self.recipe.method == "components"
+
+    @property
+    def votes(self) -> bool:
+        """Edges' means don't tell what quantile scorers need: blocks say what they merge. Not as at once."""
+        return self.recipe.method == "waterz" and self.recipe.scorer != "mean"
+
+    @property
+    def context(self) -> Voxel:
+        """Voxels around a block that its merges depend on: half a block, where that is neither little nor large."""
+        z, y, x = (min(max(side // 2, 32), 64) for side in self.plan.block)
+        return z, y, x
 
     def open_fragments(self) -> Volume:
         return open_volume(self.given) if self.given else create_array(self.fragments, resume=True)
@@ -88,6 +100,8 @@ class Job:
     def facts_of_labels(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"method": self.recipe.method, "threshold": self.recipe.threshold}
         facts |= {"min_object": self.recipe.clean_up.min_size, "graph": self.graph, "format": self.labels.format}
+        if self.votes:
+            facts |= {"scorer": self.recipe.scorer, "context": list(self.context)}
         return self.facts_of_graph() | facts
 
 
@@ -149,13 +163,11 @@ def plan_job(
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Waterz with another scorer than the mean would need each edge's histogram."""
-    methods = "waterz with the scorer mean, multicut, components"
-    if recipe.method not in ("waterz", "multicut", "components") or (
-        recipe.method == "waterz" and recipe.scorer != "mean"
-    ):
-        found = f"waterz with {recipe.scorer}" if recipe.method == "waterz" else recipe.method
-        raise SegmentationError(f"Block by block, expected one of {methods}, but found {found}: choose another recipe.")
+    if recipe.method not in (methods := ("waterz", "multicut", "components")):
+        raise SegmentationError(
+            f"Block by block, expected one of {', '.join(methods)}, but found {recipe.method}: choose another recipe."
+        )
+    check_scorer(recipe.scorer)
     if recipe.clean_up.fill:
         raise SegmentationError(
             "Block by block, background cannot be filled, since the nearest object may lie in any block: "

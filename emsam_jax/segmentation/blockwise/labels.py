@@ -1,4 +1,4 @@
-"""Stage 5: fragments, relabelled."""
+"""Stage 6: fragments, relabelled."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage 4: which object each fragment belongs to, and the objects."""
+"""Stage 5: which object each piece of a fragment belongs to, and the objects."""
 
 import dataclasses
 from typing import Any
@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 
 from emsam_jax.blocks import Block, Entry
-from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges, number_by_first
+from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges, as_lookup, number_by_first
 from emsam_jax.segmentation.blockwise.job import Job
-from emsam_jax.segmentation.blockwise.merging import merge_objects
-from emsam_jax.segmentation.blockwise.tables import Table, are_intact, read_table, write_lookup, write_table
+from emsam_jax.segmentation.blockwise.merges import merges_key
+from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, unite
+from emsam_jax.segmentation.blockwise.tables import (
+    Table,
+    are_intact,
+    lookup_keys,
+    read_table,
+    read_tables,
+    write_lookup,
+    write_table,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +32,23 @@ class Lookup:
         return self.job.facts_of_labels()
 
     def run(self, block: Block) -> str:
+        """Where blocks vote, fragments are one object where all blocks in which they touch have merged them."""
         job, recipe = self.job, self.job.recipe
-        edges, fragments = read_table(job.graph, "edges.npy"), read_table(job.graph, "fragments.npy")
-        lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
+        fragments = read_table(job.graph, "fragments.npy")
+        if job.votes:
+            votes = merge_edges(read_tables(job.labels.url, merges_key, job.plan))
+            lookup = as_lookup(fragments["id"], unite(fragments["id"], votes[votes["mean"] == 1]))
+        else:
+            edges = read_table(job.graph, "edges.npy")
+            lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
         drop_small(lookup, fragments, recipe.clean_up.min_size)
         objects = merge_objects([as_objects(fragments, lookup)])
-        out = job.labels.url
-        return f"{write_lookup(out, lookup)},{write_table(out, 'objects.npy', objects)}"
+        pieces, out = read_table(job.graph, "pieces.npy"), job.labels.url
+        pieces["label"] = lookup["label"][np.searchsorted(lookup["fragment"], pieces["label"])]
+        return f"{write_lookup(out, pieces)},{write_table(out, 'objects.npy', objects)}"
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return are_intact(self.job.labels.url, ("lookup.npy", "pages.npy", "objects.npy"), entry.checksum)
+        return are_intact(self.job.labels.url, (*lookup_keys(), "objects.npy"), entry.checksum)
 
 
 def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from jaxtyping import Bool
+from bioimage_cpp.utils import UnionFind
+from jaxtyping import Bool, UInt64
 
 from emsam_jax.segmentation.blockwise.tables import EDGE, OBJECT, Table
 
@@ -40,6 +41,14 @@ def merge_objects(parts: Iterable[Table]) -> Table:
         return merged
 
     return _merge(parts, OBJECT, merge)
+
+
+def unite(ids: UInt64[np.ndarray, " n"], links: Table) -> UInt64[np.ndarray, " n"]:
+    """For each of the ids, which increase, the first of all those that links join it with."""
+    union = UnionFind(len(ids))
+    union.merge(np.stack([np.searchsorted(ids, links[end]) for end in "uv"], axis=1).astype(np.uint64))
+    _, first, part = np.unique(union.element_labeling(), return_index=True, return_inverse=True)
+    return ids[first[part]]
 
 
 def _merge(parts: Iterable[Table], dtype: np.dtype, merge: Callable[[Table], Table]) -> Table:

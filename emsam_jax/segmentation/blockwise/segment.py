@@ -1,6 +1,7 @@
 """Affinities to neurons, block by block and stage by stage; it may be stopped at any time and goes on."""
 
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from emsam_jax.segmentation.blockwise.graph import Graph
 from emsam_jax.segmentation.blockwise.job import Job, plan_job
 from emsam_jax.segmentation.blockwise.labels import Labels
 from emsam_jax.segmentation.blockwise.lookup import Lookup
+from emsam_jax.segmentation.blockwise.merges import Merges
 from emsam_jax.segmentation.blockwise.pyramid import plan_pyramid
 from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.recipe import Recipe
@@ -68,6 +70,12 @@ def segment_blockwise(
     job = plan_job(
         affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo, format=format
     )
+    if job.votes:
+        print(
+            f"Waterz with {recipe.scorer} merges block by block, seeing {job.context} voxels around each: "
+            "the labels are approximate, where those by the mean would be exact.",
+            file=sys.stderr,
+        )
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))
@@ -89,6 +97,7 @@ def plan_steps(job: Job) -> list[Step]:
         *cut,
         Step(Edges(job), job.plan, graph),
         Step(Graph(job), job.whole, graph),
+        *([Step(Merges(job), job.plan, labels)] if job.votes else []),
         Step(Lookup(job), job.whole, labels),
         Step(Labels(job), job.plan, labels),
         *[Step(level, level.plan, labels) for level in plan_pyramid(job)],

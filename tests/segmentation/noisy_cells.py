@@ -1,0 +1,30 @@
+"""Cells whose affinities are noisy, on disk: what is segmented block by block in tests."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emsam_jax.segmentation import FragmentParameters, ideal_affinities
+from emsam_jax.volumes import Volume, create_volume, open_volume
+from tests.segmentation.test_segment import draw_cells
+
+IN_3D = FragmentParameters("3d", seed_distance=3)
+
+
+def draw_affinities(cells: np.ndarray, noise: float = 1.2, seed: int = 0) -> np.ndarray:
+    """Of thick borders, with noise on their log odds."""
+    ideal = np.clip(ideal_affinities(cells), 0.02, 0.98)
+    odds = np.log(ideal / (1 - ideal)) + np.random.default_rng(seed).normal(0, noise, ideal.shape)
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+CELLS = draw_cells(3, (20, 50, 60), 25)
+AFFINITIES = draw_affinities(CELLS)
+MASK = np.ones(CELLS.shape, np.uint8)
+MASK[:, 20:24, :40] = 0
+
+
+def store(path: Path, values: np.ndarray) -> Volume:
+    volume = create_volume(path, values.shape, values.dtype, (40, 4, 4), offset_zyx=(80, 8, 8))
+    volume[...] = values
+    return open_volume(path, channel="all" if values.ndim == 4 else None)
