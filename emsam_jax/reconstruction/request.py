@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from emsam_jax.segmentation.blockwise import Guard
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from emsam_jax.volumes.box import Voxel
 
@@ -17,6 +18,7 @@ class Request:
     recipe: str = ""  # a postprocess.json; empty: the checkpoint's, or else waterz with the mean
     method: str = ""  # instead of the recipe's
     threshold: float | None = None  # instead of the recipe's
+    guard: Guard | None = None  # of merges of two large objects
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine

@@ -31,6 +31,7 @@ def reconstruct(request: Request) -> Volume:
             source.block,
             mask=source.mask,
             graph=request.graph or None,
+            guard=request.guard,
             check=request.check,
             run=run,
         )
