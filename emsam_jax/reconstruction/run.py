@@ -57,6 +57,7 @@ def reconstruct(request: Request) -> Volume:
             mask=source.mask,
             graph=request.graph or None,
             format=request.format,
+            guard=request.guard,
             check=request.check,
             run=run,
         )
