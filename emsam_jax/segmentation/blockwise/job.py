@@ -116,6 +116,7 @@ def plan_job(
     graph: str | Path | None = None,
     halo: Voxel | None = None,
     format: Format = "ome-zarr",  # noqa: A002
+    content: str = "",
 ) -> Job:
     """Raises where the recipe cannot be followed block by block."""
     check_recipe(recipe)
@@ -158,7 +159,7 @@ def plan_job(
         plan=plan_blocks(box, box, block, pieces.shard),
         fragments=pieces,
         labels=labels,
-        content=",".join(content_of(volume.read, box) for volume in volumes),
+        content=content or ",".join(content_of(volume.read, box) for volume in volumes),
     )
 
 

@@ -38,6 +38,10 @@ class Step(NamedTuple):
         """Whether it holds tables of all blocks: for the process that was called, not for a worker's memory."""
         return isinstance(self.stage, Graph | Lookup)
 
+    @property
+    def reads_affinities(self) -> bool:
+        return isinstance(self.stage, Fragments | Edges | Merges)
+
     def open_ledger(self) -> Ledger:
         return Ledger(self.ledger_url, self.stage.name, self.stage.identity())
 
@@ -53,6 +57,7 @@ def segment_blockwise(
     graph: str | Path | None = None,
     halo: Voxel | None = None,
     format: Format = "ome-zarr",  # noqa: A002
+    content: str = "",
     check: bool = True,
     progress: bool = False,
     run: Callable[[Step], object] | None = None,
@@ -65,10 +70,20 @@ def segment_blockwise(
     `halo` voxels around a block are seen by its watershed.
 
     Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
-    reads what is there and does again what is damaged. `run` does one step, by default block after block.
+    reads what is there and does again what is damaged. Affinities that are gone are known by the `content` that they
+    had, as the ledger tells. `run` does one step, by default block after block.
     """
     job = plan_job(
-        affinities, out, recipe, block=block, fragments=fragments, mask=mask, graph=graph, halo=halo, format=format
+        affinities,
+        out,
+        recipe,
+        block=block,
+        fragments=fragments,
+        mask=mask,
+        graph=graph,
+        halo=halo,
+        format=format,
+        content=content,
     )
     if job.votes:
         print(
