@@ -44,6 +44,8 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/blockwise.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/worker_memory.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/worker_memory.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -1,6 +1,7 @@
 """Where the blocks are done: processes of this machine, jobs of a queueing system, or whatever a scheduler has."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
@@ -49,6 +50,8 @@ def open_cluster(
     where Dask shows what it does. A program that calls this needs the usual `if __name__ == "__main__"`: workers are
     spawned, because TensorStore must not be forked.
     """
+    if dashboard and not importlib.util.find_spec("bokeh"):
+        raise EngineError("Dask's dashboard needs bokeh: pip install 'emsam-jax[cluster]', or leave --dashboard out.")
     choose_what_to_hear()
     with noticing_signals() as interruption:  # Dask, interrupted at this, has much to say
         if scheduler:

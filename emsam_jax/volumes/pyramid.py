@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from emsam_jax.volumes.axes import sizes
 from emsam_jax.volumes.box import Box, Voxel
-from emsam_jax.volumes.layout import Layout, chunk_for, corner_of, shard_within
+from emsam_jax.volumes.layout import Layout, chunk_for, corner_of, shard_for, shard_within
 from emsam_jax.volumes.volume import Volume
 
 Method = Literal["mean", "mode"]  # of grey values, and the most frequent of ids
@@ -48,7 +48,9 @@ def coarsen(fine: Layout) -> Layout:
         fine, shape=(*fine.shape[:-3], z, y, x), voxel_size_zyx=size, offset_zyx=offset, level=fine.level + 1
     )
     chunk = _usual_chunk(coarse)
-    room = [own * max(1, side // own) for own, side in zip(chunk, fine.shard, strict=True)]  # a worker holds a shard
+    usual = shard_for((z, y, x), chunk)
+    # A worker holds a shard: none is to be larger than the finer level's.
+    room = [own * max(1, min(side, most) // own) for own, side, most in zip(chunk, fine.shard, usual, strict=True)]
     shard = shard_within((room[0], room[1], room[2]), chunk, (z, y, x), fine.format)
     return dataclasses.replace(coarse, chunk=chunk, shard=shard)
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,6 +216,13 @@ def test_the_benchmark_runs(tmp_path: Path):
     assert results["blocks"]["groups"] == 200
     assert min(results["blocks_a_second"].values()) > 0
     assert 0 < results["scheduler_and_client_bytes"]["before"] <= results["scheduler_and_client_bytes"]["peak"]
+
+
+def test_the_dashboard_shows_what_is_done():
+    with cluster.open_cluster(workers=1, dashboard="127.0.0.1:0") as client:
+        page = urllib.request.urlopen(client.dashboard_link).read().decode()
+    assert "Dask" in page
+    assert "needs bokeh" not in page
 
 
 def test_a_workers_memory_is_the_same_for_27_times_the_volume(tmp_path: Path):

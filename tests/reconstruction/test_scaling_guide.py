@@ -151,3 +151,15 @@ def test_kubernetes(laboratory: Path):
             time.sleep(0.1)
         run(laboratory, " ".join(here(job)))
     assert_same_as_here(laboratory, "cloud.zarr")
+
+
+def test_the_table_is_what_was_measured(tmp_path: Path):
+    program = str(ROOT / "benchmarks/scaling.py")
+    command, environment = [sys.executable, program], environment_with_slurm(tmp_path)
+    told = subprocess.run([*command, "--stored"], check=True, capture_output=True, text=True, env=environment).stdout
+    assert told.strip() in GUIDE
+    quick = [*command, "--quick", f"--out={tmp_path}"]
+    measured = subprocess.run(quick, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
+    rows = [line.split("|")[1] for line in told.splitlines()]
+    assert [line.split("|")[1] for line in measured.splitlines()[: len(rows)]][5:] == rows[5:]
+    assert json.loads((tmp_path / "scaling-cpu.json").read_text())["graph"]["bytes_an_edge"] > 32

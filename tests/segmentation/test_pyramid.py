@@ -1,6 +1,7 @@
 """The pyramid of labels: stopped and damaged as the labels are, and the same in the end."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,9 +93,8 @@ def test_goes_on_where_it_was_stopped_and_does_again_what_is_damaged(
         np.testing.assert_array_equal(found, level)
     after = entries(out)
     assert {name: after[name] for name in before} == before
-    assert {name for name in after if name.startswith("pyramid")} == {
-        *("pyramid-1/0-0-0", "pyramid-1/0-0-1", "pyramid-2/0-0-0", "pyramid-3/0-0-0", "pyramid-4/0-0-0")
-    }
+    made = Counter(name.split("/")[0] for name in after if name.startswith("pyramid"))
+    assert made == {"pyramid-1": 5, "pyramid-2": 4, "pyramid-3": 3, "pyramid-4": 2}  # shards of a chunk, as the labels'
 
     torn = sorted((out / "8_8_40").glob("*.shard")) if format == "precomputed" else [out / "1/c/0/0/0"]
     torn[0].write_bytes(torn[0].read_bytes()[:-50])
