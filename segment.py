@@ -44,6 +44,7 @@ def define_flags() -> None:
     flags.DEFINE_float("guard_threshold", 0.0, "at this threshold only, which is lower; for waterz with the mean.")
     flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
     flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the labels.")
+    flags.DEFINE_bool("keep_affinities", True, "Otherwise what --ckpt predicted is deleted when it has served.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
     flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
@@ -75,6 +76,7 @@ def request() -> Request:
         guard=Guard(FLAGS.guard_size, FLAGS.guard_threshold) if FLAGS.guard_size or FLAGS.guard_threshold else None,
         graph=FLAGS.graph,
         format=FLAGS.format,
+        keep_affinities=FLAGS.keep_affinities,
         block=three(FLAGS.block, int),
         scheduler=FLAGS.scheduler,
         cluster=FLAGS.cluster,

@@ -22,6 +22,7 @@ class Request:
     guard: Guard | None = None  # of merges of two large objects
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
     format: Format = "ome-zarr"  # of the labels
+    keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
     cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
@@ -44,6 +45,8 @@ class Request:
             raise VolumeError("Expected --raw, the volume that --ckpt is to segment, found none.")
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise VolumeError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
+        if not self.keep_affinities and not self.ckpt:
+            raise VolumeError(f"--nokeep_affinities deletes what --ckpt predicted: expected that, found --{given[0]}.")
         if self.scheduler and self.cluster:
             raise VolumeError("Expected one of --scheduler and --cluster, found both.")
         if self.job and not self.cluster:

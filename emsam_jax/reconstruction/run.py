@@ -13,6 +13,7 @@ from emsam_jax.blocks import run_in_turn
 from emsam_jax.blocks.cluster import open_cluster
 from emsam_jax.blocks.engine import run_stage
 from emsam_jax.blocks.report import describe_failures
+from emsam_jax.reconstruction.dropping import drop_affinities, expect_done
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.reconstruction.source import keep_recipe, open_source
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
@@ -44,10 +45,15 @@ def reconstruct(request: Request) -> Volume:
         do = functools.partial(run_stage, connect())
 
         def run(step: Step) -> None:
+            if source.content and step.reads_affinities:
+                expect_done(step, check=request.check)
+                return
             run_blocks = run_in_turn if step.holds_all else do
             report = run_blocks(*step, check=request.check, progress=request.progress)
             if report.failed:
                 raise ReconstructionError(describe_failures(step.stage.name, report.failed))
+            if step.stage.name == "lookup" and not request.keep_affinities:
+                drop_affinities(source.affinities)
 
         labels = segment_blockwise(
             source.affinities,
@@ -58,6 +64,7 @@ def reconstruct(request: Request) -> Volume:
             graph=request.graph or None,
             format=request.format,
             guard=request.guard,
+            content=source.content,
             check=request.check,
             run=run,
         )

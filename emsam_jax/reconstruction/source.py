@@ -7,6 +7,7 @@ from typing import NamedTuple
 from distributed import Client
 
 from emsam_jax.blocks.ledger import read_facts
+from emsam_jax.reconstruction.dropping import content_of_dropped
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.segmentation import Recipe, SegmentationError
 from emsam_jax.segmentation.blockwise import check_guard, check_recipe
@@ -22,6 +23,7 @@ class Source(NamedTuple):
     mask: Volume | None
     block: Voxel | None
     recipe: Recipe
+    content: str = ""  # of affinities that are gone
 
 
 def open_source(request: Request, connect: Callable[[], Client] | None = None) -> Source:
@@ -37,7 +39,8 @@ def open_source(request: Request, connect: Callable[[], Client] | None = None) -
 
     trained = load(request)
     recipe = choose_recipe(request, stored or (Recipe.read(trained.recipe) if trained.recipe else None))
-    return Source(predict(request, trained, connect), mask, request.block, recipe)
+    affinities = predict(request, trained, connect)
+    return Source(affinities, mask, request.block, recipe, content_of_dropped(affinities, normalise(request.out)))
 
 
 def choose_recipe(request: Request, found: Recipe | None) -> Recipe:
@@ -69,9 +72,11 @@ def _open_earlier(request: Request, stored: Recipe | None) -> Source:
     text = read_key(open_folder(graph), _RECIPE)
     recipe = stored if stored or text is None else Recipe.parse(text, f"{graph}/{_RECIPE}")
     z, y, x = facts["blocks"]
+    affinities = open_volume(facts["affinities"], channel="all")
     return Source(
-        open_volume(facts["affinities"], channel="all"),
+        affinities,
         open_volume(facts["mask"]) if facts["mask"] else None,
         request.block or (z, y, x),
         choose_recipe(request, recipe),
+        content_of_dropped(affinities, graph),
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
+from emsam_jax.blocks import DROPPED
 from emsam_jax.config import Config, DataConfig, PredictConfig
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.training.checkpoint import Checkpoints
@@ -68,12 +69,29 @@ def predicted(folder: Path, out: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in done.glob("?-?-?")}
 
 
-def test_begun_here_and_ended_by_workers(folder: Path, tmp_path: Path):
-    whole = start(folder, "whole.zarr")
-    said = whole.communicate()[1]
-    assert whole.returncode == 0, said
-    assert len(predicted(folder, "whole.zarr")) == 12
+def segment(folder: Path, out: str, *flags: str) -> None:
+    run = start(folder, out, *flags)
+    said = run.communicate()[1]
+    assert run.returncode == 0, said
 
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> str:
+    """Of an undisturbed run."""
+    segment(folder, "whole.zarr")
+    assert len(predicted(folder, "whole.zarr")) == 12
+    return "whole.zarr"
+
+
+def labels(folder: Path, out: str) -> np.ndarray:
+    return open_volume(folder / out)[...]
+
+
+def shards(volume: Path) -> list[Path]:
+    return sorted(path for path in (volume / "0" / "c").rglob("*") if path.is_file())
+
+
+def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Path):
     run = start(folder, "out.zarr")
     wait_until(lambda: len(predicted(folder, "out.zarr")) >= 1, run)
     os.killpg(run.pid, signal.SIGINT)
@@ -101,10 +119,38 @@ def test_begun_here_and_ended_by_workers(folder: Path, tmp_path: Path):
     after = predicted(folder, "out.zarr")
     assert {name: after[name] for name in here} == here
     assert len({json.loads(entry)["run"] for entry in after.values()}) == 2
-    found, expected = (
-        open_volume(folder / out / "affinities", channel="all")[...] for out in ("out.zarr", "whole.zarr")
-    )
+    found, expected = (open_volume(folder / out / "affinities", channel="all")[...] for out in ("out.zarr", whole))
     assert np.ptp(expected) > 0.01
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(open_volume(folder / "out.zarr")[...], open_volume(folder / "whole.zarr")[...])
+    np.testing.assert_array_equal(labels(folder, "out.zarr"), labels(folder, whole))
     kill_group(run)
+
+
+def test_affinities_that_have_served_are_deleted(folder: Path):
+    out, flags = "dropped.zarr", ("--nokeep_affinities", "--block=8,64,64")
+    segment(folder, out, flags[1])
+    expected, affinities = labels(folder, out), shards(folder / out / "affinities")
+    entry = folder / out / "affinities/ledger/predict/done/0-0-0"  # as if killed at the first
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), "checksum": DROPPED}))
+    affinities[0].unlink()
+
+    segment(folder, out, *flags)
+    assert len(affinities) > 1
+    assert not shards(folder / out / "affinities")
+    before = predicted(folder, out)
+    shards(folder / out)[3].unlink()
+    segment(folder, out, *flags)
+    assert predicted(folder, out) == before
+    np.testing.assert_array_equal(labels(folder, out), expected)
+
+    given = [f"--graph={folder / out}", f"--out={folder / 'finer.zarr'}", "--threshold=0.45", "--workers=1"]
+    subprocess.run([sys.executable, str(ROOT / "segment.py"), *given], check=True, env=environment())
+    assert labels(folder, "finer.zarr").max() > expected.max()
+
+    shards(folder / out / "fragments")[3].unlink()
+    damaged = start(folder, out, *flags)
+    said = damaged.communicate()[1]
+    assert damaged.returncode == 1
+    assert "expected all of fragments, because the affinities were deleted" in said
+    assert "found 1 of 12 blocks damaged or missing; choose another output" in said
+    assert "Traceback" not in said

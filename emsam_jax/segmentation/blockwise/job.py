@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     graph: str | Path | None  # folder of fragments and edges, by default the labels'
     halo: Voxel | None  # voxels around a block that are seen by its watershed
     format: Format | None  # of the labels, by default OME-Zarr
+    content: str | None  # what `content_of` gave, where affinities are gone that have served
     guard: Guard | None
 
 
@@ -125,6 +126,7 @@ def plan_job(
 ) -> Job:
     """Raises where the recipe cannot be followed block by block."""
     fragments, mask, graph = options.get("fragments"), options.get("mask"), options.get("graph")
+    content = options.get("content")
     halo, guard, format = options.get("halo"), options.get("guard"), options.get("format") or "ome-zarr"  # noqa: A001
     check_recipe(recipe)
     if guard:
@@ -169,7 +171,7 @@ def plan_job(
         plan=plan_blocks(box, box, block, pieces.shard),
         fragments=pieces,
         labels=labels,
-        content=",".join(content_of(volume.read, box) for volume in volumes),
+        content=content or ",".join(content_of(volume.read, box) for volume in volumes),
     )
 
 

@@ -38,6 +38,10 @@ class Step(NamedTuple):
         """Whether it holds tables of all blocks: for the process that was called, not for a worker's memory."""
         return isinstance(self.stage, Graph | Lookup)
 
+    @property
+    def reads_affinities(self) -> bool:
+        return isinstance(self.stage, Fragments | Edges | Merges)
+
     def open_ledger(self) -> Ledger:
         return Ledger(self.ledger_url, self.stage.name, self.stage.identity())
 
@@ -57,8 +61,7 @@ def segment_blockwise(
 
     Beside the labels lie `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
     `fragments` and of it `pieces.npy`, `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and
-    another threshold costs only the lookup, the labels
-    and their pyramid.
+    another threshold costs only the lookup, the labels and their pyramid.
 
     Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
     reads what is there and does again what is damaged. `run` does one step, by default block after block.
