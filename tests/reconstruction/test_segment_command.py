@@ -37,7 +37,7 @@ def assert_status_is_complete(folder: Path, out: str) -> None:
         text=True,
         env=environment(),
     ).stdout.splitlines()
-    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 1, "pyramid-2": 1}
+    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 3, "pyramid-2": 2}
     assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
 
 
