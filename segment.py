@@ -20,6 +20,7 @@ from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
 from emsam_jax.reconstruction.forecast import forecast_run
 from emsam_jax.reconstruction.status import describe_run
 from emsam_jax.segmentation import SegmentationError
+from emsam_jax.segmentation.blockwise import Guard, read_summary
 from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
 from emsam_jax.volumes.flag_values import three
 
@@ -39,6 +40,8 @@ def define_flags() -> None:
     flags.DEFINE_string("recipe", "", "A postprocess.json instead of the checkpoint's.")
     flags.DEFINE_string("method", "", "waterz, multicut or components, instead of the recipe's.")
     flags.DEFINE_float("threshold", None, "Instead of the recipe's: pieces merge where affinities are above 1 - it.")
+    flags.DEFINE_integer("guard_size", 0, "Voxels from which on an object is large, and merges with another large one")
+    flags.DEFINE_float("guard_threshold", 0.0, "at this threshold only, which is lower; for waterz with the mean.")
     flags.DEFINE_string("graph", "", "An earlier output, whose fragments and edges serve another threshold.")
     flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the labels.")
     flags.DEFINE_bool("keep_affinities", True, "Otherwise what --ckpt predicted is deleted when it has served.")
@@ -70,6 +73,7 @@ def request() -> Request:
         recipe=FLAGS.recipe,
         method=FLAGS.method,
         threshold=FLAGS.threshold,
+        guard=Guard(FLAGS.guard_size, FLAGS.guard_threshold) if FLAGS.guard_size or FLAGS.guard_threshold else None,
         graph=FLAGS.graph,
         format=FLAGS.format,
         keep_affinities=FLAGS.keep_affinities,
@@ -108,6 +112,7 @@ def main(_: list[str]) -> None:
                 return
             labels = reconstruct(request())
         print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
+        print(f"Found: {read_summary(labels.url)}")
         print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
     except StoppedError as stopped:
         print(f"segment: {stopped}", file=sys.stderr)

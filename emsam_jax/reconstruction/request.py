@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from emsam_jax.segmentation.blockwise import Guard
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.layout import Format
@@ -18,6 +19,7 @@ class Request:
     recipe: str = ""  # a postprocess.json; empty: the checkpoint's, or else waterz with the mean
     method: str = ""  # instead of the recipe's
     threshold: float | None = None  # instead of the recipe's
+    guard: Guard | None = None  # of merges of two large objects
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
     format: Format = "ome-zarr"  # of the labels
     keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it

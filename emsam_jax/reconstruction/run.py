@@ -63,6 +63,7 @@ def reconstruct(request: Request) -> Volume:
             mask=source.mask,
             graph=request.graph or None,
             format=request.format,
+            guard=request.guard,
             content=source.content,
             check=request.check,
             run=run,

@@ -10,7 +10,7 @@ from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.reconstruction.dropping import content_of_dropped
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.segmentation import Recipe, SegmentationError
-from emsam_jax.segmentation.blockwise import check_recipe
+from emsam_jax.segmentation.blockwise import check_guard, check_recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
@@ -54,6 +54,8 @@ def choose_recipe(request: Request, found: Recipe | None) -> Recipe:
         check_recipe(recipe)
     except SegmentationError as problem:
         raise SegmentationError(f"{problem} --method overrides the recipe's.") from None
+    if request.guard:
+        check_guard(request.guard, recipe)
     return recipe
 
 

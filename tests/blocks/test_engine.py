@@ -220,7 +220,7 @@ def test_the_benchmark_runs(tmp_path: Path):
 
 def test_the_dashboard_shows_what_is_done():
     with cluster.open_cluster(workers=1, dashboard="127.0.0.1:0") as client:
-        page = urllib.request.urlopen(client.dashboard_link).read().decode()
+        page = urllib.request.urlopen(str(client.dashboard_link)).read().decode()
     assert "Dask" in page
     assert "needs bokeh" not in page
 

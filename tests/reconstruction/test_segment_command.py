@@ -1,5 +1,6 @@
 """segment.py as a user runs it, killed, stopped and run again."""
 
+import json
 import os
 import shutil
 import signal
@@ -36,7 +37,7 @@ def assert_status_is_complete(folder: Path, out: str) -> None:
         text=True,
         env=environment(),
     ).stdout.splitlines()
-    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 1, "pyramid-2": 1}
+    counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 3, "pyramid-2": 2}
     assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
 
 
@@ -120,6 +121,7 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     assert "threshold 0.5 there, 0.3 here" in refused.stderr
     assert "Traceback" not in refused.stderr
     flags = [f"--out={folder / 'other.zarr'}", f"--graph={folder / 'undisturbed.zarr'}", "--threshold=0.3"]
+    flags += ["--guard_size=5000", "--guard_threshold=0.2"]
     cheap = subprocess.run(
         [sys.executable, str(ROOT / "segment.py"), *flags],
         check=False,
@@ -131,6 +133,9 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {
         *("lookup", "labels", "pyramid-1", "pyramid-2")
     }
+    facts = json.loads((folder / "other.zarr/ledger/lookup/identity.json").read_text())
+    assert (facts["guard_size"], facts["guard_threshold"]) == (5000, 0.2)
+    assert f"Found: {labels(folder, 'other.zarr').max()} objects" in cheap.stdout
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
 
 
@@ -162,6 +167,11 @@ def test_status_tells_how_far_a_run_is(folder: Path):
         ("--affinities=a.zarr --block=0,5,5", "--block: expected numbers above 0, found 0,5,5"),
         ("--affinities=a.zarr --workers=-2", "--workers: expected 1 or more"),
         ("--graph=a.zarr --mask=m.zarr", "expected no --mask, found one"),
+        ("--affinities=a.zarr --guard_size=9", "A guard wants a size from 1 voxel up, a threshold between 0 and 1"),
+        (
+            "--affinities=a.zarr --guard_size=9 --guard_threshold=0.2 --method=components",
+            "A guard is for waterz",
+        ),
         ("--affinities=a.zarr --method=mutex", "choose another recipe. --method overrides"),
     ],
 )

@@ -8,11 +8,10 @@ import numpy as np
 from emsam_jax.blocks import Block, Entry
 from emsam_jax.segmentation.blockwise.edges import counts_key, edges_key, links_key
 from emsam_jax.segmentation.blockwise.job import Job
-from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, unite
+from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, rename_edges, unite
 from emsam_jax.segmentation.blockwise.tables import (
     LINK,
     LOOKUP,
-    Table,
     are_intact,
     lookup_keys,
     read_tables,
@@ -48,11 +47,3 @@ class Graph:
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
         return are_intact(self.job.graph, (*_KEYS, *lookup_keys("pieces")), entry.checksum)
-
-
-def rename_edges(edges: Table, pieces: Table) -> Table:
-    """Between fragments instead of their pieces; those within a fragment fall away."""
-    ends = [pieces["label"][np.searchsorted(pieces["fragment"], edges[end])] for end in "uv"]
-    renamed = edges.copy()
-    renamed["u"], renamed["v"] = np.minimum(*ends), np.maximum(*ends)
-    return renamed[renamed["u"] != renamed["v"]]

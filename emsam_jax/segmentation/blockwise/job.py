@@ -2,13 +2,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt64
 
 from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
 from emsam_jax.segmentation.agglomeration import check_scorer
+from emsam_jax.segmentation.blockwise.guard import Guard, check_guard
 from emsam_jax.segmentation.checks import SegmentationError, check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
@@ -18,6 +19,18 @@ from emsam_jax.volumes.create import create_array
 from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_within
 from emsam_jax.volumes.location import normalise
 from emsam_jax.volumes.meet import read_nearest, with_size_of
+
+
+class Options(TypedDict, total=False):
+    """What a segmentation may be told besides; None is as if left out."""
+
+    fragments: Volume | None  # ids made elsewhere, instead of a watershed of each block
+    mask: Volume | None  # voxels where it is 0 stay background
+    graph: str | Path | None  # folder of fragments and edges, by default the labels'
+    halo: Voxel | None  # voxels around a block that are seen by its watershed
+    format: Format | None  # of the labels, by default OME-Zarr
+    content: str | None  # what `content_of` gave, where affinities are gone that have served
+    guard: Guard | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Job:
     graph: str  # folder of fragments, edges and their ledger
     recipe: Recipe
     halo: Voxel
+    guard: Guard | None
     plan: Plan
     fragments: Layout
     labels: Layout
@@ -102,24 +116,21 @@ class Job:
         facts |= {"min_object": self.recipe.clean_up.min_size, "graph": self.graph, "format": self.labels.format}
         if self.votes:
             facts |= {"scorer": self.recipe.scorer, "context": list(self.context)}
+        if self.guard:
+            facts |= {"guard_size": self.guard.size, "guard_threshold": self.guard.threshold}
         return self.facts_of_graph() | facts
 
 
 def plan_job(
-    affinities: Volume,
-    out: str | Path,
-    recipe: Recipe,
-    *,
-    block: Voxel | None = None,
-    fragments: Volume | None = None,
-    mask: Volume | None = None,
-    graph: str | Path | None = None,
-    halo: Voxel | None = None,
-    format: Format = "ome-zarr",  # noqa: A002
-    content: str = "",
+    affinities: Volume, out: str | Path, recipe: Recipe, block: Voxel | None = None, **options: Unpack[Options]
 ) -> Job:
     """Raises where the recipe cannot be followed block by block."""
+    fragments, mask, graph = options.get("fragments"), options.get("mask"), options.get("graph")
+    content = options.get("content")
+    halo, guard, format = options.get("halo"), options.get("guard"), options.get("format") or "ome-zarr"  # noqa: A001
     check_recipe(recipe)
+    if guard:
+        check_guard(guard, recipe)
     if len(affinities.shape) != 4 or affinities.shape[0] < 3:
         raise SegmentationError(
             f"{affinities.url}: expected affinities [channels, z, y, x] with 3 or more channels, found the shape "
@@ -156,6 +167,7 @@ def plan_job(
         graph=graph_url,
         recipe=recipe,
         halo=default_halo(recipe.fragments) if halo is None else halo,
+        guard=guard,
         plan=plan_blocks(box, box, block, pieces.shard),
         fragments=pieces,
         labels=labels,

@@ -7,9 +7,11 @@ import numpy as np
 
 from emsam_jax.blocks import Block, Entry
 from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges, as_lookup, number_by_first
+from emsam_jax.segmentation.blockwise.guard import agglomerate_guarded
 from emsam_jax.segmentation.blockwise.job import Job
 from emsam_jax.segmentation.blockwise.merges import merges_key
 from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, unite
+from emsam_jax.segmentation.blockwise.summary import SUMMARY, write_summary
 from emsam_jax.segmentation.blockwise.tables import (
     Table,
     are_intact,
@@ -38,6 +40,8 @@ class Lookup:
         if job.votes:
             votes = merge_edges(read_tables(job.labels.url, merges_key, job.plan))
             lookup = as_lookup(fragments["id"], unite(fragments["id"], votes[votes["mean"] == 1]))
+        elif job.guard:
+            lookup = agglomerate_guarded(read_table(job.graph, "edges.npy"), fragments, recipe.threshold, job.guard)
         else:
             edges = read_table(job.graph, "edges.npy")
             lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
@@ -45,10 +49,11 @@ class Lookup:
         objects = merge_objects([as_objects(fragments, lookup)])
         pieces, out = read_table(job.graph, "pieces.npy"), job.labels.url
         pieces["label"] = lookup["label"][np.searchsorted(lookup["fragment"], pieces["label"])]
-        return f"{write_lookup(out, pieces)},{write_table(out, 'objects.npy', objects)}"
+        written = write_lookup(out, pieces), write_table(out, "objects.npy", objects), write_summary(out, objects)
+        return ",".join(written)
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return are_intact(self.job.labels.url, (*lookup_keys(), "objects.npy"), entry.checksum)
+        return are_intact(self.job.labels.url, (*lookup_keys(), "objects.npy", SUMMARY), entry.checksum)
 
 
 def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:

@@ -27,6 +27,14 @@ def merge_edges(parts: Iterable[Table]) -> Table:
     return _merge(parts, EDGE, merge)
 
 
+def rename_edges(edges: Table, lookup: Table) -> Table:
+    """Between what the fragments belong to; those within one such fall away."""
+    ends = [lookup["label"][np.searchsorted(lookup["fragment"], edges[end])] for end in "uv"]
+    renamed = edges.copy()
+    renamed["u"], renamed["v"] = np.minimum(*ends), np.maximum(*ends)
+    return renamed[renamed["u"] != renamed["v"]]
+
+
 def merge_objects(parts: Iterable[Table]) -> Table:
     """Each id once, in increasing order: sizes added, boxes united."""
 

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from emsam_jax.blocks import Ledger, Plan, RunLock, Stage, run_in_turn
 from emsam_jax.blocks.ledger import read_facts
@@ -12,17 +12,17 @@ from emsam_jax.blocks.report import describe_failures
 from emsam_jax.segmentation.blockwise.edges import Edges
 from emsam_jax.segmentation.blockwise.fragments import Fragments
 from emsam_jax.segmentation.blockwise.graph import Graph
-from emsam_jax.segmentation.blockwise.job import Job, plan_job
+from emsam_jax.segmentation.blockwise.job import Job, Options, plan_job
 from emsam_jax.segmentation.blockwise.labels import Labels
 from emsam_jax.segmentation.blockwise.lookup import Lookup
 from emsam_jax.segmentation.blockwise.merges import Merges
 from emsam_jax.segmentation.blockwise.pyramid import plan_pyramid
+from emsam_jax.segmentation.blockwise.summary import read_summary
 from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
-from emsam_jax.volumes.layout import Format
 from emsam_jax.volumes.pyramid import plan_levels
 
 
@@ -52,39 +52,21 @@ def segment_blockwise(
     recipe: Recipe,
     block: Voxel | None = None,
     *,
-    fragments: Volume | None = None,
-    mask: Volume | None = None,
-    graph: str | Path | None = None,
-    halo: Voxel | None = None,
-    format: Format = "ome-zarr",  # noqa: A002
-    content: str = "",
     check: bool = True,
     progress: bool = False,
     run: Callable[[Step], object] | None = None,
+    **options: Unpack[Options],
 ) -> Volume:
     """Labels of affinities [c, z, y, x] with their pyramid at `out`, in blocks of `block` voxels (default: a shard).
 
-    Beside the labels lie `lookup.npy` and `objects.npy`; in `graph` (default: `out`) the volume `fragments`,
-    `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and another threshold costs only the
-    lookup, the labels and their pyramid. `fragments` are ids made elsewhere; voxels where `mask` is 0 stay background;
-    `halo` voxels around a block are seen by its watershed.
+    Beside the labels lie `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
+    `fragments` and of it `pieces.npy`, `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and
+    another threshold costs only the lookup, the labels and their pyramid.
 
     Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
-    reads what is there and does again what is damaged. Affinities that are gone are known by the `content` that they
-    had, as the ledger tells. `run` does one step, by default block after block.
+    reads what is there and does again what is damaged. `run` does one step, by default block after block.
     """
-    job = plan_job(
-        affinities,
-        out,
-        recipe,
-        block=block,
-        fragments=fragments,
-        mask=mask,
-        graph=graph,
-        halo=halo,
-        format=format,
-        content=content,
-    )
+    job = plan_job(affinities, out, recipe, block, **options)
     if job.votes:
         print(
             f"Waterz with {recipe.scorer} merges block by block, seeing {job.context} voxels around each: "
@@ -101,6 +83,11 @@ def segment_blockwise(
                 run(step)
             elif failed := run_in_turn(*step, check=check, progress=progress).failed:
                 raise SegmentationError(describe_failures(step.stage.name, failed))
+    if (summary := read_summary(job.labels.url)).is_suspicious:
+        print(
+            f"There are {summary}: false merges may have run away; a lower threshold or a guard keeps them apart.",
+            file=sys.stderr,
+        )
     return open_volume(job.labels.url)
 
 

@@ -29,7 +29,10 @@ _THREADS, _AHEAD = 8, 64  # files read at once, and files held
 
 def write_table(url: str, key: str, table: Table) -> str:
     """Returns the checksum once the file is durable."""
-    content = _save(table)
+    return write_file(url, key, _save(table))
+
+
+def write_file(url: str, key: str, content: bytes) -> str:
     write_key(open_folder(url), key, content)
     return _checksum(content)
 
