@@ -23,6 +23,7 @@ from emsam_jax.segmentation import (
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.blockwise import (
+    Guard,
     Step,
     agglomerate_edges,
     look_up,
@@ -169,6 +170,8 @@ def test_a_volume_where_nothing_is_joined(tmp_path: Path):
         out = tmp_path / f"{recipe.method} {recipe.scorer}"
         assert not segment_blockwise(nothing, out, recipe, (4, 10, 20))[...].any()
         assert len(read_table(str(out), "objects.npy")) == 0
+    guarded = segment_blockwise(nothing, tmp_path / "guarded", Recipe(), (4, 10, 20), guard=Guard(9, 0.2))
+    assert not guarded[...].any()
     steps = plan_steps(plan_job(nothing, tmp_path / "planned", Recipe()))
     assert [step.stage.name for step in steps] == ["fragments", "edges", "graph", "lookup", "labels"]
     assert not (tmp_path / "planned").exists()

@@ -77,5 +77,19 @@ def test_quantiles_by_blocks_on_fib25(read_fib25: Callable[[], np.ndarray], tmp_
         assert by_block - whole < LARGEST_COST
 
 
+@pytest.mark.parametrize(("right", "objects"), [(0.9, 1), (0.1, 2)])
+def test_what_one_block_does_not_merge_stays_apart(right: float, objects: int, tmp_path: Path):
+    """Two fragments side by side; those at the left end see nothing of the right end."""
+    affinities = np.full((3, 1, 2, 200), 0.99, np.float32)
+    affinities[1] = np.where(np.arange(200) < 100, 0.9, right)
+    fragments = np.array([[[1], [2]]], np.uint64).repeat(200, 2)
+    volume, given = store(tmp_path / "affinities.zarr", affinities), store(tmp_path / "given.zarr", fragments)
+    recipe = Recipe("waterz", 0.5, scorer="q50")
+    labels = segment_blockwise(volume, tmp_path / "out", recipe, (1, 2, 40), fragments=given)[...]
+    votes = [np.load(tmp_path / f"out/merges/0-0-{block}.npy")["mean"] for block in (0, 4)]
+    assert [float(vote) for (vote,) in votes] == [1.0, float(objects == 1)]
+    assert len(np.unique(labels)) == objects
+
+
 def apart(labels: np.ndarray, other: np.ndarray) -> float:
     return score_segmentation(labels + np.uint64(1), other + np.uint64(1))["voi"]

@@ -102,7 +102,7 @@ def test_one_object_that_holds_much_is_told(tmp_path: Path, capsys: pytest.Captu
     [
         (Recipe("multicut"), "A guard is for waterz with mean, but the recipe is multicut"),
         (Recipe(scorer="q50"), "waterz with q50: leave it out"),
-        (Recipe(threshold=0.2), r"stricter than the recipe, whose threshold is 0\.2, but has 0\.3"),
+        (Recipe(threshold=0.3), r"stricter than the recipe, whose threshold is 0\.3, but has 0\.3"),
     ],
 )
 def test_a_guard_that_has_no_meaning_is_refused(recipe: Recipe, message: str, stored: Volume, tmp_path: Path):

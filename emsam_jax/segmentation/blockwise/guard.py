@@ -29,7 +29,7 @@ def check_guard(guard: Guard, recipe: Recipe) -> None:
         raise SegmentationError(
             f"A guard is for waterz with mean, but the recipe is {recipe.method} with {recipe.scorer}: leave it out."
         )
-    if guard.threshold > recipe.threshold:
+    if guard.threshold >= recipe.threshold:
         raise SegmentationError(
             f"A guard is stricter than the recipe, whose threshold is {recipe.threshold}, but has {guard.threshold}: "
             "lower it."
