@@ -12,6 +12,7 @@ from typing import Any
 
 from emsam_jax.blocks.ledger import LedgerError
 from emsam_jax.volumes import VolumeError
+from emsam_jax.volumes.context import locking_context
 from emsam_jax.volumes.location import first_line, normalise, open_folder
 
 _KEY = "running.json"
@@ -23,7 +24,7 @@ class RunLock:
 
     def __init__(self, url: str):
         self.url = normalise(url)
-        self._folder = open_folder(self.url)
+        self._folder = open_folder(self.url, locking_context())
         self._stop = threading.Event()
         self._generation = b""
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -95,7 +96,7 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 def _parse(content: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(content)
+        found, _ = json.JSONDecoder().raw_decode(content.decode())  # bytes of a killed writer may follow
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -5,6 +5,9 @@ import functools
 import tensorstore as ts
 
 _RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "5s"}
+# Each write to a file of its own, renamed when it is whole. With locks, TensorStore writes into the lock file that a
+# killed writer left, without cutting it off: what is shorter ends in the other's bytes.
+_LOCKING = {"file_io_locking": {"mode": "none"}}
 _KINDS = ("http_request_retries", "gcs_request_retries", "s3_request_retries")
 
 
@@ -16,8 +19,14 @@ class _Shared:
 def shared_context() -> ts.Context:
     if _Shared.context is None:
         limits = {"cache_pool": {"total_bytes_limit": _Shared.cache_bytes}}
-        _Shared.context = ts.Context(limits | dict.fromkeys(_KINDS, _RETRIES))
+        _Shared.context = ts.Context(limits | _LOCKING | dict.fromkeys(_KINDS, _RETRIES))
     return _Shared.context
+
+
+@functools.cache
+def locking_context() -> ts.Context:
+    """For writes under a condition, of which two processes at once must not both succeed."""
+    return ts.Context(dict.fromkeys(_KINDS, _RETRIES))
 
 
 @functools.cache

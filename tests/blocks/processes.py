@@ -37,7 +37,7 @@ def dask_cluster(folder: Path, *workers: str, **environment: str) -> Iterator[Cl
             return process
 
         scheduler = run("scheduler", "--host=127.0.0.1", "--port=0")
-        wait_until(file.exists, scheduler)
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"), scheduler)
         for flags in workers:
             run("worker", "--nthreads=1", *flags.split())
         yield Cluster(json.loads(file.read_text())["address"], scheduler)

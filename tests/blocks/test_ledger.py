@@ -132,3 +132,20 @@ def test_two_runs_on_one_output_are_refused_and_a_killed_one_holds_nothing(tmp_p
     (tmp_path / "running.json").write_text(json.dumps({**lease, "renewed": time.time() - 1000}))
     with RunLock(str(tmp_path)):
         pass
+
+
+def test_what_killed_writers_left_does_no_harm(volume: Volume, plan: Plan, tmp_path: Path):
+    """A file that they had begun, longer than what is written in their place."""
+    ledger, block, values = Ledger(str(tmp_path / "ledger"), "predict", FACTS), plan.at((0, 0, 0)), np.ones((8, 8, 8))
+    shard = Path(volume.url) / "0/c/0/0/0"
+    for begun in (tmp_path / "ledger/predict/done/0-0-0", shard, tmp_path / "ledger/running.json"):
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.with_name(f"{begun.name}.__lock").write_bytes(b"x" * 5000)
+    with RunLock(ledger.url):
+        with pytest.raises(LedgerError, match="another run"):
+            RunLock(ledger.url).__enter__()
+        ledger.record(block, write_block(volume, block.box, values.astype(np.uint8)), 0.5)
+    entry = ledger.entry(block)
+    assert entry is not None
+    assert is_intact(volume, block.box, entry.checksum)
+    assert ledger.done() == {(0, 0, 0)}

@@ -156,3 +156,21 @@ def test_entries_without_data_and_data_without_entries(folder: Path, remove: Cal
 
 def run_of(entry: bytes) -> str:
     return json.loads(entry)["run"]
+
+
+def test_tables_of_all_blocks_need_no_worker(folder: Path, tmp_path: Path):
+    out = folder / "tables.zarr"
+    assert segment(folder, out.name).returncode == 0
+    for stage in ("graph", "lookup"):
+        (out / f"ledger/{stage}/done/0-0-0").unlink()
+    with dask_cluster(tmp_path) as cluster:  # of none
+        complete(folder, out.name, f"--scheduler={cluster.address}")
+    (out / "ledger/graph/done/0-0-0").unlink()
+    (out / "counts/1-2-3.npy").unlink()
+    failed = segment(folder, out.name, "--nocheck")
+    assert failed.returncode == 1
+    assert "1 blocks of graph failed; the same command tries them again:" in failed.stderr
+    assert "counts/1-2-3.npy: expected a table in numpy's format, found none" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert segment(folder, out.name).returncode == 0  # finds out what is missing, and why
+    np.testing.assert_array_equal(labels(folder, out.name), labels(folder, "undisturbed.zarr"))
