@@ -5,7 +5,8 @@
 `overhead` is the processor time of all blocks in turn, in one process, over that of the whole volume at once (read,
 fragments, waterz, write). `second_worker` is the seconds of one worker process over those of two, cluster at hand, in
 turn. `daisy` is the seconds of that engine, with two workers and its own record of what is done, over ours, for the
-same functions on the same blocks; both start their workers in that time. Nothing is resumed.
+same functions on the same blocks, with the same memory allocator; both start their workers in that time. Nothing is
+resumed.
 `voi_apart` is the distance of labels made in blocks from those made at once, by waterz's mean, which is exact but for
 the fragments, and by q50, which is not.
 """
@@ -13,6 +14,7 @@ the fragments, and by q50, which is not.
 import dataclasses
 import functools
 import itertools
+import os
 import statistics
 import tempfile
 import time
@@ -26,7 +28,7 @@ from daisy_engine import run_stage_by_daisy
 from distributed import Client
 
 from emsam_jax.blocks import run_in_turn
-from emsam_jax.blocks.cluster import open_cluster
+from emsam_jax.blocks.cluster import ALLOCATOR, open_cluster
 from emsam_jax.blocks.engine import run_stage
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe
@@ -110,6 +112,7 @@ class Work:
             self.by_workers(client)
 
     def by_daisy(self) -> None:
+        os.environ.update(ALLOCATOR)  # for the workers that it starts
         out = next(self.places)
 
         def run(step: Step) -> None:

@@ -31,7 +31,7 @@ VOXEL_SIZE = (40.0, 4.0, 4.0)
 
 
 def main(_: list[str]) -> None:
-    block = (8, 48, 48) if _QUICK.value else (32, 128, 128)
+    block = (8, 96, 96) if _QUICK.value else (32, 128, 128)
     shape = (block[0], 3 * block[1], 3 * block[2])  # a block with neighbours on all sides
     affinities = np.rint(255 * cells.draw_noisy_affinities(cells.draw_cells(shape))).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:

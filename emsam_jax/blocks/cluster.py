@@ -19,7 +19,14 @@ from emsam_jax.blocks.jobs import start_jobs
 _PATIENCE = 8.0  # seconds for a scheduler to answer
 _NEEDED = 200 << 20  # bytes
 _GOODBYE = 5.0  # seconds for it to hear that we leave
+# A worker keeps the memory of a block for the next one: half of its time would go into page faults (glibc).
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
 _WORKERS = {
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()},
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",  # until they have our plugin
 }
@@ -57,7 +64,8 @@ def open_cluster(
         if scheduler:
             client = connect(scheduler)
         elif system:
-            client = Client(start_jobs(system, workers, threads_per_worker, str(memory), job, dashboard=dashboard))
+            options = [*(f"job_script_prologue=export {name}={value}" for name, value in ALLOCATOR.items()), *job]
+            client = Client(start_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard))
         else:
             client = start(workers, threads_per_worker, memory, dashboard)
     try:
