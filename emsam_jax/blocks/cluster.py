@@ -25,9 +25,12 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+# No results are kept that could be written to disk, and a worker that keeps its memory would pause for ever.
+KEEPING_NOTHING = tuple(f"distributed.worker.memory.{limit}" for limit in ("target", "spill", "pause"))
 _WORKERS = {
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()},
     "distributed.worker.multiprocessing-method": "spawn",
+    **dict.fromkeys(KEEPING_NOTHING, False),
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",  # until they have our plugin
 }
 _HEARD = {
@@ -64,7 +67,8 @@ def open_cluster(
         if scheduler:
             client = connect(scheduler)
         elif system:
-            options = [*(f"job_script_prologue=export {name}={value}" for name, value in ALLOCATOR.items()), *job]
+            settings = ALLOCATOR | {f"DASK_{name.replace('.', '__').upper()}": "False" for name in KEEPING_NOTHING}
+            options = [*(f"job_script_prologue=export {name}={value}" for name, value in settings.items()), *job]
             client = Client(start_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard))
         else:
             client = start(workers, threads_per_worker, memory, dashboard)

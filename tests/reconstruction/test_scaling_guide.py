@@ -160,6 +160,6 @@ def test_the_table_is_what_was_measured(tmp_path: Path):
     assert told.strip() in GUIDE
     quick = [*command, "--quick", f"--out={tmp_path}"]
     measured = subprocess.run(quick, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
-    rows = [line.split("|")[1] for line in told.splitlines()]
-    assert [line.split("|")[1] for line in measured.splitlines()[: len(rows)]][5:] == rows[5:]
+    rows, found = ([line.split("|")[1] for line in text.splitlines() if "|" in line] for text in (told, measured))
+    assert found[4:] == [row for row in rows[4:] if "pyramid" not in row]  # so small a volume has none
     assert json.loads((tmp_path / "scaling-cpu.json").read_text())["graph"]["bytes_an_edge"] > 32
