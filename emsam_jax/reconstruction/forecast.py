@@ -17,14 +17,12 @@ from emsam_jax.blocks.engine import run_stage
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.reconstruction.source import choose_recipe
 from emsam_jax.segmentation import Recipe
-from emsam_jax.segmentation.blockwise import EDGE, Step, read_table, segment_blockwise
+from emsam_jax.segmentation.blockwise import EDGE, Step, read_table, segment_blockwise, usual_block
 from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.layout import chunk_for, shard_for
 
 _BLOCKS = 2  # in a sample of the segmentation
 _HELD = 10  # bytes that putting a table of edges together and agglomerating it takes, for each of the table's
-_TABLES = ("edges", "counts", "edges.npy", "fragments.npy", "lookup.npy", "pages.npy", "objects.npy", "ledger")
 
 
 class Cost(NamedTuple):
@@ -76,7 +74,7 @@ def forecast_run(request: Request) -> Forecast:
             stored = Recipe.read(request.recipe) if request.recipe else None
             recipe, source = choose_recipe(request, stored), open_volume(request.affinities, channel="all")
             whole, costs, predicted = source.box, [], 0.0
-            block = request.block or usual_block(source)
+            block = request.block or usual_block(whole.shape, source.voxel_size_zyx)
             box = whole.middle((block[0], block[1], _BLOCKS * block[2]))
             values = source[(slice(None), *box.slices)]
         else:
@@ -86,7 +84,7 @@ def forecast_run(request: Request) -> Forecast:
             recipe, source, whole = found.recipe, found.affinities, found.whole
             costs = [Cost("predict", found.blocks, found.block, found.seconds, "this process")]
             predicted = stored_bytes(folder / "predicted/0") / source.box.voxels * whole.voxels
-            block = request.block or shard_for(whole.shape, chunk_for(whole.shape, source.voxel_size_zyx))
+            block = request.block or usual_block(whole.shape, source.voxel_size_zyx)
             values = source[...]
         values = filled(values, min_each((block[0], block[1], _BLOCKS * block[2]), whole.shape))
         sample = create_volume(folder / "sample", values.shape, values.dtype, source.voxel_size_zyx)
@@ -129,15 +127,10 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
 
         segment_blockwise(sample, out, recipe, block, run=run)
         peaks: Any = client.run(peak_bytes)
-    tables = sum(stored_bytes(out / name) for name in _TABLES)
-    fragments = stored_bytes(out / "fragments/0")
+    fragments = stored_bytes(out / "fragments")
     labels = sum(stored_bytes(path) for path in out.iterdir() if path.name.isdigit())
-    return Measured(steps, {"fragments": fragments, "labels": labels, "tables and ledger": tables}, max(peaks.values()))
-
-
-def usual_block(affinities: Volume) -> Voxel:
-    shape = affinities.box.shape
-    return shard_for(shape, chunk_for(shape, affinities.voxel_size_zyx))
+    rest = stored_bytes(out) - fragments - labels
+    return Measured(steps, {"fragments": fragments, "labels": labels, "tables and ledger": rest}, max(peaks.values()))
 
 
 def filled(values: Shaped[np.ndarray, "c z y x"], shape: Voxel) -> Shaped[np.ndarray, "c z y x"]:

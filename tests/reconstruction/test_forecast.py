@@ -50,6 +50,8 @@ def test_sizes_are_about_those_of_the_run(told: tuple[Forecast, Path]):
     assert forecast.stored["fragments"] == pytest.approx(stored_bytes(out / "fragments/0"), rel=0.3)
     levels = sum(stored_bytes(path) for path in out.iterdir() if path.name.isdigit())
     assert forecast.stored["labels"] == pytest.approx(levels, rel=0.6)  # of so small shards
+    everything = stored_bytes(out)
+    assert sum(forecast.stored.values()) == pytest.approx(everything, rel=0.3)
     assert 50 << 20 < forecast.worker_bytes < 1 << 30
     assert "12  8 x 32 x 32" in str(forecast)
 

@@ -2,7 +2,7 @@
 
 from emsam_jax.segmentation.blockwise.agglomeration import agglomerate_edges
 from emsam_jax.segmentation.blockwise.guard import Guard, check_guard
-from emsam_jax.segmentation.blockwise.job import Job, check_recipe, plan_job
+from emsam_jax.segmentation.blockwise.job import Job, check_recipe, plan_job, usual_block
 from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects
 from emsam_jax.segmentation.blockwise.segment import Step, plan_steps, prepare, segment_blockwise
 from emsam_jax.segmentation.blockwise.summary import read_summary
@@ -27,4 +27,5 @@ __all__ = [
     "read_summary",
     "read_table",
     "segment_blockwise",
+    "usual_block",
 ]

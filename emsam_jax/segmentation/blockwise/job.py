@@ -14,9 +14,10 @@ from emsam_jax.segmentation.checks import SegmentationError, check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Box, Volume, open_volume
+from emsam_jax.volumes.axes import Sizes
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import create_array
-from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_within
+from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_for, shard_within
 from emsam_jax.volumes.location import normalise
 from emsam_jax.volumes.meet import read_nearest, with_size_of
 
@@ -149,7 +150,7 @@ def plan_job(
     graph_url = normalise(str(graph)) if graph else labels_url
     chunk = chunk_for(box.shape, affinities.voxel_size_zyx)
     if block is None:
-        block = shard_within(box.shape, chunk, box.shape)
+        block = usual_block(box.shape, affinities.voxel_size_zyx)
     chunk = _chunk_within(block, chunk, box.shape)
     volumes = [volume for volume in (affinities, fragments, mask) if volume is not None]
 
@@ -173,6 +174,11 @@ def plan_job(
         labels=labels,
         content=content or ",".join(content_of(volume.read, box) for volume in volumes),
     )
+
+
+def usual_block(shape: Voxel, voxel_size_zyx: Sizes) -> Voxel:
+    """A shard."""
+    return shard_for(shape, chunk_for(shape, voxel_size_zyx))
 
 
 def check_recipe(recipe: Recipe) -> None:
