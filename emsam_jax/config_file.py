@@ -4,21 +4,25 @@ A config file has `get_config(variant)`; an override names a field by its path, 
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import json
 import re
 import runpy
+import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from emsam_jax.config import Config
+from emsam_jax.config_limits import ANY, LIMITS, numbers_of
 
 PREFIX = "--config."
+_FIELD = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
 
 
 class ConfigError(ValueError):
@@ -33,11 +37,11 @@ class _Text(str):
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """The config of `file.py`, `file.py:variant` or `config.json`, with `--config.field=value` applied in order."""
-    fields = to_dict(_from_json(path) if path.endswith(".json") else _from_python(path))
+    fields = _from_json(path) if path.endswith(".json") else _from_python(path)
     for override in overrides:
         name, equals, value = override.removeprefix(PREFIX).partition("=")
-        if not equals:
-            raise ConfigError(f"{override}: expected {PREFIX}field=value.")
+        if not equals or not _FIELD.fullmatch(name):
+            raise ConfigError(f"{override}: expected {PREFIX}field=value, such as {PREFIX}optim.steps=1000.")
         _put(fields, re.findall(r"[^.\[\]]+", name), _Text(value), "config")
     return from_dict(fields)
 
@@ -54,7 +58,13 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(fields: Any) -> Config:
-    return _typed(fields, Config, "config")
+    """Every field of the right type, every number within its limit."""
+    config = _typed(fields, Config, "config")
+    for name, value in numbers_of(config):
+        limit = LIMITS.get(re.sub(r"\[\d+\]", "[]", name), ANY)
+        if not limit.holds(value):
+            raise ConfigError(f"config.{name}: expected {limit}, found {value}.")
+    return config
 
 
 def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, Any, Any]]:
@@ -68,27 +78,56 @@ def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, A
     return [] if one == other else [(path, one, other)]
 
 
-def _from_python(path: str) -> Config:
+def _from_python(path: str) -> dict[str, Any]:
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
         raise ConfigError(f"--config={path}: expected a Python file, found none at {file!r}.")
-    get_config = runpy.run_path(file).get("get_config")
-    if get_config is None:
+    with _running(file):
+        get_config = runpy.run_path(file).get("get_config")
+    if not callable(get_config):
         raise ConfigError(f"{file}: expected a function get_config in it; emsam_jax/configs has examples.")
     parameters = inspect.signature(get_config).parameters.values()
     variants = [name for parameter in parameters for name in typing.get_args(parameter.annotation)]
     needed = any(parameter.default is inspect.Parameter.empty for parameter in parameters)
     if (variant or needed) and variant not in variants:
         raise ConfigError(f"{file}: expected one of the variants {', '.join(variants) or '(none)'}; found {variant!r}.")
-    return get_config(variant) if variant else get_config()
-
-
-def _from_json(path: str) -> Config:
+    with _running(file):
+        config = get_config(variant) if variant else get_config()
+    if not isinstance(config, Config):
+        raise ConfigError(f"{file}: expected get_config to return a Config, found a {type(config).__name__}.")
     try:
-        return from_dict(json.loads(Path(path).read_text()))
+        return to_dict(config)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: expected plain values in its fields, found something else: {error}.") from None
+
+
+@contextlib.contextmanager
+def _running(file: str) -> Iterator[None]:
+    """A mistake in a config's own code is its author's: where it is, and what Python says."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+        where = file if line is None else f"{file}, line {line}"
+        raise ConfigError(f"{where}: this config cannot be run: {type(error).__name__}: {said}") from None
+
+
+def _from_json(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"--config={path}: there is no such file.") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ConfigError(
+            f"--config={path}: expected a file, found that it cannot be read: {error.strerror}."
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: expected JSON in UTF-8, found other bytes.") from None
+    try:
+        return to_dict(from_dict(json.loads(text)))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: expected JSON, found something else: {error}.") from None
 
 
@@ -147,8 +186,9 @@ def _typed_items(values: Sequence[Any], kinds: tuple[Any, ...], where: str) -> t
 
 def _typed_scalar(value: Any, kind: Any, where: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if (kind is int and number and float(value).is_integer()) or (kind is float and number):
-        return kind(value)
+    if number and (kind is float or (kind is int and (isinstance(value, int) or value.is_integer()))):
+        with contextlib.suppress(OverflowError):
+            return kind(value)
     if kind is bool and isinstance(value, bool):
         return value
     named = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "a list")
@@ -156,8 +196,6 @@ def _typed_scalar(value: Any, kind: Any, where: str) -> Any:
 
 
 def _typed_dataclass(value: Any, kind: Any, where: str) -> Any:
-    if isinstance(value, _Text):
-        value = _literal(value)
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: expected fields of {kind.__name__}, found {value!r}.")
     hints = typing.get_type_hints(kind)
@@ -173,5 +211,5 @@ def _literal(text: str) -> Any:
         return spoken[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return str(text)

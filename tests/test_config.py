@@ -1,6 +1,10 @@
 """Configs from files and command lines, and what is said where one is wrong."""
 
 import dataclasses
+import json
+import random
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from emsam_jax.config_file import (
     split_overrides,
     to_dict,
 )
+from emsam_jax.config_limits import LIMITS
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
@@ -78,8 +83,31 @@ def test_overrides_have_the_fields_type(file):
         ("data.train[7].raw=a", "config.data.train has 2 items, numbered from 0; found [7]."),
         ("data.patch=8,8", "config.data.patch: expected 3 values, found 2"),
         ("data.patch[0].z=8", "config.data.patch[0] is a single value and has no field 'z'."),
-        ("optim=3", "config.optim: expected fields of OptimConfig, found 3."),
-        ("optim.steps", "--config.optim.steps: expected --config.field=value."),
+        ("optim=3", "config.optim: expected fields of OptimConfig, found '3'."),
+        ("optim={}", "config.optim: expected fields of OptimConfig, found '{}'."),
+        ("=3", "--config.=3: expected --config.field=value"),
+        ("optim..steps=3", "--config.optim..steps=3: expected --config.field=value"),
+        ("data.train[x].raw=3", "expected --config.field=value"),
+        ("optim.steps=1e400", "config.optim.steps: expected a whole number, found inf."),
+        ("optim.peak_lr=1" + "0" * 400, "config.optim.peak_lr: expected a number, found 1000"),
+        ("data.patch=" + "[" * 5000, "config.data.patch: expected a list, found '[["),
+        ("optim.steps=-3", "config.optim.steps: expected a number from 1 and up to 2.14748e+09, found -3."),
+        ("optim.peak_lr=-1", "config.optim.peak_lr: expected a number above 0, found -1.0."),
+        ("optim.ema=2", "config.optim.ema: expected a number from 0 and below 1, found 2.0."),
+        ("optim.clip=-1", "config.optim.clip: expected a number above 0, found -1.0."),
+        ("optim.weight_decay=nan", "config.optim.weight_decay: expected a number, found 'nan'."),
+        ("seed=-1", "config.seed: expected a number from 0"),
+        ("data.threads=0", "config.data.threads: expected a number from 1"),
+        ("data.weights=0,0", "config.data.weights[0]: expected a number above 0, found 0.0."),
+        ("checkpoint.keep=0", "config.checkpoint.keep: expected a number from 1"),
+        ("checkpoint.every=0", "config.checkpoint.every: expected a number from 1"),
+        ("log.every=0", "config.log.every: expected a number from 1"),
+        ("log.pictures_every=0", "config.log.pictures_every: expected a number from 1"),
+        ("loss.coarse=0", "config.loss.coarse: expected a number above 0, found 0.0."),
+        ("loss.max_weight=0", "config.loss.max_weight: expected a number from 1"),
+        ("predict.stride=0,1,1", "config.predict.stride[0]: expected a number above 0 and up to 1, found 0.0."),
+        ("data.train[0].raw_voxel_size_zyx=40,0,4", "config.data.train[0].raw_voxel_size_zyx[1]: expected a number"),
+        ("optim.steps", "--config.optim.steps: expected --config.field=value, such as"),
     ],
 )
 def test_mistakes_are_said_in_a_sentence(file, override, said):
@@ -102,6 +130,84 @@ def test_files_that_are_none(file, tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ConfigError, match="expected a function get_config"):
         load_config(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:", "line 1: this config cannot be run: SyntaxError"),
+        ("import nothing_such", "line 1: this config cannot be run: ModuleNotFoundError"),
+        ("def get_config():\n    return 1 / 0\n", "line 2: this config cannot be run: ZeroDivisionError"),
+        ("import sys\nsys.exit(0)", "line 2: this config cannot be run: SystemExit"),
+        ("def get_config():\n    return {'optim': 3}\n", "expected get_config to return a Config, found a dict."),
+        ("get_config = 3", "expected a function get_config"),
+        (
+            "from emsam_jax.config import Config\ndef get_config():\n    config = Config()\n"
+            "    object.__setattr__(config, 'name', {1})\n    return config\n",
+            "expected plain values in its fields",
+        ),
+    ],
+)
+def test_python_that_makes_no_config(text, said, tmp_path):
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        load_config(str(tmp_path / "config.py"))
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_makes_no_config(tmp_path):
+    path = tmp_path / "config.json"
+    for content, said in [
+        (b"\xff\xfe{}", "expected JSON in UTF-8"),
+        (b"[" * 200_000, "expected JSON, found something else"),
+        (b'{"optim": {"peak_lr": NaN}}', "config.optim.peak_lr: expected a number above 0, found nan."),
+        (b"[]", "config: expected fields of Config, found []."),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load_config(str(path))
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ConfigError, match="found none that can be read: Is a directory"):
+        load_config(str(tmp_path / "folder.json"))
+
+
+def numeric_fields(kind, path: str):
+    """Paths of all fields that hold numbers, [] standing for the items of a list."""
+    if dataclasses.is_dataclass(kind):
+        for name, hint in typing.get_type_hints(kind).items():
+            yield from numeric_fields(hint, f"{path}.{name}" if path else name)
+    elif typing.get_origin(kind) is tuple:
+        yield from numeric_fields(typing.get_args(kind)[0], f"{path}[]")
+    elif kind in (int, float, int | float):
+        yield path
+
+
+def test_every_number_has_a_limit():
+    assert set(numeric_fields(Config, "")) == set(LIMITS)
+
+
+def test_senseless_values_are_refused_or_taken_as_they_are(file, tmp_path):
+    """Of a thousand overrides each gives a config that survives its JSON, or one sentence."""
+    draw = random.Random(0)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(load_config(file))))
+    file = str(tmp_path / "config.json")
+    texts = ["name", "data.train", "data.train[0]", "model.offsets", "optim", "data.widening"]
+    fields = [name.replace("[]", "[0]") for name in LIMITS] + texts
+    values = ["0", "-1", "1e999", "nan", "-inf", "", "None", "true", "3", "0.5", "[]", "{}", "()", "1,2,3", "[[1]]"]
+    values += ["'a'", "\\x00", "9" * 30, "1e-320", "__import__('os')", "{1:2}", "\N{SNOWMAN}", "0x10", "1j", "*"]
+    refused = 0
+    for _ in range(1000):
+        override, config, said = f"--config.{draw.choice(fields)}={draw.choice(values)}", None, ""
+        try:
+            config = load_config(file, [override])
+        except ConfigError as error:
+            said = str(error)
+        if config is None:
+            refused += 1
+            assert "\n" not in said
+            continue
+        assert from_dict(json.loads(json.dumps(to_dict(config), allow_nan=False))) == config
+    assert 300 < refused < 1000
 
 
 def test_a_config_survives_its_json():

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "emsam_jax"
 _FLOW = ("volumes", "data", "model", "blocks", "inference", "segmentation", "scores", "view")
 MAY_IMPORT = {
     "config": {"volumes", "data", "model"},
-    "config_file": {"config"},
+    "config_file": {"config", "config_limits"},
+    "config_limits": set(),
     "volumes": set(),
     "data": {"volumes"},
     "model": {"config", "config_file"},
