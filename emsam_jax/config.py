@@ -17,7 +17,7 @@ class DataConfig:
     test: tuple[DeclaredVolume, ...] = ()  # what eval.py reports
     weights: tuple[float, ...] = ()  # how often each training volume is chosen; empty: as often as it has voxels
     patch: Voxels = (16, 224, 224)  # voxels z, y, x
-    widening: Widening = "2d"  # of borders in the training labels: none, 2d (anisotropic), 3d (isotropic)
+    widening: Widening = "2d"  # of borders in the training labels: none, 2d (3x3), faces (6 neighbours), 3d (3x3x3)
     radius: int = 1  # of the widening, voxels
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     selection: Selection = dataclasses.field(default_factory=Selection)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Integer
 
 Offset = tuple[int, int, int]
-Widening = Literal["none", "2d", "3d"]
+Widening = Literal["none", "2d", "3d", "faces"]
 
 SHORT_OFFSETS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 _INT32 = np.iinfo(np.int32)
@@ -74,12 +74,13 @@ def widen_borders(
     background: int = 0,
     unlabelled: int | None = None,
 ) -> Int[Array, "z y x"]:
-    """Neuron voxels with another neuron within `radius` of them (in the section for 2d, else in space) become
-    background. Background and unlabelled voxels stay and widen nothing.
+    """Neuron voxels with another neuron near them become background: in a square of `radius` to each side in the
+    section (2d), in such a cube (3d), or at most `radius` steps from face to face away (faces). Background and
+    unlabelled voxels stay and widen nothing.
     """
     if widening == "none" or radius == 0:
         return labels
-    deep = radius if widening == "3d" else 0
+    deep = 0 if widening == "2d" else radius
     wide = jnp.pad(labels, [(deep, deep), (radius, radius), (radius, radius)], constant_values=background)
 
     def neurons(ids: Array) -> Array:
@@ -87,6 +88,8 @@ def widen_borders(
 
     border = jnp.zeros(labels.shape, bool)
     for start in itertools.product(range(2 * deep + 1), range(2 * radius + 1), range(2 * radius + 1)):
+        if widening == "faces" and sum(abs(at - radius) for at in start) > radius:
+            continue
         near = jax.lax.slice(wide, start, [at + n for at, n in zip(start, labels.shape, strict=True)])
         border |= neurons(near) & (near != labels)
     return jnp.where(border & neurons(labels), background, labels)

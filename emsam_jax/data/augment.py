@@ -41,7 +41,7 @@ class Target:
 
     patch: Voxels = (18, 160, 160)
     offsets: tuple[Offset, ...] = SHORT_OFFSETS
-    widening: Widening = "2d"  # of borders: none, 2d (anisotropic voxels), 3d (isotropic)
+    widening: Widening = "2d"  # of borders: none, 2d (anisotropic voxels), faces or 3d (isotropic)
     radius: int = 1  # of the widening, voxels
     isotropic: bool = False  # all axes may be exchanged; the warp stays within planes
 
@@ -49,7 +49,7 @@ class Target:
     def margin(self) -> Voxels:
         """Voxels around the patch on each side that affinities and widening at its faces look at."""
         reach = [max(abs(offset[axis]) for offset in self.offsets) for axis in range(3)]
-        widened = {"none": (), "2d": (1, 2), "3d": (0, 1, 2)}[self.widening]
+        widened = {"none": (), "2d": (1, 2), "3d": (0, 1, 2), "faces": (0, 1, 2)}[self.widening]
         z, y, x = (n + (self.radius if axis in widened else 0) for axis, n in enumerate(reach))
         return z, y, x
 

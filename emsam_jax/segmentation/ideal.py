@@ -1,4 +1,6 @@
-"""Affinities as training makes them, straight from labels: what a perfect network would predict."""
+"""Affinities straight from labels, as training makes them with borders widened by faces, radius 1: what a perfect
+network would predict.
+"""
 
 from collections.abc import Sequence
 
@@ -17,7 +19,7 @@ def ideal_affinities(
     widen: bool = True,
     sigma: float = 0.7,
 ) -> Float32[np.ndarray, "c z y x"]:
-    """Borders are widened in 3D by a voxel on each side, then affinities are smoothed with a 3D Gaussian, in voxels.
+    """Borders are widened by face neighbours, then affinities are smoothed with a 3D Gaussian, in voxels.
 
     Widening is for the three short channels only. `widen=False, sigma=0` gives hard affinities. A partner outside the
     volume counts as the voxel itself, so that the volume's faces are no borders.
@@ -35,11 +37,12 @@ def ideal_affinities(
 
 
 def _widen_borders(labels: Integer[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
-    """The labels, with background where a face neighbour has another id."""
+    """The labels, with background where a face neighbour is another neuron."""
     widened = labels.copy()
     for axis in range(3):
-        changes = np.diff(np.moveaxis(labels, axis, 0), axis=0) != 0
+        before, here = (np.moveaxis(labels, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
+        border = (before != here) & (before != 0) & (here != 0)
         along = np.moveaxis(widened, axis, 0)
-        along[1:][changes] = 0
-        along[:-1][changes] = 0
+        along[1:][border] = 0
+        along[:-1][border] = 0
     return widened

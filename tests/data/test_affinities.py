@@ -7,6 +7,7 @@ import pytest
 
 from emsam_jax.data import affinities_from_labels, widen_borders
 from emsam_jax.data.affinities import AffinityError
+from emsam_jax.segmentation import ideal_affinities
 
 OFFSETS = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (-2, 3, 0), (0, -9, -27), (1, 1, 1)]
 
@@ -69,6 +70,30 @@ def test_widening_as_drawn():
     np.testing.assert_array_equal(deep[0], np.where(before == -1, -1, 0))
     np.testing.assert_array_equal(deep[1], 0)
     np.testing.assert_array_equal(widen_borders(sections, "none"), sections)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_widening_by_faces_is_that_of_each_voxel(radius):
+    """By the definition: another neuron at most `radius` steps away."""
+    labels = np.random.default_rng(radius).choice([-1, 0, 1, 2], (4, 5, 6), p=[0.1, 0.5, 0.37, 0.03]).astype(np.int32)
+    voxels = np.argwhere(labels > 0)
+    ids = labels[tuple(voxels.T)]
+    steps = np.abs(voxels[:, None] - voxels[None]).sum(-1)
+    border = ((steps <= radius) & (ids[:, None] != ids[None])).any(1)
+    expected = labels.copy()
+    expected[tuple(voxels[border].T)] = 0
+    assert 0.05 < border.mean() < 0.9
+    found = widen_borders(jnp.asarray(labels), "faces", radius, unlabelled=-1)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_ideal_affinities_are_those_of_training_by_faces():
+    labels = np.kron(np.random.default_rng(0).integers(0, 5, (3, 4, 5)), np.ones((3, 4, 2), np.int32))
+    widened = widen_borders(jnp.asarray(labels, jnp.int32), "faces")
+    assert 0 < (np.asarray(widened) > 0).sum() < (labels > 0).sum()
+    expected, inside = affinities_from_labels(widened)
+    found = ideal_affinities(labels, sigma=0.0)
+    np.testing.assert_array_equal(found[inside], expected[inside])
 
 
 def test_an_offset_that_is_none():

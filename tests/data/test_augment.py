@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsam_jax.data import NOTHING, Augmentation, Target, Windows, make_augment
+from emsam_jax.data import (
+    NOTHING,
+    Augmentation,
+    Target,
+    Windows,
+    affinities_from_labels,
+    make_augment,
+    widen_borders,
+)
 from emsam_jax.data.augment import warp_one
 from emsam_jax.data.intensity import add_noise, blur_section, cut_out, lose_part, lose_section
 from emsam_jax.data.warp import crop, draw_field, sample_linear, sample_nearest
@@ -128,6 +136,20 @@ def test_affinities_at_the_faces_are_true():
     expected = np.ones((*far.patch, 3), np.float32)
     expected[:, :, :9, 2] = 0
     np.testing.assert_array_equal(batch.affinities[0], expected)
+
+
+def test_borders_at_the_faces_are_widened_by_what_lies_beyond():
+    target = dataclasses.replace(TARGET, patch=(4, 6, 6), widening="faces", radius=2)
+    more = 4
+    shape = tuple(side + 2 * more for side in target.window(NOTHING))
+    volume = np.kron(np.random.default_rng(0).integers(1, 4, (4, 4, 4)), np.ones((6, 6, 6), np.uint8)).astype(np.uint8)
+    volume = volume[tuple(slice(side) for side in shape)]
+    whole, _ = affinities_from_labels(np.asarray(widen_borders(jnp.asarray(volume, jnp.int32), "faces", 2)))
+    window = volume[tuple(slice(more, side - more) for side in shape)]
+    patch = tuple(slice(more + n, more + n + side) for n, side in zip(target.margin, target.patch, strict=True))
+    found = make_augment(target, NOTHING, 0)(windows_of(window, 1)).affinities[0]
+    np.testing.assert_array_equal(np.moveaxis(found, -1, 0), whole[(slice(None), *patch)])
+    assert 0.05 < found.mean() < 0.95
 
 
 def test_losses_hit_what_they_should():
