@@ -149,7 +149,7 @@ def test_borders_at_the_faces_are_widened_by_what_lies_beyond():
     patch = tuple(slice(more + n, more + n + side) for n, side in zip(target.margin, target.patch, strict=True))
     found = make_augment(target, NOTHING, 0)(windows_of(window, 1)).affinities[0]
     np.testing.assert_array_equal(np.moveaxis(found, -1, 0), whole[(slice(None), *patch)])
-    assert 0.05 < found.mean() < 0.95
+    assert 0 < found.sum() < found.size
 
 
 def test_losses_hit_what_they_should():
