@@ -13,7 +13,8 @@ from typing import Any
 from emsam_jax.blocks.ledger import LedgerError
 from emsam_jax.volumes import VolumeError
 from emsam_jax.volumes.context import locking_context
-from emsam_jax.volumes.location import first_line, normalise, open_folder
+from emsam_jax.volumes.errors import first_line
+from emsam_jax.volumes.location import normalise, open_folder
 
 _KEY = "running.json"
 _RENEW, _STALE = 15.0, 120.0  # seconds; clocks of two machines may differ by less than a minute

@@ -48,6 +48,8 @@ class Native:
     voxel_size: Mapping[str, int | float] = dataclasses.field(default_factory=dict)  # empty: the file says nothing
     offset: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     levels: tuple[Sizes, ...] = ()  # voxel size z, y, x of each pyramid level
+    faults: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of sizes that open_volume may be given
+    notes: tuple[str, ...] = ()  # what the voxels are not: sections that were missing and filled
 
 
 def unnamed_axes(driver: str, rank: int) -> str:

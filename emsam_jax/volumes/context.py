@@ -4,6 +4,8 @@ import functools
 
 import tensorstore as ts
 
+from emsam_jax.volumes.errors import VolumeError
+
 _RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "5s"}
 # Each write to a file of its own, renamed when it is whole. With locks, TensorStore writes into the lock file that a
 # killed writer left, without cutting it off: what is shorter ends in the other's bytes.
@@ -39,4 +41,6 @@ def file_context() -> ts.Context:
 
 def set_cache_limit(cache_bytes: int) -> None:
     """For volumes opened from now on: those already open keep the cache that they have."""
+    if cache_bytes < 0:
+        raise VolumeError(f"Expected a cache of 0 bytes or more, found {cache_bytes}.")
     _Shared.cache_bytes, _Shared.context = cache_bytes, None

@@ -11,9 +11,9 @@ from numpy.typing import DTypeLike
 from emsam_jax.volumes.axes import Native, ordered
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.context import shared_context
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.errors import VolumeError, first_line
 from emsam_jax.volumes.layout import Format, Layout, corner_of, plan_layout
-from emsam_jax.volumes.location import first_line, folder_spec, open_folder, read_key, write_key
+from emsam_jax.volumes.location import folder_spec, open_folder, read_key, write_key
 from emsam_jax.volumes.volume import Volume
 
 

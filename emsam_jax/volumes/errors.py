@@ -1,2 +1,28 @@
+"""What a user can put right about a volume, and the one place that makes it of what libraries raise."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+
 class VolumeError(ValueError):
     """Something about a volume that a user can put right, said in one sentence."""
+
+
+def first_line(error: BaseException) -> str:
+    """TensorStore adds the whole specification and the source's lines; users need neither."""
+    return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__
+
+
+@contextlib.contextmanager
+def parsing(url: str, expected: str) -> Iterator[None]:
+    """Around calls that give a library bytes which others wrote: whatever it raises is the fault of the bytes.
+
+    Nothing of ours belongs in here.
+    """
+    try:
+        yield
+    except VolumeError:
+        raise
+    except Exception as error:
+        raise VolumeError(f"{url}: expected {expected}, found a damaged one: {first_line(error)[:200]}") from error

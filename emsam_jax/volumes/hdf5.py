@@ -1,13 +1,15 @@
 """HDF5 datasets through TensorStore, with CREMI's resolution and offset attributes."""
 
+import io
 import threading
 from typing import Any
 
 import h5py
 import numpy as np
 
-from emsam_jax.volumes.axes import Native, by_axis, unnamed_axes
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.axes import Native, by_axis
+from emsam_jax.volumes.errors import VolumeError, parsing
+from emsam_jax.volumes.fields import Field
 from emsam_jax.volumes.location import RemoteFile, is_remote
 from emsam_jax.volumes.ome import array_metadata
 from emsam_jax.volumes.virtual import Region, default_chunk, virtual
@@ -15,19 +17,25 @@ from emsam_jax.volumes.virtual import Region, default_chunk, virtual
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
+class _LocalFile(io.FileIO):
+    """Closed when the last dataset lets it go."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def open_hdf5(url: str, dataset: str) -> Native:
-    try:
-        file = h5py.File(RemoteFile(url) if is_remote(url) else url, "r", locking=False)
-    except OSError as error:
-        raise VolumeError(f"{url}: found a damaged HDF5 file: {error}.") from None
-    found = file.get(dataset) if dataset else None
+    """Through a file object of its own: HDF5 neither locks it nor minds who else has the file open, also to write."""
+    with parsing(url, "an HDF5 file"):
+        file = h5py.File(RemoteFile(url) if is_remote(url) else _LocalFile(url), "r")
+        found = file.get(dataset) if dataset else None
+        names = [] if isinstance(found, h5py.Dataset) else datasets(file)
     if not isinstance(found, h5py.Dataset):
-        names = datasets(file)
         if dataset or len(names) != 1:
             what = f"no dataset {dataset!r} in it" if dataset else "no dataset named"
             raise VolumeError(f"{url}: expected file.h5/dataset; found {what}. It has: {', '.join(names) or 'none'}.")
         found = file[names[0]]
-    return _native(found)
+    return _native(found, f"{url}/{dataset or names[0]}")
 
 
 def datasets(file: h5py.File) -> list[str]:
@@ -36,20 +44,24 @@ def datasets(file: h5py.File) -> list[str]:
     return names
 
 
-def _native(dataset: Any) -> Native:
-    lock = threading.Lock()  # a remote file behind h5py has one position; h5py's own lock is let go between calls
+def _native(dataset: Any, url: str) -> Native:
+    lock = threading.Lock()  # a file behind h5py has one position; h5py's own lock is let go between calls
+    with parsing(url, "an HDF5 dataset"):
+        shape, dtype, chunk = dataset.shape, dataset.dtype, dataset.chunks
+        attributes = {name: _plain(value) for name, value in dataset.attrs.items()}
 
     def read(region: Region) -> np.ndarray:
         with lock:
             return dataset[region]
 
-    chunk = dataset.chunks or default_chunk(dataset.shape, dataset.dtype.itemsize)
-    store = virtual(read, dataset.shape, dataset.dtype, chunk)
-    attributes = {name: _plain(value) for name, value in dataset.attrs.items()}
-    axes, size, offset = array_metadata(attributes, store.rank, "hdf5")
-    if not size and "element_size_um" in attributes:  # ilastik, PlantSeg
-        size = {axis: 1e3 * value for axis, value in by_axis(attributes["element_size_um"], "zyx").items()}
-    return Native(store, axes or unnamed_axes("hdf5", store.rank), size, offset)
+    if shape is None or dtype.kind not in "biuf":
+        raise VolumeError(f"{url}: expected an array of real numbers, found {'nothing' if shape is None else dtype}.")
+    store = virtual(read, shape, dtype, chunk or default_chunk(shape, dtype.itemsize))
+    fields = Field(attributes, url, "attributes")
+    axes, size, offset, faults = array_metadata(fields, store.rank, "hdf5")
+    if not size and (microns := fields["element_size_um"]):  # ilastik, PlantSeg
+        size = {axis: 1e3 * value for axis, value in by_axis(microns.numbers(3), "zyx").items()}
+    return Native(store, axes, size, offset, faults=faults)
 
 
 def _plain(value: Any) -> Any:

@@ -21,10 +21,10 @@ from emsam_jax.volumes.axes import Channel
 from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.context import set_cache_limit
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.errors import VolumeError, first_line
 from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.layout import Layout, plan_layout
-from emsam_jax.volumes.location import first_line, normalise, open_folder, read_key, write_key
+from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
 from emsam_jax.volumes.open import UNFINISHED, open_volume
 from emsam_jax.volumes.pyramid import Method, plan_levels, read_coarsened
 from emsam_jax.volumes.volume import Volume

@@ -9,7 +9,7 @@ from typing import Any
 import tensorstore as ts
 
 from emsam_jax.volumes.context import file_context, shared_context
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.errors import VolumeError, first_line
 
 _SCHEMES = ("file", "gs", "s3", "http", "https", "memory")
 _READ_AHEAD = 1 << 16  # bytes
@@ -23,6 +23,12 @@ def normalise(url: str) -> str:
     """Without trailing slashes; what lies on this machine as an absolute path."""
     if url.startswith("file://"):
         url = url.removeprefix("file://")
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        raise VolumeError(f"{url!a}: expected a path in UTF-8; rename the file.") from None
+    if "\0" in url:
+        raise VolumeError(f"{url!a}: expected a path or URL, found one with a zero byte.")
     if not is_remote(url):
         path = Path(url).expanduser().absolute()
         return str(path.resolve() if ".." in path.parts else path)  # TensorStore takes no `..`
@@ -49,14 +55,18 @@ def split_last(url: str) -> tuple[str, str]:
     return ("", name) if parent.endswith(":/") or not parent else (parent, name)
 
 
-def read_key(folder: ts.KvStore, key: str, first_bytes: int | None = None) -> bytes | None:
-    """The content, or its first bytes; None where there is no such file."""
+def read_key(
+    folder: ts.KvStore, key: str, first_bytes: int | None = None, timeout: float | None = None
+) -> bytes | None:
+    """The content, or its first bytes; None where there is no such file. The timeout is in seconds."""
     try:
         span = None if first_bytes is None else slice(0, first_bytes)
-        found = folder.read(key, byte_range=span).result()
+        found = folder.read(key, byte_range=span).result(timeout)
+    except TimeoutError:
+        raise VolumeError(f"{folder.url.rstrip('/')}/{key} cannot be read: no answer in {timeout:g} seconds.") from None
     except ValueError as error:
         if "OUT_OF_RANGE" in str(error):  # shorter than what was asked for
-            return read_key(folder, key)
+            return read_key(folder, key, timeout=timeout)
         if "NOT_FOUND" in str(error) or "Is a directory" in str(error) or "Not a directory" in str(error):
             return None
         raise VolumeError(f"{folder.url.rstrip('/')}/{key} cannot be read: {first_line(error)}") from None
@@ -69,11 +79,6 @@ def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
         folder.write(key, content).result()
     except ValueError as error:
         raise VolumeError(f"{folder.url.rstrip('/')}/{key} cannot be written: {first_line(error)}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """TensorStore adds the whole specification and the source's lines; users need neither."""
-    return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__
 
 
 class RemoteFile(io.RawIOBase):

@@ -1,19 +1,30 @@
 """`open_volume`: any format, anywhere, recognised by its content; nothing is read but metadata."""
 
 import json
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emsam_jax.volumes import hdf5, npy, tiff
+import tensorstore as ts
+
+from emsam_jax.volumes import hdf5, npy, sections, tiff
 from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, sizes, to_zyx
-from emsam_jax.volumes.chunked import check_level, from_spec, open_chunked
+from emsam_jax.volumes.bounded import read_bounded
+from emsam_jax.volumes.chunked import check_level, check_remote, from_spec, open_chunked
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.location import is_remote, normalise, open_folder, read_key, split_last
+from emsam_jax.volumes.fields import Field
+from emsam_jax.volumes.location import is_remote, normalise, open_folder, split_last
+from emsam_jax.volumes.virtual import CHUNK_BYTES
 from emsam_jax.volumes.volume import Volume
 
 UNFINISHED = "unfinished.json"  # what ingest leaves in a volume until it is whole
-_FORMATS = "zarr, OME-Zarr, N5, precomputed, HDF5 (file.h5/dataset), TIFF (file or folder), .npy, TensorStore JSON"
+_NUMBERS = {"bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (4, 8, 16, 32, 64))}
+_MOST_VOXELS = 1 << 60
+_FORMATS = (
+    "zarr, OME-Zarr, N5, precomputed, HDF5 (file.h5/dataset), TIFF, PNG, JPEG (file or folder), .npy, TensorStore JSON"
+)
 
 
 def open_volume(
@@ -23,39 +34,68 @@ def open_volume(
     channel: Channel = None,
     voxel_size_zyx: Sequence[int | float] | None = None,
     offset_zyx: Sequence[int | float] | None = None,
+    allow_gaps: bool = False,
 ) -> Volume:
     """A volume with axes z, y, x and sizes in nm, whatever the file's own.
 
     `level` counts the pyramid from the finest, 0. `channel` chooses one of several, or "all" for an axis c in front.
-    Voxel size and offset, in nm, replace what the file says.
+    Voxel size and offset, in nm, replace what the file says. With `allow_gaps`, sections that are missing from a
+    numbered folder are 0.
     """
     if isinstance(url_or_path, Mapping) or str(url_or_path).lstrip().startswith("{"):
-        spec = _parse(url_or_path) if not isinstance(url_or_path, Mapping) else url_or_path
-        url, native = json.dumps(spec), from_spec(spec)
+        spec = url_or_path if isinstance(url_or_path, Mapping) else _parse(str(url_or_path), "TensorStore's JSON")
+        native = from_spec(spec)
+        url = json.dumps(spec)
         check_level(level, 1, url)
     else:
         url = normalise(str(url_or_path))
-        native = _open_native(url, level)
+        try:
+            native = _open_native(url, level, allow_gaps)
+        except VolumeError as problem:
+            raise problem if url in str(problem) else VolumeError(f"{url}: {problem}") from None
+    check_store(native.store, url)
     store = ordered(native, channel, url)
     if 0 in store.shape:
         raise VolumeError(f"{url} is empty: its shape (z, y, x) is {store.shape}.")
-    size = to_zyx(native.voxel_size, 1.0) if native.voxel_size else None
-    size = _three(voxel_size_zyx, "voxel_size_zyx", url) or size
-    offset = _three(offset_zyx, "offset_zyx", url) or to_zyx(native.offset, 0.0)
-    if size is not None and min(size) <= 0:
+    declared = {
+        "voxel_size_zyx": _three(voxel_size_zyx, "voxel_size_zyx", url),
+        "offset_zyx": _three(offset_zyx, "offset_zyx", url),
+    }
+    for name, fault in native.faults.items():
+        if declared[name] is None:
+            raise VolumeError(f"{fault} Correct it, or give {name}.")
+    size = declared["voxel_size_zyx"] or (to_zyx(native.voxel_size, 1.0) if native.voxel_size else None)
+    offset = declared["offset_zyx"] or to_zyx(native.offset, 0.0)
+    if size is not None and not all(0 < side < math.inf for side in size):
         raise VolumeError(f"{url}: expected a voxel size above 0 nm, found {size} (z, y, x); give voxel_size_zyx.")
-    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels)
+    if not all(map(math.isfinite, offset)):
+        raise VolumeError(f"{url}: expected an offset in nm, found {offset} (z, y, x); give offset_zyx.")
+    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, notes=native.notes)
 
 
-def _open_native(url: str, level: int) -> Native:
-    if read_key(open_folder(url), UNFINISHED) is not None:
+def check_store(store: ts.TensorStore, url: str) -> None:
+    """What can be read at all: numbers, in chunks that fit into memory."""
+    if store.dtype.name not in _NUMBERS:
+        raise VolumeError(f"{url}: expected an array of real numbers, found the type {store.dtype.name}.")
+    if math.prod(store.shape) > _MOST_VOXELS:
+        raise VolumeError(f"{url}: expected a volume of at most 2**60 voxels, found the shape {store.shape}.")
+    chunk = store.chunk_layout.read_chunk.shape or ()
+    if math.prod(side or 1 for side in chunk) * store.dtype.numpy_dtype.itemsize > CHUNK_BYTES:
+        raise VolumeError(
+            f"{url}: expected chunks of at most {CHUNK_BYTES >> 30} GiB, found chunks of {tuple(chunk)} "
+            f"{store.dtype.name}; ask whoever wrote it for smaller ones."
+        )
+
+
+def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
+    if read_bounded(open_folder(url), UNFINISHED) is not None:
         raise VolumeError(f"{url} is unfinished: its conversion was stopped. Call emsam_jax.volumes.ingest again.")
     native = open_chunked(url, level)
     if native is not None:
         return native
-    if not is_remote(url) and Path(url).is_dir() and (sections := tiff.sections_in(url)):
+    if not is_remote(url) and Path(url).is_dir() and (found := sections.find_sections(url)):
         check_level(level, 1, url)
-        return tiff.open_sections(sections)
+        return sections.open_sections(url, found, allow_gaps)
     native = _open_file(url, level)
     if native is not None:
         return native
@@ -69,32 +109,42 @@ def _open_file(url: str, level: int) -> Native | None:
         parent, name = split_last(file)
         if not parent:
             return None
-        start = read_key(open_folder(parent), name, first_bytes=8) or b""
+        start = read_bounded(open_folder(parent), name, first_bytes=8) or b""
         if start == hdf5.MAGIC:
             check_level(level, 1, url)
             return hdf5.open_hdf5(file, inner)
         if not inner and start[:4] in tiff.MAGIC:
             return tiff.open_tiff(file, level)
+        if not inner and start.startswith(tuple(sections.PICTURES)):
+            check_level(level, 1, url)
+            return sections.open_picture(file)
         if not inner and start.startswith(npy.MAGIC):
             check_level(level, 1, url)
             return npy.open_npy(file)
         if not inner and start.lstrip().startswith(b"{"):
             check_level(level, 1, url)
-            return from_spec(_parse(read_key(open_folder(parent), name)))
+            return _open_spec(file, read_bounded(open_folder(parent), name) or b"")
         file, inner = parent, f"{name}/{inner}" if inner else name
 
 
-def _parse(text: Any) -> Mapping[str, Any]:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise VolumeError(f"Expected TensorStore's JSON, found {str(text)[:60]!r}: {error}.") from None
+def _open_spec(file: str, content: bytes) -> Native:
+    spec = _parse(content, file)
+    if is_remote(file):
+        check_remote(spec, file)
+    return from_spec(spec)
+
+
+def _parse(content: bytes | str, file: str) -> Mapping[str, Any]:
+    field = Field.parse(content, file)
+    if not isinstance(field.value, dict):
+        raise field.unlike("TensorStore's JSON")
+    return field.value
 
 
 def _three(values: Sequence[int | float] | None, name: str, url: str) -> Sizes | None:
     if values is None or not len(values):
         return None
-    if len(values) != 3:
+    if len(values) != 3 or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
         raise VolumeError(f"{url}: expected three numbers (z, y, x, in nm) as {name}, found {tuple(values)}.")
     return sizes(values)
 

@@ -1,12 +1,12 @@
-"""TIFF stacks, one file or a folder of sections, through TensorStore: only the tiles or strips that are needed."""
+"""TIFF stacks through TensorStore: only the tiles or strips that are needed."""
 
 import contextlib
 import io
 import itertools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,56 +15,16 @@ import tifffile
 
 from emsam_jax.volumes.axes import Native, nanometres, to_zyx
 from emsam_jax.volumes.chunked import check_level
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.volumes.errors import VolumeError, parsing
 from emsam_jax.volumes.location import RemoteFile, is_remote
 from emsam_jax.volumes.npy import PositionalRead, contiguous, positional_read
-from emsam_jax.volumes.virtual import Region, default_chunk, virtual
+from emsam_jax.volumes.virtual import CHUNK_BYTES, Region, default_chunk, virtual
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
-_SUFFIXES = (".tif", ".tiff")
-
-
-def sections_in(folder: str) -> list[Path]:
-    """The folder's TIFF files in the order of the numbers in their names."""
-
-    def by_number(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-    return sorted((path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES), key=by_number)
-
-
-def open_sections(paths: list[Path]) -> Native:
-    """One section a file: the first one's shape and dtype are everybody's."""
-    with _opened(str(paths[0])) as file:
-        page = file.pages.first
-        shape, dtype, chunk = page.shape, page.dtype, _page_chunk(page)
-        size = _voxel_size(file)
-    if len(shape) != 2:
-        raise VolumeError(f"{paths[0]}: expected a grey section (y, x), found the shape {shape}.")
-    if dtype is None:
-        raise VolumeError(f"{paths[0]}: found pixels of a type that cannot be read.")
-
-    def read(region: Region) -> np.ndarray:
-        z, *yx = region
-        sections = []
-        for path in paths[z]:
-            with _opened(str(path)) as file:
-                page = file.pages.first
-                if page.shape != shape or page.dtype != dtype:
-                    raise VolumeError(
-                        f"{path}: expected a section like the first one, {shape} {dtype}; "
-                        f"found {page.shape} {page.dtype}."
-                    )
-                sections.append(_read_page(page, page, tuple(yx), positional_read(str(path)), str(path)))
-        return np.stack(sections)
-
-    return Native(virtual(read, (len(paths), *shape), dtype, (1, *chunk)), "zyx", size)
 
 
 def open_tiff(url: str, level: int) -> Native:
-    with _complaints() as complaints, _opened(url) as file:
-        if file.series and complaints:
-            raise VolumeError(f"{url}: found a damaged TIFF file: {complaints[0]}.")
+    with opened(url) as file:
         if not file.series:
             raise VolumeError(f"{url}: expected a TIFF with pages, found none.")
         levels = file.series[0].levels
@@ -73,17 +33,28 @@ def open_tiff(url: str, level: int) -> Native:
         axes, dtype = _letters(series.axes), series.dtype
         if axes is None or dtype is None:
             raise VolumeError(f"{url}: expected the axes z, y, x (c, t), found {series.axes} of shape {series.shape}.")
-        size = _voxel_size(file)
+        size = voxel_size(file)
         if series.dataoffset is not None:
             order = dtype.newbyteorder(file.byteorder)
             store = contiguous(positional_read(url), series.dataoffset, series.shape, order, url)
         else:
-            store = virtual(_pages_reader(series, url), series.shape, dtype, _series_chunk(series))
-    sizes = []
-    for coarser in levels:
-        factors = {a: n / m for a, n, m in zip(axes, levels[0].shape, coarser.shape, strict=True)}
-        sizes.append({axis: value * round(factors.get(axis, 1.0)) for axis, value in size.items()})
+            store = virtual(_pages_reader(series, url), series.shape, dtype, _series_chunk(series, url))
+        sizes = []
+        for coarser in levels:
+            factors = {a: n / m for a, n, m in zip(axes, levels[0].shape, coarser.shape, strict=True)}
+            sizes.append({axis: value * round(factors.get(axis, 1.0)) for axis, value in size.items()})
     return Native(store, axes, sizes[level], {}, tuple(to_zyx(size, 1.0) for size in sizes) if size else ())
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[tifffile.TiffFile]:
+    with parsing(url, "a TIFF file"), _complaints() as complaints:
+        with tifffile.TiffFile(io.BufferedReader(RemoteFile(url)) if is_remote(url) else url) as file:
+            if "<!" in (file.pages.first.description or "").replace("<!--", ""):
+                raise VolumeError(f"{url}: expected a TIFF file, found one whose description declares entities of XML.")
+            yield file
+        if complaints:
+            raise VolumeError(f"{url}: expected a TIFF file, found a damaged one: {complaints[0]}.")
 
 
 @contextlib.contextmanager
@@ -105,13 +76,6 @@ def _complaints() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
-def _opened(url: str) -> tifffile.TiffFile:
-    try:
-        return tifffile.TiffFile(io.BufferedReader(RemoteFile(url)) if is_remote(url) else url)
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        raise VolumeError(f"{url}: found a damaged TIFF file: {error}.") from None
-
-
 def _letters(axes: str) -> str | None:
     """The letters of tifffile to ours: S are samples; the one that is neither c, y nor x counts the sections."""
     letters = axes.lower().replace("s", "c")
@@ -121,7 +85,11 @@ def _letters(axes: str) -> str | None:
     return letters if fits else None
 
 
-def _page_chunk(page: Any) -> tuple[int, ...]:
+def page_chunk(page: Any, url: str) -> tuple[int, ...]:
+    if not page.is_memmappable and math.prod(page.chunks) * page.dtype.itemsize > CHUNK_BYTES:
+        raise VolumeError(
+            f"{url}: expected strips or tiles of at most {CHUNK_BYTES >> 30} GiB, found {page.chunks} {page.dtype}."
+        )
     if page.is_memmappable:
         return default_chunk(page.shape, page.dtype.itemsize)
     chunk = [max(1, min(c, s)) for c, s in zip(page.chunks, page.shape, strict=True)]
@@ -131,9 +99,9 @@ def _page_chunk(page: Any) -> tuple[int, ...]:
     return tuple(chunk)
 
 
-def _series_chunk(series: Any) -> tuple[int, ...]:
+def _series_chunk(series: Any, url: str) -> tuple[int, ...]:
     page = series.keyframe
-    return (1,) * (len(series.shape) - len(page.shape)) + _page_chunk(page)
+    return (1,) * (len(series.shape) - len(page.shape)) + page_chunk(page, url)
 
 
 def _pages_reader(series: Any, url: str) -> Callable[[Region], np.ndarray]:
@@ -148,13 +116,13 @@ def _pages_reader(series: Any, url: str) -> Callable[[Region], np.ndarray]:
         for index in itertools.product(*ranges):
             page = pages[int(np.ravel_multi_index(index, outer)) if outer else 0]
             to = tuple(i - r.start for i, r in zip(index, ranges, strict=True))
-            out[to] = _read_page(page, key, inner, read_bytes, url)
+            out[to] = read_page(page, key, inner, read_bytes, url)
         return out
 
     return read
 
 
-def _read_page(page: Any, key: Any, region: Region, read_bytes: PositionalRead, url: str) -> np.ndarray:
+def read_page(page: Any, key: Any, region: Region, read_bytes: PositionalRead, url: str) -> np.ndarray:
     """The part of a page, from those of its strips or tiles that it touches; `key` knows how they are coded."""
     shape, chunks = key.shape, key.chunks
     counts = [-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)]
@@ -168,10 +136,8 @@ def _read_page(page: Any, key: Any, region: Region, read_bytes: PositionalRead, 
         data = read_bytes(page.dataoffsets[index], count)
         if len(data) < count:
             raise VolumeError(f"{url} ends before its last voxel: it was cut off.")
-        try:
+        with parsing(url, "a TIFF file"):
             tile = key.decode(data, index, jpegtables=page.jpegtables)[0]
-        except Exception as error:
-            raise VolumeError(f"{url}: a tile or strip cannot be decoded: {error}") from error
         if tile is None:
             continue
         tile = tile[0, ..., 0] if len(shape) == 2 else tile[0]  # depth, rows, columns, samples
@@ -184,7 +150,7 @@ def _read_page(page: Any, key: Any, region: Region, read_bytes: PositionalRead, 
     return out
 
 
-def _voxel_size(file: tifffile.TiffFile) -> dict[str, float]:
+def voxel_size(file: tifffile.TiffFile) -> dict[str, float]:
     if file.ome_metadata:
         return _ome_size(file.ome_metadata)
     described = file.imagej_metadata or {}

@@ -11,7 +11,8 @@ from emsam_jax.volumes.context import shared_context
 from emsam_jax.volumes.errors import VolumeError
 
 Region = tuple[slice, ...]
-_CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 31  # the most that is decoded at once
+_USUAL_BYTES = 1 << 20
 
 
 def virtual(
@@ -39,7 +40,7 @@ def virtual(
     )
 
 
-def default_chunk(shape: Sequence[int], itemsize: int, limit: int = _CHUNK_BYTES) -> tuple[int, ...]:
+def default_chunk(shape: Sequence[int], itemsize: int, limit: int = _USUAL_BYTES) -> tuple[int, ...]:
     """For arrays whose last axis lies together: whole rows of the last axes, as many as fit into the limit."""
     chunk, room = [], max(1, limit // itemsize)
     for size in reversed(shape):

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 from jaxtyping import Shaped
+from numpy.typing import DTypeLike
 
 from emsam_jax.volumes.axes import Sizes, sizes
 from emsam_jax.volumes.box import Box, box_of
-from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.location import first_line
+from emsam_jax.volumes.errors import VolumeError, first_line
 
 
 class Volume:
@@ -27,6 +27,7 @@ class Volume:
         voxel_size_zyx: Sequence[int | float] | None = None,
         offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
         levels: tuple[Sizes, ...] = (),
+        notes: tuple[str, ...] = (),
     ):
         self.store = store  # lazily read; starts at 0
         self.url = url
@@ -34,6 +35,7 @@ class Volume:
         self.voxel_size_zyx = sizes(voxel_size_zyx or (1.0, 1.0, 1.0))  # nm
         self.offset_zyx = sizes(offset_zyx)  # nm, the near corner of the first voxel
         self.levels = levels or (self.voxel_size_zyx,)  # voxel size of each level of the pyramid
+        self.notes = notes  # sentences about voxels that are not the file's own
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,6 +59,12 @@ class Volume:
         except ValueError as error:
             where = ",".join(f"{i.start}:{i.stop}" if isinstance(i, slice) else str(i) for i in index)
             raise VolumeError(f"{self.url}: voxels {where} cannot be read: {first_line(error)}") from None
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Shaped[np.ndarray, "..."]:
+        """All voxels, for np.asarray."""
+        if copy is False:
+            raise VolumeError(f"{self.url}: its voxels lie in a file and have to be copied; leave out copy=False.")
+        return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __setitem__(self, index: Any, values: Any) -> None:
         index = self._check(index)
