@@ -10,7 +10,13 @@ import dataclasses
 import os
 import sys
 
-from absl import app, flags, logging
+try:
+    from absl import app, flags, logging
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"eval: {missing.name} is not installed here. Activate the environment (source .venv/bin/activate), which "
+        "`make demo` makes, or call .venv/bin/python."
+    )
 
 from emsam_jax.evaluation import Request, evaluate
 from emsam_jax.evaluation.methods import METHODS

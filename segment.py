@@ -12,7 +12,13 @@ failed, 75 when it was stopped (SIGTERM, Ctrl-C) or lost its scheduler.
 
 import sys
 
-from absl import app, flags, logging
+try:
+    from absl import app, flags, logging
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"segment: {missing.name} is not installed here. Activate the environment (source .venv/bin/activate), which "
+        "`make demo` makes, or call .venv/bin/python."
+    )
 
 from emsam_jax.blocks import EngineError, LedgerError, StoppedError
 from emsam_jax.blocks.interruption import stopping_on_signals

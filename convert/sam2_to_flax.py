@@ -9,7 +9,13 @@ Needs PyTorch: pip install 'emsam-jax[convert]'. What it writes is read by emsam
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+try:
+    from absl import app, flags, logging
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"convert: {missing.name} is not installed here. Activate the environment (source .venv/bin/activate), which "
+        "`make demo` makes, or call .venv/bin/python."
+    )
 
 from emsam_jax.model import EncoderError
 from emsam_jax.porting.convert import convert, refuse_to_overwrite

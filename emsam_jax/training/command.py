@@ -34,6 +34,13 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
+    """As the program's own, which are those that --help lists."""
+    _define_flags()
+    for flag in FLAGS.get_key_flags_for_module(__name__):
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def _define_flags() -> None:
     flags.DEFINE_string(
         "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
     )
