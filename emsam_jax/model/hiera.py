@@ -23,6 +23,7 @@ from emsam_jax.model.attention import AttentionKernel, attend
 Tokens = Float[Array, "n h w c"]
 OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
 
+STEM_STRIDE = 4  # of the first stage, pixels
 STRIDE = 32  # of the deepest stage: the sides of an image are multiples of it
 LAYER_NORM_EPSILON = 1e-6
 
@@ -47,6 +48,14 @@ class HieraConfig:
     def stage_ends(self) -> tuple[int, ...]:
         """Index of each stage's last block."""
         return tuple(sum(self.stages[: stage + 1]) - 1 for stage in range(len(self.stages)))
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Side of each block's attention windows, tokens; 0: the whole image is one."""
+        stage_of = [stage for stage, blocks in enumerate(self.stages) for _ in range(blocks)]
+        # The first block of a stage still attends within the windows of the stage before.
+        sides = [self.window_spec[stage] for stage in (0, *stage_of[:-1])]
+        return tuple(0 if block in self.global_att_blocks else side for block, side in enumerate(sides))
 
 
 def window_partition(tokens: Tokens, window: int) -> Float[Array, "windows t c"]:
@@ -83,7 +92,7 @@ class PatchEmbed(nnx.Module):
     """A 7x7 convolution of stride 4: image to tokens."""
 
     def __init__(self, embed_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.proj = nnx.Conv(3, embed_dim, (7, 7), strides=4, padding=3, dtype=dtype, rngs=rngs)
+        self.proj = nnx.Conv(3, embed_dim, (7, 7), strides=STEM_STRIDE, padding=3, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: Float[Array, "n y x 3"]) -> Tokens:
         return self.proj(images)
@@ -130,9 +139,28 @@ class MultiScaleAttention(nnx.Module):
         return self.proj(x)
 
 
-def gelu(x: Tokens) -> Tokens:
-    """The exact form, by erf as in PyTorch; jax's goes by erfc, which takes 1.25x the time on the CPU."""
-    return 0.5 * x * (1 + jax.lax.erf(x * 2**-0.5))
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """The exact form, by erf as in PyTorch; jax's goes by erfc, which takes 1.25x the time on the CPU.
+
+    In float32 whatever the type, since in bfloat16 1 + erf loses what lies below -2. Its gradient keeps only x.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_below(wide)).astype(x.dtype)
+
+
+def _gelu_gradient(x: Array, g: Array) -> tuple[Array]:
+    wide = x.astype(jnp.float32)
+    density = (2 * jnp.pi) ** -0.5 * jnp.exp(-0.5 * wide**2)
+    return ((g.astype(jnp.float32) * (_normal_below(wide) + wide * density)).astype(x.dtype),)
+
+
+def _normal_below(x: Array) -> Array:
+    """The share of the normal distribution below x."""
+    return 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 
 class MLP(nnx.Module):
@@ -206,8 +234,6 @@ class Hiera(nnx.Module):
         blocks = []
         dim, num_heads, stage = config.embed_dim, config.num_heads, 0
         for i in range(depth):
-            # The first block of a stage still attends within the windows of the stage before.
-            window = 0 if i in config.global_att_blocks else config.window_spec[stage]
             first = i - 1 in config.stage_ends
             stage += first
             num_heads *= 1 + first
@@ -216,7 +242,7 @@ class Hiera(nnx.Module):
                     dim,
                     config.channels[stage],
                     num_heads=num_heads,
-                    window=window,
+                    window=config.windows[i],
                     pool=first,
                     drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
                     kernel=attention,

@@ -1,5 +1,6 @@
 """The layers with gradients of their own, against flax's and jax's and the gradients that jax derives from those."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import ndtr
 
 from emsam_jax.model import jit
 from emsam_jax.model.group_norm import group_norm
+from emsam_jax.model.hiera import gelu
 from emsam_jax.model.layers import elu, upsample
 
 RNG = np.random.default_rng(0)
@@ -32,6 +35,7 @@ def resize(x: jax.Array) -> jax.Array:
 
 CASES = {
     "group norm": (lambda *a: group_norm(*a, 3), flax_group_norm, (values(2, 3, 4, 5, 6), values(6), values(6))),
+    "gelu": (gelu, functools.partial(jax.nn.gelu, approximate=False), (3 * values(1000),)),
     "elu": (elu, jax.nn.elu, (5 * values(1000),)),
     "upsample": (lambda x: upsample(x, (2, 1, 2)), resize, (values(2, 3, 2, 4, 5),)),
 }
@@ -55,3 +59,12 @@ def test_group_norm_keeps_its_type_and_a_constant_harms_nothing():
     assert jnp.asarray(y).dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(y, np.float32), 1, atol=1e-2)
     np.testing.assert_allclose(gradient, 0, atol=1e-2)
+
+
+def test_gelu_in_half_precision_is_exact_up_to_its_last_rounding():
+    """Also where it nearly vanishes: between -5 and -2."""
+    x = jnp.linspace(-5, 5, 999).astype(jnp.bfloat16)
+    exact = np.asarray(x, np.float64) * ndtr(np.asarray(x, np.float64))
+    found = gelu(x)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=2**-8, atol=1e-6)
