@@ -1,12 +1,15 @@
 """CREMI, fly brain, 40 x 4 x 4 nm, each sample by itself: FGNet with SAM2's base+ encoder, frozen, then fine-tuned.
 
-    python train.py --config=emsam_jax/configs/cremi.py:frozen --workdir=runs/cremi-frozen
-    python train.py --config=emsam_jax/configs/cremi.py:finetuned --workdir=runs/cremi-finetuned
+    python train.py --config=emsam_jax/configs/cremi.py:frozen --workdir=runs/cremi-A-frozen
+    python train.py --config=emsam_jax/configs/cremi.py:finetuned --workdir=runs/cremi-A-finetuned
+    CREMI_SAMPLE=B python train.py --config=emsam_jax/configs/cremi.py:frozen --workdir=runs/cremi-B-frozen
+    CREMI_SAMPLE=B python train.py --config=emsam_jax/configs/cremi.py:finetuned --workdir=runs/cremi-B-finetuned
 
-`CREMI_SAMPLE=B` before a command takes that sample instead of A. Data: https://cremi.org/data,
-sample_A_20160501.hdf and the like, in the folder that EMSAM_DATA names.
+and likewise for C. Data: https://cremi.org/data, sample_A_20160501.hdf and the like, in the folder that EMSAM_DATA
+names.
 Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: sections 0-84 train, 85-99 choose, 100-124 are reported. Result: not measured.
+The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """
 
 import os
@@ -22,10 +25,12 @@ SAMPLE = os.environ.get("CREMI_SAMPLE", "A")
 
 def get_config(variant: Literal["frozen", "finetuned"] = "frozen") -> Config:
     frozen = variant == "frozen"
-    encoder = EncoderConfig(weights="weights/sam2.1_hiera_b+", frozen=frozen, drop_path=0.0 if frozen else 0.1)
+    encoder = EncoderConfig(
+        size="base_plus", weights="weights/sam2.1_hiera_b+", frozen=frozen, drop_path=0.0 if frozen else 0.1
+    )
     return Config(
         name=f"cremi-{SAMPLE}-{variant}",
-        init_from="" if frozen else "runs/cremi-frozen",
+        init_from="" if frozen else f"runs/cremi-{SAMPLE}-frozen",
         model=ModelConfig(encoder=encoder, dtype="bfloat16"),
         data=DataConfig(
             train=(_declare("0:85,:,:"),),

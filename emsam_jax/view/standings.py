@@ -35,8 +35,8 @@ STANDINGS = {
         source=(
             "The field's papers on this split: Superhuman (Lee et al., 2017, arXiv:1706.00120), PEA (Huang et al., "
             "AAAI 2022), APViT (Sun et al., IJCAI 2023), AGQ. Where no post-processor is named, none is given there. "
-            "FGNet (Li et al., 2025, arXiv:2511.13063) claims about 12.5% better VOI when fine-tuned; its tables are "
-            "not public."
+            "FGNet (Li et al., 2025, arXiv:2511.13063) claims about 12.5% better VOI when fine-tuned; of it "
+            "only the abstract was at hand here, not its tables."
         ),
         rows=(
             Standing("Superhuman", 1.095, 0.342, 0.169, "waterz"),
