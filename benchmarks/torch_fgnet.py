@@ -29,9 +29,9 @@ class Normalised(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, cin: int, cout: int, groups: int, flat: bool = True):
+    def __init__(self, cin: int, cout: int, groups: int, entry: tuple[int, int, int] | None):
         super().__init__()
-        self.entry = Normalised(cin, cout, (1, 3, 3), groups) if flat else None
+        self.entry = Normalised(cin, cout, entry, groups) if entry else None
         self.first = Normalised(cout, cout, (3, 3, 3), groups)
         self.second = Normalised(cout, cout, (3, 3, 3), groups)
 
@@ -44,10 +44,10 @@ class ResidualBlock(nn.Module):
 class FineEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
-        first = config.channels[0]
+        first, self.entry = config.channels[0], (3, 3, 3) if config.isotropic else (1, 3, 3)
         self.stem = Normalised(1, first, (5, 5, 5) if config.isotropic else (1, 5, 5), config.norm_groups)
         widths = zip((first, *config.channels), config.channels, strict=False)
-        self.blocks = nn.ModuleList(ResidualBlock(cin, cout, config.norm_groups) for cin, cout in widths)
+        self.blocks = nn.ModuleList(ResidualBlock(cin, cout, config.norm_groups, self.entry) for cin, cout in widths)
 
 
 class GuidedAttention(nn.Module):
@@ -65,11 +65,11 @@ class GuidedAttention(nn.Module):
 
 
 class AffinityDecoder(nn.Module):
-    def __init__(self, channels: Sequence[int], outputs: int, groups: int, mirror: bool):
+    def __init__(self, channels: Sequence[int], outputs: int, groups: int, entry: tuple[int, int, int] | None):
         super().__init__()
         self.rise = nn.ModuleList(conv(deeper, here, (1, 1, 1)) for here, deeper in itertools.pairwise(channels))
-        refined = channels[:-1] if mirror else channels
-        self.blocks = nn.ModuleList(ResidualBlock(c, c, groups, flat=mirror) for c in refined)
+        refined = channels[:-1] if entry else channels
+        self.blocks = nn.ModuleList(ResidualBlock(c, c, groups, entry) for c in refined)
         self.logits = conv(channels[0], outputs, (1, 1, 1))
 
     def forward(self, levels: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
@@ -93,16 +93,17 @@ class TorchFGNet(nn.Module):
         self.config = config
         groups, size, outputs = config.norm_groups, config.projected, len(config.offsets)
         self.fine_encoder = FineEncoder(config)
-        self.refined_decoder = AffinityDecoder(config.channels, outputs, groups, mirror=True)
+        self.refined_decoder = AffinityDecoder(config.channels, outputs, groups, self.fine_encoder.entry)
         self.encoder, self.coarse_decoder = None, None
         if config.encoder.size == "none":
             return
         seen = HIERAS[config.encoder.size].channels
         self.encoder = image_encoder(config.encoder.size).requires_grad_(not config.encoder.frozen)
+        self.norms = nn.ModuleList(nn.LayerNorm(c, eps=1e-6) for c in seen if config.feature_norm)
         self.projections = nn.ModuleList(nn.Linear(c, size) for c in seen)
         kernel = {"3x1x1": (3, 1, 1), "3x3x3": (3, 3, 3)}.get(config.z_context)
         self.contexts = nn.ModuleList(conv(size, size, kernel) for _ in seen if kernel)
-        self.coarse_decoder = AffinityDecoder([size] * 4, outputs, groups, mirror=False) if config.coarse else None
+        self.coarse_decoder = AffinityDecoder([size] * 4, outputs, groups, None) if config.coarse else None
         self.guidance = nn.ModuleList(GuidedAttention(c, size, groups) for c in config.channels)
 
     def forward(self, raw: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -117,8 +118,9 @@ class TorchFGNet(nn.Module):
             mean, std = (sections.new_tensor(kept)[None, :, None, None] for kept in (IMAGENET_MEAN, IMAGENET_STD))
             stages = self.encoder((sections - mean) / std)
         features = []
-        for project, stage in zip(self.projections, stages, strict=True):
-            feature = project(stage.movedim(1, -1)).movedim(-1, 1)
+        norms = self.norms or [nn.Identity()] * len(self.projections)
+        for norm, project, stage in zip(norms, self.projections, stages, strict=True):
+            feature = project(norm(stage.movedim(1, -1))).movedim(-1, 1)
             features.append(feature.unflatten(0, (b, z)).transpose(1, 2))
         return features
 

@@ -41,14 +41,14 @@ class Case(NamedTuple):
 
 
 DEMO = ModelConfig(encoder=EncoderConfig(size="toy", frozen=False), projected=16, channels=(8, 16, 24))
-BASE = ModelConfig(encoder=EncoderConfig(size="base_plus"))
+BASE = ModelConfig(encoder=EncoderConfig("base_plus", weights="random"))
 CASES = {
     "demo": Case((8, 96, 96), DEMO),
     "demo_pairs": Case((8, 96, 96), DEMO, batch=2),  # for one patch PyTorch does without its fast convolutions
     "baseline": Case((18, 160, 160), ModelConfig(encoder=EncoderConfig(size="none"), channels=(28, 36, 48, 64, 80))),
     "frozen": Case((16, 224, 224), BASE, batch=4),
     "finetuned": Case((16, 224, 224), dataclasses.replace(BASE, encoder=EncoderConfig("base_plus", frozen=False)), 4),
-    "large": Case((16, 256, 256), ModelConfig(encoder=EncoderConfig(size="large")), batch=4),
+    "large": Case((16, 256, 256), ModelConfig(encoder=EncoderConfig("large", weights="random")), batch=4),
     "large_finetuned": Case((16, 256, 256), ModelConfig(encoder=EncoderConfig(size="large", frozen=False)), batch=4),
 }
 QUICK = {"quick": Case((2, 16, 16), ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,)))}

@@ -8,6 +8,7 @@ AC3_inputs.h5, AC3_labels.h5, AC4_inputs.h5, AC4_labels.h5, each with one datase
 names.
 Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: AC4 sections 0-79 train, 80-99 choose; the first 100 of AC3 are reported. Result: not measured.
+The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """
 
 import os
@@ -22,7 +23,9 @@ FOLDER = os.environ.get("EMSAM_DATA", "data")
 
 def get_config(variant: Literal["frozen", "finetuned"] = "frozen") -> Config:
     frozen = variant == "frozen"
-    encoder = EncoderConfig(weights="weights/sam2.1_hiera_b+", frozen=frozen, drop_path=0.0 if frozen else 0.1)
+    encoder = EncoderConfig(
+        size="base_plus", weights="weights/sam2.1_hiera_b+", frozen=frozen, drop_path=0.0 if frozen else 0.1
+    )
     return Config(
         name=f"ac34-{variant}",
         standings="ac3ac4",

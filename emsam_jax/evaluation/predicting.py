@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from emsam_jax.blocks import LedgerError
+from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, to_dict
 from emsam_jax.evaluation.files import hash_of, write_whole
 from emsam_jax.evaluation.request import Request
@@ -17,9 +18,17 @@ from emsam_jax.inference import PredictionError, predict_affinities, settings_fr
 from emsam_jax.inference.as_trained import declare_as_trained
 from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained
 from emsam_jax.model import EncoderError
+from emsam_jax.model.config import describe_encoder
+from emsam_jax.model.fgnet import ORIGIN
 from emsam_jax.segmentation import Recipe
 
 ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
+
+
+def describe_model(config: Config) -> dict[str, str]:
+    """What the report says of the network: its encoder as it is, and whose design it is."""
+    encoder = {"encoder": describe_encoder(config.model.encoder, config.init_from)}
+    return encoder if config.model.encoder.size == "none" else {**encoder, "origin": ORIGIN}
 
 
 class Predicted(Source):
@@ -55,7 +64,7 @@ class Predicted(Source):
             "title": self.title,
             "checkpoint": str(self.trained.path),
             "step": self.step,
-            "encoder": self.config.model.encoder.size,
+            **describe_model(self.config),
             "stride": " ".join(map(str, self.settings.stride)),
             "symmetries": self.config.predict.symmetries,
             "config": to_dict(self.config),

@@ -7,14 +7,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emsam_jax.model.convolution import Conv3D
-from emsam_jax.model.layers import ResidualBlock, Voxels, ratios, upsample
+from emsam_jax.model.layers import Factors, ResidualBlock, Voxels, ratios, upsample
 
 
 class AffinityDecoder(nnx.Module):
     """From the deepest level up: project, double, add the level's features, refine by a residual block.
 
-    The coarse decoder has blocks without the (1, 3, 3) convolution, one for the deepest level too, and starts above
-    full resolution; the refined one mirrors the fine encoder.
+    The refined decoder mirrors the fine encoder, whose `entry` its blocks have; the coarse one, without, has a block
+    for the deepest level too and starts above full resolution.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class AffinityDecoder(nnx.Module):
         channels: tuple[int, ...],
         outputs: int,
         *,
-        mirror: bool,
+        entry: Factors | None,
         groups: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -31,9 +31,9 @@ class AffinityDecoder(nnx.Module):
         self.rise = nnx.List(
             [Conv3D(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
         )
-        refined = channels[:-1] if mirror else channels
+        refined = channels[:-1] if entry else channels
         self.blocks = nnx.List(
-            [ResidualBlock(c, c, flat=mirror, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
+            [ResidualBlock(c, c, entry=entry, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
         )
         self.logits = Conv3D(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
 

@@ -1,15 +1,18 @@
 """What a model is made of. A checkpoint keeps it; every switch is an ablation that a test holds."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from emsam_jax.model.attention import AttentionKernel
+from emsam_jax.model.hiera import STRIDE
 from emsam_jax.model.image_encoder import EncoderError
 
 Offset = tuple[int, int, int]
 NEIGHBOURS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 EncoderSize = Literal["none", "toy", "tiny", "small", "base_plus", "large"]
 Guidance = Literal["attention", "one_gate", "uncertainty", "concat", "none"]
+RANDOM = "random"  # in place of a folder of weights
 ZContext = Literal["none", "3x1x1", "3x3x3"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -18,8 +21,8 @@ Dtype = Literal["float32", "bfloat16"]
 class EncoderConfig:
     """SAM2's image encoder, which sees each section by itself."""
 
-    size: EncoderSize = "base_plus"  # none: the field's residual 3D U-Net; toy: a small Hiera for tests and the demo
-    weights: str = ""  # folder that convert/sam2_to_flax.py wrote; empty: random
+    size: EncoderSize = "none"  # none: the field's residual 3D U-Net; toy: a small Hiera for tests and the demo
+    weights: str = ""  # folder that convert/sam2_to_flax.py wrote; empty: from scratch; random: so even where frozen
     frozen: bool = True  # neither differentiated nor optimised
     features: Literal["trunk", "fpn"] = "trunk"  # Hiera's four stages, or the three levels of SAM2's pyramid
     upsample: int = 1  # sections are enlarged so many times (1 or 2) before the encoder
@@ -32,6 +35,7 @@ class EncoderConfig:
 class ModelConfig:
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     projected: int = 64  # channels that the encoder's features are projected to
+    feature_norm: bool = True  # LayerNorm of these features before that: Hiera's stages end without one
     z_context: ZContext = "3x1x1"  # convolution over sections after the projection: each section was seen alone
     coarse: bool = True  # the decoder that makes affinities from the encoder's features alone
     guidance: Guidance = "attention"  # how the features act on the fine encoder, at each of its levels
@@ -61,3 +65,47 @@ def check_model(config: ModelConfig) -> None:
     for problem, found in problems.items():
         if found:
             raise EncoderError(f"model.{problem}.")
+
+
+def check_weights(config: EncoderConfig) -> None:
+    """Of what starts from nothing else: noise is frozen only where that is said."""
+    if config.size != "none" and config.frozen and not config.weights:
+        name = "tiny" if config.size == "toy" else config.size
+        raise EncoderError(
+            f"config.model.encoder.weights: expected the weights of the frozen encoder ({config.size}), found none. "
+            f"Convert SAM2's by `python convert/sam2_to_flax.py --download=sam2.1_hiera_{name} --out=weights/{name}` "
+            "and name that folder; or choose config.model.encoder.size=none, the 3D U-Net without it; or "
+            f"encoder.frozen=False, from scratch; or, for an ablation, encoder.weights={RANDOM}."
+        )
+
+
+def describe_encoder(config: EncoderConfig, init_from: str = "") -> str:
+    """Which it is, where its parameters come from and whether they are trained; `init_from` is a run or nothing."""
+    if config.size == "none":
+        return "none"
+    size = "toy Hiera" if config.size == "toy" else f"SAM2's Hiera {config.size}"
+    converted = config.weights if config.weights != RANDOM else ""
+    origin = f"parameters of {init_from}" if init_from else f"weights of {converted}" if converted else "random weights"
+    trained = "fine-tuned" if init_from or converted else "trained from scratch"
+    return f"{size}, {origin}, {'frozen' if config.frozen else trained}"
+
+
+def multiples(config: ModelConfig) -> tuple[int, int, int]:
+    """What the sides (z, y, x) of a patch are multiples of: of the deepest level's stride, and of the encoder's."""
+    deepest = 2 ** (len(config.channels) - 1)
+    plane = deepest if config.encoder.size == "none" else math.lcm(deepest, STRIDE // config.encoder.upsample)
+    return deepest if config.isotropic else 1, plane, plane
+
+
+def check_patch(config: ModelConfig, patch: tuple[int, ...], field: str = "The patch") -> None:
+    """One sentence, about the field that the patch (z, y, x) came from, where this model cannot take it."""
+    needed = multiples(config)
+    if any(side % n or not side for side, n in zip(patch, needed, strict=True)):
+        below, above = (
+            tuple(max(round_to(side / n), 1) * n for side, n in zip(patch, needed, strict=True))
+            for round_to in (math.floor, math.ceil)
+        )
+        raise EncoderError(
+            f"{field}: expected sides (z, y, x) that are multiples of {needed}, found {tuple(patch)}; "
+            f"{below} and {above} are the nearest."
+        )

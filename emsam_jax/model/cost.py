@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from emsam_jax.model.compile import jit
-from emsam_jax.model.config import ModelConfig
+from emsam_jax.model.config import ModelConfig, check_patch
 from emsam_jax.model.fgnet import FGNet, Maps, abstract_fgnet, merge_fgnet, split_fgnet
 from emsam_jax.model.layers import max_pool
 
@@ -38,6 +38,7 @@ def count_parameters(config: ModelConfig) -> Parts:
 
 def shapes_of(config: ModelConfig, patch: Patch) -> dict[str, tuple[int, ...]]:
     """Of one patch: z, y, x, c of what each level gives."""
+    check_patch(config, patch, "config.data.patch")
     raw = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
 
     def levels(model: FGNet, raw: jax.Array) -> list[jax.Array]:

@@ -5,6 +5,11 @@
     raw ----------------------> fine encoder -> guided attention, level by level -> refined decoder -> A_r
 
 Without an image encoder what is left is the field's residual 3D U-Net.
+
+Of the paper (Li et al., 2025, arXiv:2511.13063) only the abstract was at hand. From there: SAM2's features, an
+attention by which they guide a light Fine-Grained Encoder, a dual decoder of coarse and refined affinities, SAM2 frozen
+or fine-tuned. Ours is the rest: every layer and its size, the attention's form and where it stands, norms, the context
+along z, loss, patches and training. So this is no reproduction of the paper's network, nor are its figures the paper's.
 """
 
 import functools
@@ -19,7 +24,7 @@ from jaxtyping import Array, Float, Key
 
 from emsam_jax.model.affinity_decoder import AffinityDecoder
 from emsam_jax.model.compile import jit_once
-from emsam_jax.model.config import EncoderConfig, ModelConfig, check_model
+from emsam_jax.model.config import RANDOM, EncoderConfig, ModelConfig, check_model, check_patch, check_weights
 from emsam_jax.model.convolution import Conv3D
 from emsam_jax.model.fine_encoder import FineEncoder
 from emsam_jax.model.guided_attention import GuidedAttention
@@ -31,6 +36,11 @@ from emsam_jax.model.neck import CHANNELS as FPN_CHANNELS
 TOY = HieraConfig(embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_att_blocks=(2,), window_spec=(8, 4, 4, 2))
 HIERAS = {**SIZES, "toy": TOY}
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+ORIGIN = (
+    "FGNet's idea as its abstract tells it (arXiv:2511.13063): SAM2's features guide a light 3D encoder by attention, "
+    "two decoders make coarse and refined affinities, SAM2 is frozen or fine-tuned. The paper's body was not at hand: "
+    "layers, sizes, loss and training are this project's own."
+)
 ENCODER = "encoder."  # begins the names of the image encoder's parameters
 
 Features = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
@@ -51,19 +61,21 @@ class FGNet(nnx.Module):
         shared: dict[str, Any] = {"groups": config.norm_groups, **options}
         outputs, size = len(config.offsets), config.projected
         self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, **shared)
-        self.refined_decoder = AffinityDecoder(config.channels, outputs, mirror=True, **shared)
+        self.refined_decoder = AffinityDecoder(config.channels, outputs, entry=self.fine_encoder.entry, **shared)
         seen: tuple[int, ...] = ()  # channels of the image encoder's levels
         self.encoder = None if config.encoder.size == "none" else _image_encoder(config.encoder, **options)
         if self.encoder is not None:
             hiera = HIERAS[config.encoder.size]
             seen = hiera.channels if config.encoder.features == "trunk" else (FPN_CHANNELS,) * 3
         self.strides = tuple(4 * 2**level // config.encoder.upsample for level in range(len(seen)))
+        normed = seen if config.feature_norm else ()
+        self.norms = nnx.List([nnx.LayerNorm(c, epsilon=1e-6, use_fast_variance=False, **options) for c in normed])
         self.projections = nnx.List([nnx.Linear(c, size, **options) for c in seen])
         kernel = {"none": None, "3x1x1": (3, 1, 1), "3x3x3": (3, 3, 3)}[config.z_context]
         self.contexts = nnx.List([Conv3D(size, size, kernel, **options) for _ in seen if kernel])
         widths = (size,) * len(seen)
         coarse = config.coarse and seen
-        self.coarse_decoder = AffinityDecoder(widths, outputs, mirror=False, **shared) if coarse else None
+        self.coarse_decoder = AffinityDecoder(widths, outputs, entry=None, **shared) if coarse else None
         guided = config.channels if config.guidance != "none" and seen else ()
         self.guidance = nnx.List([GuidedAttention(c, size, config.guidance, **shared) for c in guided])
 
@@ -86,11 +98,13 @@ class FGNet(nnx.Module):
             images = jax.image.resize(images, (n, y * times, x * times, c), "linear")
         seen = self.encoder(images.astype(self.config.dtype), key)
         maps = seen.trunk if self.config.encoder.features == "trunk" else seen.fpn
+        if self.norms:
+            maps = tuple(norm(f) for norm, f in zip(self.norms, maps, strict=True))
         return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
 
     def decode(self, raw: Float[Array, "b z y x 1"], features: Features) -> Maps:
         """Affinities of the voxels, from themselves and from what was seen in their sections."""
-        self._check_sides(raw.shape)
+        check_patch(self.config, raw.shape[1:4])
         if self.contexts:
             features = tuple(self._run(Conv3D.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
         read_out = functools.partial(AffinityDecoder.__call__, shape=raw.shape[1:4])
@@ -124,14 +138,6 @@ class FGNet(nnx.Module):
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
 
-    def _check_sides(self, shape: tuple[int, ...]) -> None:
-        deepest = 2 ** (len(self.config.channels) - 1)
-        needed = (deepest if self.config.isotropic else 1, deepest, deepest)
-        if any(side % n for side, n in zip(shape[1:4], needed, strict=True)):
-            raise EncoderError(
-                f"This model takes patches whose sides (z, y, x) are multiples of {needed}; found {shape[1:4]}."
-            )
-
 
 def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
     """Random, but for the image encoder where `config.encoder.weights` names one."""
@@ -143,9 +149,10 @@ def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
 
 
 def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
-    """The image encoder's parameters at `config.encoder.weights`, by their names in the model; none if it is empty."""
+    """The image encoder's parameters at `config.encoder.weights`, by their names in the model; none for random ones."""
     weights = config.encoder.weights
-    if config.encoder.size == "none" or not weights:
+    check_weights(config.encoder)
+    if config.encoder.size == "none" or weights in ("", RANDOM):
         return {}
     size = read_facts(weights)["size"]
     if size != config.encoder.size:

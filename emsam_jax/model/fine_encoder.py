@@ -8,15 +8,18 @@ from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels, e
 
 
 class FineEncoder(nnx.Module):
-    """Levels of strides 1, 2, 4, ... within the section; z is only pooled where voxels are isotropic."""
+    """Levels of strides 1, 2, 4, ... within the section; z is pooled, and looked along by the blocks' first
+    convolution, only where voxels are isotropic.
+    """
 
     def __init__(self, channels: tuple[int, ...], *, isotropic: bool, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.pool: Factors = (2, 2, 2) if isotropic else (1, 2, 2)
+        self.entry: Factors = (3, 3, 3) if isotropic else (1, 3, 3)
         stem = (5, 5, 5) if isotropic else (1, 5, 5)
         self.stem = Normalised(1, channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
         widths = zip((channels[0], *channels), channels, strict=False)
         self.blocks = nnx.List(
-            [ResidualBlock(cin, cout, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
+            [ResidualBlock(cin, cout, entry=self.entry, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
         )
 
     def enter(self, raw: Float[Array, "b z y x 1"]) -> Voxels:

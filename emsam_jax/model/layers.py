@@ -37,11 +37,11 @@ class Normalised(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """One (1, 3, 3) convolution, then two of (3, 3, 3) added to it; `flat` makes do without the first."""
+    """A convolution of kernel `entry`, then two of (3, 3, 3) added to it; None makes do without the first."""
 
-    def __init__(self, cin: int, cout: int, *, flat: bool = True, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, cin: int, cout: int, *, entry: Factors | None, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         normalised = functools.partial(Normalised, groups=groups, dtype=dtype, rngs=rngs)
-        self.entry = normalised(cin, cout, (1, 3, 3)) if flat else None
+        self.entry = normalised(cin, cout, entry) if entry else None
         self.first = normalised(cout, cout, (3, 3, 3))
         self.second = normalised(cout, cout, (3, 3, 3))
 

@@ -13,9 +13,10 @@ from absl import app, flags, logging
 
 from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, load_config, split_overrides
-from emsam_jax.model.config import ModelConfig
+from emsam_jax.model.config import ModelConfig, describe_encoder
 from emsam_jax.model.cost import compiled_bytes, count_flops, count_parameters, kept_bytes, shapes_of
 from emsam_jax.model.image_encoder import EncoderError
+from emsam_jax.model.padding import warn_of_padding
 
 _TITLE = "{} in patches of {} x {} x {} voxels (z, y, x)"
 
@@ -37,9 +38,12 @@ def summarise(config: Config, *, compiling: bool = True) -> str:
         memory[f"working memory of a patch's gradient ({jax.default_backend()}, compiled)"] = compiled_bytes(
             model, patch
         )
+    encoder = f"Image encoder: {describe_encoder(model.encoder, config.init_from)}"
+    warning = warn_of_padding(model, patch)
     return "\n\n".join(
         (
             _TITLE.format(f"{config.name or 'A model'}, {model.dtype},", *patch),
+            f"{encoder}\nWarning: {warning}" if warning else encoder,
             _parameters(model),
             _section("Shapes (z, y, x, channels)", shapes),
             _section("Floating-point operations, before compilation", flops),

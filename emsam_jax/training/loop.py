@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from emsam_jax.config import Config
 from emsam_jax.config_file import to_dict
+from emsam_jax.model.config import check_patch
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import new_state
@@ -28,6 +29,7 @@ def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = N
     workdir = Path(workdir).absolute()
     mesh = make_mesh(config.fsdp, devices)
     check_batch(config, mesh)
+    check_patch(config.model, config.data.patch, "config.data.patch")
     stream = Stream(config)
     with Checkpoints(workdir, config, stream.voxel_size_zyx) as checkpoints, Notice() as notice:
         first = checkpoints.newest() or 0

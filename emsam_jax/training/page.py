@@ -6,7 +6,9 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from emsam_jax.config import Config
+from emsam_jax.model.config import describe_encoder
 from emsam_jax.model.fgnet import ENCODER
+from emsam_jax.model.padding import warn_of_padding
 from emsam_jax.training.sharding import DATA, FSDP
 from emsam_jax.training.step import Params
 from emsam_jax.training.stream import Stream
@@ -17,13 +19,14 @@ def start_page(
 ) -> str:
     model, optim, data = config.model, config.optim, config.data
     encoder = {name: value for name, value in {**params, **frozen}.items() if name.startswith(ENCODER)}
-    kind = "frozen" if model.encoder.frozen else "fine-tuned"
-    seen = f"SAM2 Hiera {model.encoder.size}, {kind}" if encoder else "none"
+    warning = warn_of_padding(model, data.patch)
     kinds = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     z, y, x = data.patch
     lines = [
         f"{config.name or 'training'} -> {workdir}",
-        f"  model    encoder {seen}; {_count(params)} parameters are trained, {_count(frozen)} frozen"
+        f"  encoder  {describe_encoder(model.encoder, config.init_from)}",
+        *([f"  warning  {warning}"] if warning else []),
+        f"  model    {_count(params)} parameters are trained, {_count(frozen)} frozen"
         f" ({_count(encoder)} in the encoder); {model.dtype}",
         f"  devices  {mesh.size} x {kinds}: {DATA} {mesh.shape[DATA]} x {FSDP} {mesh.shape[FSDP]}",
         f"  batch    {optim.batch} patches of {z} x {y} x {x}, {optim.batch // mesh.size} on each device"

@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
+from emsam_jax.model.config import check_patch, check_weights
 from emsam_jax.model.hiera import STRIDE
+from emsam_jax.model.padding import warn_of_padding
 from emsam_jax.training.initial import abstract_state, new_state
 from emsam_jax.training.sharding import make_mesh, over_devices
 from emsam_jax.training.step import compile_train_step
@@ -55,7 +57,13 @@ def plan(
     mesh = make_mesh(config.fsdp, devices)
     device = mesh.devices.flat[0]
     limit = limit or memory_of(device)
+    check_patch(config.model, config.data.patch, "config.data.patch")
+    if not config.init_from:
+        check_weights(config.model.encoder)
+    warning = warn_of_padding(config.model, config.data.patch)
     say(f"{config.name or 'training'} on {mesh.size} x {device.device_kind}, {limit / GIB:.1f} GiB on each")
+    if warning:
+        say(f"Warning: {warning}")
     say(f"  {'patch z, y, x':<16}{'batch':>6}{'GiB each':>11}{'steps/s':>10}{'patches/s':>12}{'hours':>10}")
     best = None
     for patch in patches(config.data.patch):
@@ -113,7 +121,7 @@ def savings(config: Config) -> Iterator[tuple[str, Config]]:
         return
     model = dataclasses.replace(model, encoder=dataclasses.replace(encoder, frozen=True))
     yield "and --config.model.encoder.frozen=True", dataclasses.replace(config, model=model)
-    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, size="tiny", weights=""))
+    model = dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, size="tiny"))
     yield "and --config.model.encoder.size=tiny, with its weights", dataclasses.replace(config, model=model)
 
 

@@ -11,6 +11,7 @@ import pytest
 from emsam_jax.config import Config, DataConfig, PredictConfig
 from emsam_jax.config_file import to_dict
 from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.evaluation.predicting import describe_model
 from emsam_jax.inference.trained import CheckpointError
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.segmentation import Recipe
@@ -84,6 +85,7 @@ def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores)
     assert scores["standings"] == "fib25"
     assert scores["model"]["step"] == 3
     assert scores["config"]["data"]["patch"] == [8, 16, 16]
+    assert scores["model"]["encoder"] == "none"
     written = Recipe.read(run_folder / "checkpoints" / "3" / "postprocess.json")
     assert written == Recipe.read(run_folder / "eval" / "postprocess.json")
     assert written.chosen["score"] == min(
@@ -93,6 +95,14 @@ def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores)
     page = (run_folder / "eval" / "report.html").read_text()
     assert page.count('class="kind') == 20
     assert 'id="cells 30:38-worst"' in page
+
+
+def test_the_report_says_what_the_network_is_and_whose():
+    encoder = EncoderConfig(size="toy", frozen=False)
+    said = describe_model(Config(model=ModelConfig(encoder=encoder)))
+    assert said["encoder"] == "toy Hiera, random weights, trained from scratch"
+    assert "The paper's body was not at hand" in said["origin"]
+    assert describe_model(Config()) == {"encoder": "none"}
 
 
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):

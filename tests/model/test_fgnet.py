@@ -16,8 +16,10 @@ from emsam_jax.model import (
     abstract_fgnet,
     fgnet,
     merge_fgnet,
+    pretrained_encoder,
     split_fgnet,
 )
+from emsam_jax.model.config import describe_encoder
 from emsam_jax.model.hiera import HieraConfig
 from emsam_jax.model.image_encoder import flat_state
 
@@ -57,6 +59,7 @@ def count(config: ModelConfig, part: str = "") -> int:
 ABLATIONS = {
     "as it is": SMALL,
     "fpn": changed(encoder={"features": "fpn"}),
+    "without a norm of the features": changed(feature_norm=False),
     "enlarged": changed(encoder={"upsample": 2}),
     "enlarged fpn, five levels": changed(encoder={"upsample": 2, "features": "fpn"}, channels=(4, 4, 4, 8, 8)),
     "deep z context": changed(z_context="3x3x3"),
@@ -87,12 +90,15 @@ def test_isotropic_model_pools_z_too():
     config = changed(isotropic=True)
     assert maps_of(config, (1, 8, 32, 32, 1))[1] == ((1, 8, 32, 32, 3), jnp.float32)
     assert abstract_fgnet(config).fine_encoder.stem.conv.kernel.shape == (5, 5, 5, 1, 4)
-    with pytest.raises(EncoderError, match=r"multiples of \(4, 4, 4\); found \(6, 32, 32\)"):
+    with pytest.raises(EncoderError, match=r"multiples of \(4, 32, 32\), found \(6, 32, 32\)"):
         maps_of(config, (1, 6, 32, 32, 1))
 
 
 def test_parameter_counts():
     assert 0.85e6 < count(ModelConfig(), "fine_encoder.") < 0.97e6
+    wider = 2 * 9 * (32 * 32 + 32 * 40 + 40 * 48 + 48 * 64 + 64 * 80)  # (3, 3, 3) entries in place of (1, 3, 3)
+    isotropic, flat = (count(ModelConfig(isotropic=each), "fine_encoder.") for each in (True, False))
+    assert isotropic - flat == wider + 32 * (5**3 - 5**2)
     # The field's residual symmetric U-Net has 1.48 M.
     superhuman = ModelConfig(encoder=EncoderConfig(size="none"), channels=(28, 36, 48, 64, 80))
     assert 1.43e6 < count(superhuman) < 1.5e6
@@ -202,3 +208,28 @@ def test_frozen_parameters_are_the_image_encoders():
 def test_what_cannot_be_built_is_said_in_a_sentence(config, sentence):
     with pytest.raises(EncoderError, match=sentence):
         abstract_fgnet(config)
+
+
+def test_noise_is_frozen_only_where_that_is_said():
+    assert ModelConfig().encoder.size == "none"
+    for model in (ModelConfig(), SMALL):
+        refused = changed(model, encoder={"size": "base_plus", "weights": ""})
+        with pytest.raises(EncoderError, match=r"encoder\.weights: expected .*\(base_plus\).*convert/sam2_to_flax\.py"):
+            pretrained_encoder(refused)
+        assert pretrained_encoder(changed(refused, encoder={"weights": "random"})) == {}
+        assert pretrained_encoder(changed(refused, encoder={"frozen": False})) == {}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "init_from", "said"),
+    [
+        (EncoderConfig(), "", "none"),
+        (EncoderConfig("toy", frozen=False), "", "toy Hiera, random weights, trained from scratch"),
+        (EncoderConfig("tiny", weights="random"), "", "SAM2's Hiera tiny, random weights, frozen"),
+        (EncoderConfig("large", weights="w/l"), "", "SAM2's Hiera large, weights of w/l, frozen"),
+        (EncoderConfig("large", weights="w/l", frozen=False), "", "SAM2's Hiera large, weights of w/l, fine-tuned"),
+        (EncoderConfig("tiny", frozen=False), "runs/a", "SAM2's Hiera tiny, parameters of runs/a, fine-tuned"),
+    ],
+)
+def test_an_encoder_is_called_what_it_is(encoder, init_from, said):
+    assert describe_encoder(encoder, init_from) == said

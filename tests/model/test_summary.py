@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.model import EncoderConfig, EncoderError, ModelConfig
 from emsam_jax.model.cost import count_flops, count_parameters, kept_bytes, shapes_of
 
 PLAIN = ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8), norm_groups=2)
@@ -29,6 +29,13 @@ def test_shapes_are_those_of_the_levels():
     assert shapes["image features, stride 8"] == (4, 4, 8, 4)
     assert shapes["fine encoder, level 1"] == (4, 16, 32, 8)
     assert shapes["refined map"] == shapes["coarse map"] == (4, 32, 64, 3)
+
+
+def test_a_patch_that_does_not_divide_is_refused_with_the_nearest():
+    with pytest.raises(EncoderError, match=r"config\.data\.patch: .* multiples of \(1, 2, 2\), found \(4, 33, 32\)"):
+        shapes_of(PLAIN, (4, 33, 32))
+    with pytest.raises(EncoderError, match=r"\(4, 32, 32\) and \(4, 64, 32\) are the nearest"):
+        shapes_of(GUIDED, (4, 34, 32))
 
 
 def test_operations_are_mostly_the_convolutions():

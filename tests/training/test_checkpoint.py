@@ -16,7 +16,7 @@ from emsam_jax.training.initial import new_state
 from emsam_jax.training.loop import train
 from emsam_jax.training.sharding import gather, make_mesh
 
-OVERRIDES = ("model.encoder.size=toy", "optim.steps=2", "checkpoint.every=1")
+OVERRIDES = ("model.encoder.size=toy", "model.encoder.weights=random", "optim.steps=2", "checkpoint.every=1")
 
 
 @pytest.fixture(scope="module")
