@@ -1,46 +1,120 @@
-"""Every config that comes with the project makes a model and a step."""
+"""Every config that comes with the project trains, and says what it takes."""
 
+import dataclasses
+import itertools
+import runpy
+import shlex
 import typing
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import emsam_jax.configs
+from emsam_jax.config import Config
 from emsam_jax.config_file import load_config
-from emsam_jax.training.initial import abstract_state
+from emsam_jax.model.config import check_patch, check_weights
+from emsam_jax.model.fgnet import HIERAS
+from emsam_jax.model.padding import padding_shares
+from emsam_jax.training.initial import new_state
 from emsam_jax.training.sharding import make_mesh
-from emsam_jax.training.step import make_train_step
-from emsam_jax.training.stream import abstract_batch, make_target
+from emsam_jax.training.step import compile_train_step
+from emsam_jax.training.stream import Stream
+from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.volumes.synthetic import synthetic_volume
 
 FILES = sorted(Path(emsam_jax.configs.__path__[0]).glob("[!_]*.py"))
 
 
 def variants(file: Path) -> list[str]:
-    import runpy
-
     known = runpy.run_path(str(file))["get_config"].__annotations__.get("variant")
     return [f"{file}:{name}" for name in typing.get_args(known)] or [str(file)]
 
 
-@pytest.mark.parametrize("path", [path for file in FILES for path in variants(file)], ids=lambda path: Path(path).name)
-def test_it_builds(path):
+PATHS = [path for file in FILES for path in variants(file)]
+each_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: Path(path).name)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory) -> dict[bool, DeclaredVolume]:
+    """By whether voxels are isotropic; as few as a patch of `shrunk` takes."""
+    made = {}
+    for isotropic, shape, size in ((False, (8, 64, 64), (40.0, 8.0, 8.0)), (True, (40, 40, 40), (10.0, 10.0, 10.0))):
+        folder, volume = tmp_path_factory.mktemp("volume"), synthetic_volume(shape, 0, size)
+        np.save(folder / "raw.npy", volume.raw)
+        np.save(folder / "labels.npy", volume.labels)
+        made[isotropic] = DeclaredVolume(
+            raw=f"{folder}/raw.npy", labels=f"{folder}/labels.npy", raw_voxel_size_zyx=size
+        )
+    return made
+
+
+def shrunk(config: Config, volume: DeclaredVolume) -> Config:
+    """With few voxels and channels, and a toy in place of SAM2, whose weights are not at hand."""
+    encoder = config.model.encoder
+    if encoder.size != "none":
+        encoder = dataclasses.replace(encoder, size="toy", weights="random" if encoder.weights else "")
+    model = dataclasses.replace(config.model, encoder=encoder, projected=4, channels=(4, 4))
+    side = 32 // encoder.upsample
+    data = dataclasses.replace(config.data, train=(volume,), patch=(4, side, side), threads=2)
+    return dataclasses.replace(
+        config, init_from="", model=model, data=data, optim=dataclasses.replace(config.optim, batch=1, steps=2)
+    )
+
+
+@each_config
+def test_it_trains_two_steps(path, volumes):
     config = load_config(path)
-    if config.model.encoder.size != "none":  # SAM2's own have tests of their own, and take long to trace
-        config = load_config(path, ["--config.model.encoder.size=toy"])
-    state, frozen = abstract_state(config, make_mesh(1, jax.devices()[:1]))
-    after, metrics = jax.eval_shape(make_train_step(config), state, frozen, abstract_batch(config))
-    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
-    assert metrics["loss"].shape == ()
-    assert ("loss_coarse" in metrics) is (config.model.encoder.size != "none")
+    config = shrunk(config, volumes[config.model.isotropic])
+    mesh = make_mesh(1, jax.devices()[:1])
+    state, frozen = new_state(config, mesh)
+    before = jax.tree.map(np.asarray, state.params)
     assert bool(frozen) is (config.model.encoder.frozen and config.model.encoder.size != "none")
-    window = make_target(config).window(config.data.augmentation)
-    assert all(side >= patch for side, patch in zip(window, config.data.patch, strict=True))
+    step, batches = compile_train_step(config, mesh, state), Stream(config).batches(mesh, 0)
+    for batch in itertools.islice(batches, 2):
+        state, metrics = step(state, frozen, batch)
+        assert np.isfinite(metrics["loss"])
+        assert ("loss_coarse" in metrics) is (config.model.encoder.size != "none")
+    assert (int(state.step), int(state.skipped)) == (2, 0)
+    last = "refined_decoder.logits.kernel"
+    assert np.abs(np.asarray(state.params[last]) - before[last]).max() > 0
 
 
-def test_the_file_says_its_command_and_where_the_data_come_from():
+@each_config
+def test_patches_fit_the_model_and_fill_sam2s_windows(path):
+    config = load_config(path)
+    encoder, (_, y, x) = config.model.encoder, config.data.patch
+    check_patch(config.model, config.data.patch)
+    check_weights(encoder)
+    if encoder.size not in ("none", "toy"):
+        assert max(padding_shares(HIERAS[encoder.size], y * encoder.upsample, x * encoder.upsample)) <= 0.25
+
+
+def test_fine_tuning_starts_from_the_run_that_the_header_makes(monkeypatch):
+    """The commands of each header, in their order, with the environment that stands before them."""
+    found = 0
+    for file in FILES:
+        made = []
+        for line in file.read_text().split('"""')[1].splitlines():
+            words = shlex.split(line) if "python train.py" in line else []
+            if not words:
+                continue
+            flags = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--"))
+            with monkeypatch.context() as patch:
+                for name, value in (word.split("=") for word in words[: words.index("python")]):
+                    patch.setenv(name, value)
+                config = load_config(flags["config"].replace("emsam_jax/configs", str(file.parent)))
+            if config.init_from:
+                assert config.init_from == made[-1], line
+                found += 1
+            made.append(flags["workdir"])
+        assert made, file
+    assert found == 4  # ac34, fib25, two samples of CREMI
+
+
+def test_the_file_says_where_the_data_come_from():
     for file in FILES:
         head = file.read_text().split('"""')[1]
-        assert f"python train.py --config=emsam_jax/configs/{file.name}" in head, file
         assert "Data: " in head, file
         assert "Result: " in head, file
