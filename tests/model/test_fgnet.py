@@ -146,7 +146,7 @@ def test_sections_are_encoded_one_by_one_as_imagenet_was():
     assert model.encoder is not None
     images = (np.repeat(np.asarray(sections), 3, -1) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     trunk = jax.jit(lambda encoder, images: encoder(images).trunk)(model.encoder, jnp.asarray(images, jnp.float32))
-    expected = model.projections[2](trunk[2])
+    expected = model.projections[2](model.norms[2](trunk[2]))
     np.testing.assert_allclose(features[2], expected, atol=1e-4)
     dropped = encode(model, sections, jax.random.key(1))
     assert jnp.abs(dropped[3] - features[3]).max() > 1e-3
