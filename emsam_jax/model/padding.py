@@ -3,8 +3,8 @@
 import math
 
 from emsam_jax.model.config import ModelConfig
-from emsam_jax.model.fgnet import HIERAS
 from emsam_jax.model.hiera import STEM_STRIDE, HieraConfig
+from emsam_jax.model.image_encoder import SIZES
 
 MOST = 0.25  # of a stage's tokens, above which it is worth a sentence
 
@@ -24,10 +24,10 @@ def unpadded_side(hiera: HieraConfig) -> int:
 
 
 def warn_of_padding(model: ModelConfig, patch: tuple[int, int, int]) -> str:
-    """A sentence where a patch (z, y, x) leaves much of a stage's windows empty, else nothing."""
-    if model.encoder.size == "none":
+    """A sentence where a patch (z, y, x) leaves much of SAM2's windows empty, else nothing."""
+    if model.encoder.size not in SIZES:
         return ""
-    hiera, times = HIERAS[model.encoder.size], model.encoder.upsample
+    hiera, times = SIZES[model.encoder.size], model.encoder.upsample
     shares = padding_shares(hiera, patch[1] * times, patch[2] * times)
     share, stage = max((share, -number) for number, share in enumerate(shares, start=1))
     if share <= MOST:
@@ -37,7 +37,7 @@ def warn_of_padding(model: ModelConfig, patch: tuple[int, int, int]) -> str:
     sides = {each: f"{side // each} with config.model.encoder.upsample={each}" for each in (1, 2)}
     best = " or ".join(sides[each] for each in (times, 3 - times))
     return (
-        f"config.data.patch=({z},{y},{x}): {share:.0%} of what the image encoder attends to in stage {-stage} is "
+        f"config.data.patch=({z},{y},{x}): {share:.0%} of what SAM2 attends to in stage {-stage} is "
         f"padding; choose y and x as multiples of {best}, which leave none."
     )
 

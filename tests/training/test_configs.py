@@ -16,8 +16,9 @@ from emsam_jax.config import Config
 from emsam_jax.config_file import load_config
 from emsam_jax.model.config import check_patch, check_weights
 from emsam_jax.model.fgnet import HIERAS
-from emsam_jax.model.padding import padding_shares
-from emsam_jax.training.initial import new_state
+from emsam_jax.model.padding import padding_shares, warn_of_padding
+from emsam_jax.training.initial import abstract_state, new_state
+from emsam_jax.training.page import start_page
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream
@@ -89,6 +90,21 @@ def test_patches_fit_the_model_and_fill_sam2s_windows(path):
     check_weights(encoder)
     if encoder.size not in ("none", "toy"):
         assert max(padding_shares(HIERAS[encoder.size], y * encoder.upsample, x * encoder.upsample)) <= 0.25
+
+
+def test_a_run_begins_with_its_encoder_and_the_share_of_padding(volumes, tmp_path):
+    config = load_config(
+        str(FILES[0].with_name("ac34.py")), ["--config.data.patch=4,96,96", "--config.model.encoder.size=tiny"]
+    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=(volumes[False],)))
+    mesh = make_mesh(1, jax.devices()[:1])
+    state, frozen = abstract_state(config, mesh)
+    page = start_page(
+        config, tmp_path, mesh=mesh, stream=Stream(config), params=state.params, frozen=frozen, origin="from nothing"
+    )
+    assert "encoder  SAM2's Hiera tiny, weights of weights/sam2.1_hiera_b+, frozen\n" in page
+    assert f"warning  {warn_of_padding(config.model, config.data.patch)}\n" in page
+    assert "82%" in page
 
 
 def test_fine_tuning_starts_from_the_run_that_the_header_makes(monkeypatch):
