@@ -47,8 +47,8 @@ def test_the_sentence_names_field_and_sizes():
     model = ModelConfig(encoder=EncoderConfig("base_plus"))
     assert warn_of_padding(model, (48, 96, 96)) == (
         "config.data.patch=(48,96,96): 82% of what SAM2 attends to in stage 3 is padding; choose y and x as "
-        "multiples of 224 with config.model.encoder.upsample=1 or 112 with config.model.encoder.upsample=2, which leave "
-        "none."
+        "multiples of 224 with config.model.encoder.upsample=1 or 112 with config.model.encoder.upsample=2, which "
+        "leave none."
     )
     assert warn_of_padding(model, (16, 224, 224)) == ""
     enlarged = ModelConfig(encoder=EncoderConfig("base_plus", upsample=2))
