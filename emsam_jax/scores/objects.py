@@ -50,6 +50,29 @@ def _list_worst(
     return rows
 
 
+def find_swallowed(table: ContingencyTable, neuron: int) -> dict[str, Any]:
+    """What else lies in the segments that are mostly this true object; leaving the object out hides that merge.
+
+    A neuron counts where most of its voxels lie there. Unsegmented voxels are nobody's segment.
+    """
+    inside = table.where(table.segment != 0)
+    order = np.lexsort((inside.count, inside.segment))
+    last = np.flatnonzero(np.diff(inside.segment[order], append=inside.segment[order][-1:] + np.uint64(1)))
+    main = order[last]  # of each segment, the pair with most voxels
+    own = inside.segment[main[inside.truth[main] == np.uint64(neuron)]]
+    others = table.truth != np.uint64(neuron)
+    held = np.isin(table.segment, own) & others
+    truth, of_truth = np.unique(table.truth[others], return_inverse=True)
+    sizes = np.bincount(of_truth, table.count[others], truth.size)
+    within = np.bincount(of_truth, np.where(held, table.count, 0)[others], truth.size)
+    return {
+        "segments": own.size,
+        "neurons": int((2 * within > sizes).sum()),
+        "voxels": int(within.sum()),
+        "of_voxels": int(sizes.sum()),
+    }
+
+
 def locate(volume: Volume, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """For each id that is there, its box [start, stop) and a voxel of its own in the middle section, all z, y, x."""
     wanted = np.unique(np.array(ids, np.uint64))

@@ -8,7 +8,7 @@ import numpy as np
 from emsam_jax.scores.bootstrap import bootstrap_objects
 from emsam_jax.scores.conventions import Conventions
 from emsam_jax.scores.measures import object_terms, score_terms
-from emsam_jax.scores.objects import list_worst, locate
+from emsam_jax.scores.objects import find_swallowed, list_worst, locate
 from emsam_jax.scores.tabulate import Volume, tabulate
 
 FIELDS = Conventions()  # what the field does
@@ -56,6 +56,7 @@ def report_segmentation(
         intervals = bootstrap_objects(terms, samples=samples)
         report[way] = {**score_terms(terms), "intervals_95": intervals, "conventions": named.describe()}
     report["without_largest"]["left_out"] = largest
+    report["without_largest"]["swallowed"] = None if largest is None else find_swallowed(whole, largest)
 
     report["worst"] = list_worst(whole, everything, worst)
     for rows, volume in ((report["worst"]["splits"], truth), (report["worst"]["merges"], labels)):

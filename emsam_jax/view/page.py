@@ -57,7 +57,7 @@ def _tell_scores(scores: Mapping[str, Any], volume: str) -> str:
     if entry["voi"] is None:
         return '<p class="lead">No voxel is left to compare.</p>'
     title = scores["titles"].get(name, name)
-    at = "" if entry["threshold"] is None else f" at threshold {entry['threshold']:.2f}"
+    at = "" if entry["threshold"] is None else f" at threshold {entry['threshold']:.3g}"
     return (
         f'<p class="lead"><strong>{escape(title)}</strong>{at}: {entry["voi_split"]:.3f} bits of splits and '
         f"{entry['voi_merge']:.3f} bits of merges, adapted Rand error {entry['arand']:.3f}. {escape(scores['how'])}</p>"

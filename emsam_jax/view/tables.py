@@ -38,11 +38,11 @@ def scores_table(entries: Entries, titles: Mapping[str, str], headline: str, sta
         fixed, oracle = entry.get("fixed"), entry.get("oracle")
         cells = [
             f'<th scope="row">{escape(titles.get(name, name))}</th>',
-            _cell(entry["threshold"], 2, edge=True),
+            _cell(entry["threshold"], edge=True),
             *[_cell(entry[key]) for key in _SCORES],
             _cell(fixed and fixed["voi"], edge=True),
             _cell(fixed and fixed["arand"]),
-            _cell(oracle and oracle["threshold"], 2, edge=True),
+            _cell(oracle and oracle["threshold"], edge=True),
             _cell(oracle and oracle["voi"]),
             _cell(oracle and oracle["arand"]),
         ]
@@ -94,7 +94,19 @@ def ways_table(entry: Mapping[str, Any]) -> str:
         left_out = f" ({scores['left_out']})" if "left_out" in scores else ""
         name = _WAYS[way] + left_out
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
-    return table(head, [f"<tbody>{''.join(rows)}</tbody>"])
+    return table(head, [f"<tbody>{''.join(rows)}</tbody>"]) + _swallowed(entry["ways"]["without_largest"])
+
+
+def _swallowed(way: Mapping[str, Any]) -> str:
+    found = way["swallowed"]
+    if not found:
+        return ""
+    told = (
+        f"Segments that are mostly the largest object ({way['left_out']}): {found['segments']}. They also hold "
+        f"{found['voxels']:,} of the {found['of_voxels']:,} voxels of other neurons, and of {found['neurons']} neurons "
+        "the most; these merges don't count where the object is left out."
+    )
+    return f'<p class="note">{told}</p>'
 
 
 def stages_table(stages: Mapping[str, Mapping[str, Any]]) -> str:

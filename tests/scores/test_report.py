@@ -50,6 +50,23 @@ def test_a_planted_split_moves_split_only_and_is_named() -> None:
     json.dumps(report)
 
 
+def test_what_the_largest_object_swallowed_is_told() -> None:
+    """Left out, it takes its merges along."""
+    truth, labels = TRUTH.copy(), TRUTH + 100
+    truth[TRUTH <= 3] = 1
+    labels[TRUTH <= 4] = 101  # with the largest: all of 4,
+    labels[:6][TRUTH[:6] == 5] = 101  # and a quarter of 5
+    labels[TRUTH == 6] = 0
+    labels[:2][TRUTH[:2] == 1] = 107  # a piece of the largest is mostly another's: that one swallowed nothing
+    report = report_segmentation(labels, truth, samples=20)
+    without = report["without_largest"]
+    assert without["left_out"] == 1
+    assert without["voi_merge"] < 0.5 * report["all"]["voi_merge"]
+    assert without["swallowed"] == {
+        "segments": 1, "neurons": 1, "voxels": 24 * 64 + 6 * 64, "of_voxels": 13 * 24 * 64
+    }  # fmt: skip
+
+
 def test_a_planted_merge_moves_merge_only_and_is_named() -> None:
     labels = TRUTH + 100
     labels[labels == 108] = 107
