@@ -2,8 +2,9 @@
 
 import html
 import io
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +16,9 @@ from emsam_jax.view.tables import LETTERS
 
 # Colours that matplotlib draws in and that stand for the page's, which differ by light and dark.
 _TEXT, _FAINT, _OTHER = "#010101", "#020202", "#030303"
-_SERIES = tuple(f"#0000{number:02x}" for number in range(1, 7))
+COLOURS = 6  # after which they begin again, with another line
+_SERIES = tuple(f"#0000{number:02x}" for number in range(1, COLOURS + 1))
+_DASHES = ("-", "--", ":", "-.")
 _PAGE = {_TEXT: "var(--ink)", _FAINT: "var(--line)", _OTHER: "var(--muted)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)
 }
@@ -42,9 +45,9 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
     """VOI split against merge: the lower left is better, and on a dotted line the sum is the same."""
     marked = [(standing.voi_merge, standing.voi_split) for standing in standings]
     figure, axes = _figure("VOI merge (bits)", "VOI split (bits)")
-    for colour, entry in zip(_SERIES, methods.values(), strict=False):
+    for (colour, dashes), entry in zip(_styles(), methods.values(), strict=False):
         merge, split = (_column(entry["sweep"], name) for name in ("voi_merge", "voi_split"))
-        axes.plot(merge, split, color=colour, **_LINE)
+        axes.plot(merge, split, dashes, color=colour, **_LINE)
         axes.plot(entry["voi_merge"], entry["voi_split"], "o", color=colour, markersize=7)
         marked.append((entry["voi_merge"], entry["voi_split"]))
         if entry["sweep"]:
@@ -68,17 +71,22 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
 def draw_over_threshold(methods: Methods, name: str, title: str) -> str:
     """One score over the thresholds; labels that have none are a level line."""
     figure, axes = _figure("threshold", title)
-    for colour, entry in zip(_SERIES, methods.values(), strict=False):
+    for (colour, dashes), entry in zip(_styles(), methods.values(), strict=False):
         if entry["sweep"]:
             thresholds, values = (_column(entry["sweep"], key) for key in ("threshold", name))
-            axes.plot(thresholds, values, color=colour, **_LINE)
+            axes.plot(thresholds, values, dashes, color=colour, **_LINE)
             axes.plot(entry["threshold"], entry[name], "o", color=colour, markersize=7)
             axes.plot(entry["oracle"]["threshold"], entry["oracle"][name], "o", mfc="none", mec=colour, markersize=11)
         else:
-            axes.axhline(entry[name], color=colour, linewidth=1.6)
+            axes.axhline(entry[name], color=colour, linestyle=dashes, linewidth=1.6)
     axes.set(ylim=(0, None))
     axes.grid(axis="y")
     return _to_svg(figure, name, f"{title} over the threshold for " + ", ".join(methods))
+
+
+def _styles() -> Iterator[tuple[str, str]]:
+    """Colour and dashes of each method; as many as are asked for."""
+    return ((colour, dashes) for dashes in itertools.cycle(_DASHES) for colour in _SERIES)
 
 
 def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from emsam_jax.view.colours import BOTH, MERGE, SPLIT, UNSEGMENTED
-from emsam_jax.view.curves import draw_over_threshold, draw_plane
+from emsam_jax.view.curves import COLOURS, draw_over_threshold, draw_plane
 from emsam_jax.view.images import Picture
 from emsam_jax.view.objects import WorstObject
 from emsam_jax.view.sections import Section, tell
@@ -61,7 +61,7 @@ def scores_part(scores: Mapping[str, Any], volume: str, standings: Standings | N
 def curves_part(scores: Mapping[str, Any], volume: str, standings: Standings | None) -> str:
     methods = {scores["titles"].get(name, name): entry for name, entry in scores["volumes"][volume].items()}
     shown = {title: entry for title, entry in methods.items() if entry["voi"] is not None}
-    key = "".join(f'<li><i style="--c: var(--series-{i})"></i>{escape(title)}</li>' for i, title in enumerate(shown, 1))
+    key = "".join(_key(i, title) for i, title in enumerate(shown))
     key += '<li><i class="dot"></i>as chosen</li><li><i class="ring"></i>oracle</li>'
     key += '<li><i class="diamond"></i>known results, named by letter</li>' if standings else ""
     figures = [
@@ -74,6 +74,11 @@ def curves_part(scores: Mapping[str, Any], volume: str, standings: Standings | N
     ]
     drawn = "".join(f"<figure>{svg}<figcaption>{text}</figcaption></figure>" for svg, text in figures)
     return f'<ul class="legend">{key}</ul><div class="plots">{drawn}</div>'
+
+
+def _key(number: int, title: str) -> str:
+    lined = "" if number < COLOURS else ' class="dashed"'
+    return f'<li><i{lined} style="--c: var(--series-{number % COLOURS + 1})"></i>{escape(title)}</li>'
 
 
 def sections_part(sections: Sequence[Section]) -> str:
