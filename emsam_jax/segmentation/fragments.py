@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float32, UInt32, UInt64
 
 from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
 
+KINDS = ("2d", "3d", "affinities")
+
 
 @dataclasses.dataclass(frozen=True)
 class FragmentParameters:
@@ -25,8 +27,8 @@ class FragmentParameters:
     min_size: int = 0  # voxels; smaller fragments go to their neighbours
 
     def __post_init__(self) -> None:
-        if self.kind not in (known := ("2d", "3d", "affinities")):
-            raise SegmentationError(f"The kind of fragments must be one of {', '.join(known)}, but is {self.kind!r}.")
+        if self.kind not in KINDS:
+            raise SegmentationError(f"The kind of fragments must be one of {', '.join(KINDS)}, but is {self.kind!r}.")
         if self.seed_distance < 1 or self.sigma < 0 or self.min_size < 0:
             raise SegmentationError(
                 f"Fragments want seed_distance >= 1, sigma >= 0 and min_size >= 0, but have {self}."

@@ -2,16 +2,22 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt64
 
+from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.cleaning import CleanUp
-from emsam_jax.segmentation.fragments import FragmentParameters
-from emsam_jax.segmentation.segment import AS_IT_IS, PER_SECTION, segment_affinities
+from emsam_jax.segmentation.fragments import KINDS, FragmentParameters
+from emsam_jax.segmentation.segment import AS_IT_IS, METHODS, PER_SECTION, segment_affinities
+from emsam_jax.volumes.location import normalise, open_folder, split_last, write_key
+
+_MOST = 1 << 20  # voxels: more than any volume is long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +38,17 @@ class Recipe:
         return segment_affinities(affinities, self.method, self.threshold, **self.parameters(), **options)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json())
+        """A reader sees the old file or the new one, never a part."""
+        folder, name = split_last(normalise(str(path)))
+        write_key(open_folder(folder), name, self.to_json().encode())
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_bytes()
         except OSError as error:
             raise SegmentationError(
                 f"{path}: expected a post-processing recipe, found that it cannot be read ({error.strerror}); "
@@ -50,26 +58,15 @@ class Recipe:
 
     @classmethod
     def parse(cls, text: str | bytes, path: str) -> "Recipe":
-        """`path` is where the text comes from."""
+        """`path` is where the text comes from. A field that is no recipe's, or no possible value, is refused."""
         try:
-            fields = json.loads(text)
-            if not isinstance(fields, dict):
-                raise TypeError(f"found a {type(fields).__name__}")
-            nested = {"fragments": FragmentParameters, "clean_up": _read_clean_up}
-            for name, make in nested.items():
-                if name in fields:
-                    fields[name] = make(**fields[name])
-            if fields.get("offsets") is not None:
-                fields["offsets"] = tuple(tuple(offset) for offset in fields["offsets"])
-            if "strides" in fields:
-                fields["strides"] = tuple(fields["strides"])
-            recipe = cls(**fields)
-            _check_types(recipe)
-            return recipe
-        except (TypeError, json.JSONDecodeError) as error:
-            raise SegmentationError(
-                f"{path} must hold a post-processing recipe as the tuner writes it, but does not: {error}."
-            ) from error
+            fields = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+            raise SegmentationError(f"{path}: expected a recipe as JSON, found none: {error}.") from None
+        try:
+            return cls(**_check_fields(fields, _FIELDS, ""))
+        except _FieldError as error:
+            raise SegmentationError(f"{path}: {error}; eval.py writes a recipe as postprocess.json.") from None
 
     def parameters(self) -> dict[str, Any]:
         """The options that `segmentations` takes."""
@@ -77,13 +74,105 @@ class Recipe:
         return {name: getattr(self, name) for name in names}
 
 
-def _check_types(recipe: Recipe) -> None:
-    for name, kind in (("method", str), ("scorer", str), ("threshold", float | int), ("chosen", dict)):
-        if not isinstance(found := getattr(recipe, name), kind):
-            raise TypeError(f"its {name} is {found!r}")
+class _FieldError(ValueError):
+    """What a field should hold, and what it holds."""
 
 
-def _read_clean_up(**fields: Any) -> CleanUp:
-    if "voxel_size_zyx" in fields:
-        fields["voxel_size_zyx"] = tuple(fields["voxel_size_zyx"])
-    return CleanUp(**fields)
+Check = Callable[[Any, str], Any]  # (value, the field's name) -> the value as a recipe has it
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_fields(found: Any, known: dict[str, Check], prefix: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise _FieldError(f"{prefix.rstrip('.') or 'the recipe'}: expected an object with names, found {_short(found)}")
+    for name in found:
+        if name not in known:
+            raise _FieldError(f"expected the fields {', '.join(known)}, found {_short(prefix + name)}")
+    return {name: known[name](value, prefix + name) for name, value in found.items()}
+
+
+def _one_of(values: tuple[str, ...]) -> Check:
+    def check(value: Any, name: str) -> str:
+        if not isinstance(value, str) or value not in values:
+            raise _FieldError(f"{name}: expected one of {', '.join(values)}, found {_short(value)}")
+        return value
+
+    return check
+
+
+def _number(low: int | float, high: int | float, *, whole: bool = False, within: bool = False) -> Check:
+    """From low to high; `within`: neither of the two."""
+    kinds, words = (int, "a whole number") if whole else (int | float, "a number")
+    said = f"{words} {'between' if within else 'from'} {low:g} {'and' if within else 'to'} {high:g}"
+
+    def check(value: Any, name: str) -> Any:
+        fits = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+        if not fits or not math.isfinite(value) or (within and value in (low, high)):
+            raise _FieldError(f"{name}: expected {said}, found {_short(value)}")
+        return value
+
+    return check
+
+
+def _three(each: Check) -> Check:
+    def check(value: Any, name: str) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) != 3:
+            raise _FieldError(f"{name}: expected three numbers (z, y, x), found {_short(value)}")
+        return tuple(each(one, f"{name}[{i}]") for i, one in enumerate(value))
+
+    return check
+
+
+def _offsets(value: Any, name: str) -> tuple[tuple[int, int, int], ...] | None:
+    if value is not None and not isinstance(value, list):
+        raise _FieldError(f"{name}: expected a list of [z, y, x], or null, found {_short(value)}")
+    check = _three(_number(-_MOST, _MOST, whole=True))
+    return None if value is None else tuple(check(one, f"{name}[{i}]") for i, one in enumerate(value))
+
+
+def _truth(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise _FieldError(f"{name}: expected true or false, found {_short(value)}")
+    return value
+
+
+def _chosen(value: Any, name: str) -> dict[str, Any]:
+    """Words about where the recipe comes from; of these only the score decides anything."""
+    if not isinstance(value, dict):
+        raise _FieldError(f"{name}: expected an object with names, found {_short(value)}")
+    if value.get("score") is not None:
+        _number(0, 1e9)(value["score"], f"{name}.score")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
+_SIZE = _number(0, 1 << 53, whole=True)
+_FRAGMENTS: dict[str, Check] = {
+    "kind": _one_of(KINDS),
+    "boundary_threshold": _number(0, 1),
+    "seed_distance": _number(1, 1000, whole=True),
+    "sigma": _number(0, 1000),
+    "min_size": _SIZE,
+}
+_CLEAN_UP: dict[str, Check] = {
+    "min_size": _SIZE,
+    "fill": _truth,
+    "voxel_size_zyx": _three(_number(0, 1e9, within=True)),
+}
+_FIELDS: dict[str, Check] = {
+    "method": _one_of(METHODS),
+    "threshold": _number(0, 1, within=True),
+    "fragments": lambda value, name: FragmentParameters(**_check_fields(value, _FRAGMENTS, f"{name}.")),
+    "scorer": _one_of(tuple(SCORERS)),
+    "offsets": _offsets,
+    "strides": _three(_number(1, _MOST, whole=True)),
+    "clean_up": lambda value, name: CleanUp(**_check_fields(value, _CLEAN_UP, f"{name}.")),
+    "chosen": _chosen,
+}
