@@ -11,6 +11,7 @@ from emsam_jax.reconstruction.dropping import content_of_dropped
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.segmentation import Recipe, SegmentationError
 from emsam_jax.segmentation.blockwise import check_guard, check_recipe
+from emsam_jax.segmentation.tuner import CUTTING
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
@@ -34,11 +35,13 @@ def open_source(request: Request, connect: Callable[[], Client] | None = None) -
     mask = open_volume(request.raw.mask, level=request.raw.mask_level) if request.raw.mask else None
     if request.affinities:
         recipe = choose_recipe(request, stored)
+        tell(request, recipe, request.recipe)
         return Source(open_volume(request.affinities, channel="all"), mask, request.block, recipe)
     from emsam_jax.reconstruction.predicting import load, predict  # without a model, no jax
 
     trained = load(request)
     recipe = choose_recipe(request, stored or (Recipe.read(trained.recipe) if trained.recipe else None))
+    tell(request, recipe, request.recipe or str(trained.recipe or ""))
     affinities = predict(request, trained, connect)
     return Source(affinities, mask, request.block, recipe, content_of_dropped(affinities, normalise(request.out)))
 
@@ -59,6 +62,20 @@ def choose_recipe(request: Request, found: Recipe | None) -> Recipe:
     return recipe
 
 
+def tell(request: Request, recipe: Recipe, origin: str) -> None:
+    """By what affinities become neurons, and where each part of that comes from."""
+    cut, told = recipe.fragments, f"Recipe: {recipe.method}"
+    if recipe.method == "waterz":
+        told += f" with {recipe.scorer}"
+    if recipe.method in CUTTING:
+        told += f", {cut.kind} fragments (boundary {cut.boundary_threshold:g}, seed distance {cut.seed_distance})"
+    told += f", threshold {recipe.threshold:g}; from {origin or 'the defaults: nobody chose it for these affinities'}"
+    told += "".join(f", but {name} from --{name}" for name in ("method", "threshold") if getattr(request, name))
+    print(f"{told}.", flush=True)
+    if warning := recipe.chosen.get("warning"):
+        print(f"Its choice: {warning}", flush=True)
+
+
 def keep_recipe(request: Request, recipe: Recipe) -> None:
     write_key(open_folder(normalise(request.out)), _RECIPE, recipe.to_json().encode())
 
@@ -72,11 +89,13 @@ def _open_earlier(request: Request, stored: Recipe | None) -> Source:
     text = read_key(open_folder(graph), _RECIPE)
     recipe = stored if stored or text is None else Recipe.parse(text, f"{graph}/{_RECIPE}")
     z, y, x = facts["blocks"]
+    chosen = choose_recipe(request, recipe)
+    tell(request, chosen, request.recipe or f"{graph}/{_RECIPE}")
     affinities = open_volume(facts["affinities"], channel="all")
     return Source(
         affinities,
         open_volume(facts["mask"]) if facts["mask"] else None,
         request.block or (z, y, x),
-        choose_recipe(request, recipe),
+        chosen,
         content_of_dropped(affinities, graph),
     )

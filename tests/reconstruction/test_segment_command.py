@@ -136,6 +136,10 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     facts = json.loads((folder / "other.zarr/ledger/lookup/identity.json").read_text())
     assert (facts["guard_size"], facts["guard_threshold"]) == (5000, 0.2)
     assert f"Found: {labels(folder, 'other.zarr').max()} objects" in cheap.stdout
+    assert cheap.stdout.startswith(
+        "Recipe: waterz with mean, 2d fragments (boundary 0.5, seed distance 3), threshold 0.3; "
+        f"from {folder}/undisturbed.zarr/postprocess.json, but threshold from --threshold.\n"
+    )
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
 
 
