@@ -3,7 +3,9 @@
     python eval.py --ckpt=runs/cremi
     python eval.py --raw=em.zarr --labels=truth.zarr --segmentation=neurons.zarr --out=runs/judged
 
-A checkpoint names its own test and validation volumes; the flags of the volume replace the test volumes.
+A checkpoint names its own test and validation volumes; the flags of the volume replace the test volumes. What is chosen
+is written to postprocess.json in the folder for the results; the checkpoint keeps the recipe of its training's
+validation unless --update_checkpoint asks for this one. Which of a run's checkpoints is the best never changes.
 """
 
 import dataclasses
@@ -43,6 +45,9 @@ def define_flags() -> None:
     flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw: what is judged.")
     flags.DEFINE_string("validation_roi", "", "Part of the same volume that fragments and thresholds are chosen on.")
     flags.DEFINE_string("recipe", "", "A postprocess.json to be used instead of choosing one.")
+    flags.DEFINE_bool(
+        "update_checkpoint", False, "The checkpoint takes over the chosen recipe, by which segment.py then works."
+    )
     flags.DEFINE_list("methods", list(METHODS), "From affinities to neurons; waterz_ with any of its scorers.")
     flags.DEFINE_enum("unsegmented", "object", ["object", "ignore", "singletons"], "What voxels of segment 0 are.")
     flags.DEFINE_string("standings", "", "Known results to show beside: ac3ac4 or fib25.")
@@ -58,7 +63,7 @@ def test_volume() -> DeclaredVolume | None:
     if not FLAGS.raw:
         return None
     return DeclaredVolume(
-        name=FLAGS.name or "/".join(FLAGS.raw.rstrip("/").split("/")[-2:]),
+        name=FLAGS.name,
         raw=FLAGS.raw,
         labels=FLAGS.labels,
         mask=FLAGS.mask,
@@ -75,7 +80,8 @@ def request() -> Request:
     if FLAGS.validation_roi:
         if volume is None:
             raise VolumeError("--validation_roi is a part of the volume that --raw names, but there is no --raw.")
-        validation = (dataclasses.replace(volume, name=f"{volume.name} (validation)", roi=FLAGS.validation_roi),)
+        name = volume.name and f"{volume.name} (validation)"
+        validation = (dataclasses.replace(volume, name=name, roi=FLAGS.validation_roi),)
     return Request(
         out=FLAGS.out or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt else "runs/eval"),
         ckpt=FLAGS.ckpt,
@@ -85,6 +91,7 @@ def request() -> Request:
         validation=validation,
         roi=FLAGS.roi,
         recipe=FLAGS.recipe,
+        update_checkpoint=FLAGS.update_checkpoint,
         methods=tuple(FLAGS.methods),
         conventions=Conventions(unsegmented=FLAGS.unsegmented),
         title=FLAGS.title,

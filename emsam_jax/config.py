@@ -59,7 +59,6 @@ class ValidationConfig:
     every: int = 2000  # steps; 0: never
     scorers: tuple[str, ...] = ("mean", "q50")  # of waterz, that are tried
     fragments: Literal["2d", "3d"] = "2d"  # watershed in each section, or in 3D where voxels are isotropic
-    thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)

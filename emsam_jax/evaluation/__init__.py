@@ -1,7 +1,6 @@
 """Predict, segment, sweep, score, report. Importing it, and choosing a recipe, needs no jax."""
 
-from emsam_jax.evaluation.choosing import Choice, choose_on_specimen
 from emsam_jax.evaluation.evaluate import evaluate
 from emsam_jax.evaluation.request import Request
 
-__all__ = ["Choice", "Request", "choose_on_specimen", "evaluate"]
+__all__ = ["Request", "evaluate"]

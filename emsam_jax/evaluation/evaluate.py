@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,18 @@ from jaxtyping import Shaped
 from emsam_jax.evaluation.files import write_whole
 from emsam_jax.evaluation.freezing import Frozen, freeze, refuse_overlap
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
-from emsam_jax.evaluation.methods import BASELINE, METHODS, STORED
+from emsam_jax.evaluation.methods import BASELINE, STORED
+from emsam_jax.evaluation.naming import name_apart
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.results import describe, format_table, save_labels
 from emsam_jax.evaluation.sources import Source, Stored
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject, as_unit, read_segmentation, read_subject
-from emsam_jax.segmentation.baseline import THRESHOLDS as BASELINE_THRESHOLDS
 from emsam_jax.segmentation.baseline import intensity_affinities
 from emsam_jax.segmentation.tuner import THRESHOLDS
 from emsam_jax.view import Exhibit, Illustrations, illustrate, render
 from emsam_jax.view.standings import find_standings
-from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared, open_volume
+from emsam_jax.volumes import VolumeError, open_declared, open_volume
 
 Affinities = Shaped[np.ndarray, "c z y x"]
 Show = Callable[[str], None]
@@ -34,10 +34,12 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     clock = Clock(show)
     find_standings(request.standings)
     source = _open_source(request, clock)
-    subjects = _read(source.test, request, request.roi)
-    held_out = _read(source.validation, request)
-    if not subjects:
+    test = [dataclasses.replace(declared, roi=request.roi or declared.roi) for declared in source.test]
+    if not test:
         raise VolumeError(f"{request.ckpt}: its config names no test volume; give --raw and --labels.")
+    everything = name_apart([*test, *source.validation])
+    read = [read_subject(open_declared(declared), request.conventions) for declared in everything]
+    subjects, held_out = read[: len(test)], read[len(test) :]
     refuse_overlap(subjects, held_out)
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
@@ -57,8 +59,8 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     scores["stages"] = clock.describe()
     out = Path(request.out)
     _write(out, scores, frozen, render(scores, pictures))
-    if frozen.validation and not request.validation and request.methods == METHODS:
-        source.keep(frozen.recipes[frozen.headline])
+    if request.update_checkpoint:
+        source.take_over(frozen.recipes[frozen.headline])
     show(f"{format_table(scores)}\n\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}")
     return scores
 
@@ -69,15 +71,6 @@ def _open_source(request: Request, clock: Clock) -> Source:
     from emsam_jax.evaluation.predicting import Predicted  # a stored result is judged without jax
 
     return Predicted(request, clock)
-
-
-def _read(volumes: Sequence[DeclaredVolume], request: Request, roi: str = "") -> list[Subject]:
-    chosen = [dataclasses.replace(declared, roi=roi or declared.roi) for declared in volumes]
-    subjects = [read_subject(open_declared(declared), request.conventions) for declared in chosen]
-    names = [subject.name for subject in subjects]
-    if len(set(names)) < len(names):
-        raise VolumeError(f"Each volume needs a name of its own, but the names are {', '.join(names)}.")
-    return subjects
 
 
 def _judge(
@@ -97,7 +90,7 @@ def _judge(
             judged[name] = found if name == frozen.headline else found.without_labels()
     grey = intensity_affinities(subject.read_normalised(), isotropic=subject.isotropic)
     judge = Judge(subject, grey, clock, threads)
-    judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE], BASELINE_THRESHOLDS)
+    judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE], THRESHOLDS)
     return judged
 
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from emsam_jax.evaluation.choosing import Example, best_method, choose_baseline, choose_recipes
-from emsam_jax.evaluation.methods import BASELINE, LITERATURE, STORED, literature_recipe, name_of, usable
+from emsam_jax.evaluation.methods import BASELINE, LITERATURE, STORED, literature_recipe, name_of, runs_by_block, usable
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.segmentation import Recipe
+from emsam_jax.segmentation import Choice, Recipe
 from emsam_jax.segmentation.baseline import baseline_recipe
+from emsam_jax.segmentation.tuner import THRESHOLDS
 from emsam_jax.volumes import VolumeError
 
 
@@ -69,22 +70,39 @@ def _choose(request: Request, source: Source, held_out: Sequence[Subject], clock
         choices = choose_recipes(
             examples, names, offsets=source.offsets or None, threads=request.threads, step=source.step
         )
-        choices[BASELINE] = choose_baseline(held_out, request.threads)
-    for name, choice in choices.items():
-        clock.show(f"    {name:<12} threshold {choice.recipe.threshold:.2f}, VOI {choice.recipe.chosen['score']:.3f}")
+        baseline = choose_baseline(held_out, request.threads)
+    headline = best_method(choices)
+    how = f"Fragments and thresholds were chosen by VOI on {where}, then frozen.{_passed_over(choices, headline)}"
+    choices[BASELINE] = baseline
+    for name, (recipe, _) in choices.items():
+        clock.show(f"    {name:<12} threshold {recipe.threshold:.3g}, VOI {recipe.chosen['voi']:.3f}")
+        if "warning" in recipe.chosen:
+            clock.show(f"    {name}: {recipe.chosen['warning']}")
     return Frozen(
         {name: choice.recipe for name, choice in choices.items()},
-        best_method(choices),
-        f"Fragments and thresholds were chosen by VOI on {where}, then frozen.",
+        headline,
+        how,
         {
             "where": [{"volume": subject.name, "roi": str(subject.box)} for subject in held_out],
+            "thresholds": list(THRESHOLDS),
             "methods": {
                 name: {
-                    "threshold": choice.recipe.threshold,
-                    "voi": choice.recipe.chosen["score"],
-                    "sweep": choice.rows,
+                    "threshold": recipe.threshold,
+                    "voi": recipe.chosen["voi"],
+                    "smoothed_voi": recipe.chosen["score"],
+                    "sweep": rows,
                 }
-                for name, choice in choices.items()
+                for name, (recipe, rows) in choices.items()
             },
         },
     )
+
+
+def _passed_over(choices: dict[str, Choice], headline: str) -> str:
+    """A sentence about what scored lower but cannot be run on a volume of any size."""
+    score = {name: choice.recipe.chosen["score"] for name, choice in choices.items()}
+    better = [name for name in choices if score[name] < score[headline]]
+    if not better:
+        return "" if runs_by_block(choices[headline].recipe) else f" segment.py does not run {headline}."
+    told = ", ".join(f"{name} ({score[name]:.3f}, {headline} {score[headline]:.3f})" for name in better)
+    return f" Lower there, but nothing that segment.py runs: {told}."

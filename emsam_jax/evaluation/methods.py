@@ -1,9 +1,11 @@
 """The ways from affinities to neurons that are compared."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError
-from emsam_jax.segmentation.tuner import FRAGMENTS
+from emsam_jax.segmentation.blockwise import check_recipe
+from emsam_jax.segmentation.tuner import CUTTING, FRAGMENTS
 
 BASELINE = "baseline"  # smoothed grey values instead of a network
 STORED = "segmentation"  # labels that someone else made
@@ -44,9 +46,23 @@ def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int
     )
 
 
-def fragments_to_try(isotropic: bool) -> tuple[FragmentParameters, ...]:
-    kind = "3d" if isotropic else "2d"
+def fragments_to_try(kind: str) -> tuple[FragmentParameters, ...]:
     return tuple(parameters for parameters in FRAGMENTS if parameters.kind == kind)
+
+
+def recipes_to_try(start: Recipe, fragments: Sequence[FragmentParameters] = ()) -> list[Recipe]:
+    """With each of the fragments, by default all of the same kind, where the method starts from any."""
+    cuts = fragments or fragments_to_try(start.fragments.kind)
+    return [dataclasses.replace(start, fragments=cut) for cut in (cuts if start.method in CUTTING else cuts[:1])]
+
+
+def runs_by_block(recipe: Recipe) -> bool:
+    """Whether segment.py takes it."""
+    try:
+        check_recipe(recipe)
+    except SegmentationError:
+        return False
+    return True
 
 
 def name_of(recipe: Recipe) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from emsam_jax.blocks import LedgerError
 from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, to_dict
-from emsam_jax.evaluation.files import hash_of, write_whole
+from emsam_jax.evaluation.files import hash_of
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.stages import Clock
@@ -21,6 +21,7 @@ from emsam_jax.model import EncoderError
 from emsam_jax.model.config import describe_encoder
 from emsam_jax.model.fgnet import ORIGIN
 from emsam_jax.segmentation import Recipe
+from emsam_jax.segmentation.blockwise import check_recipe
 
 ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
 
@@ -70,11 +71,10 @@ class Predicted(Source):
             "config": to_dict(self.config),
         }
 
-    def keep(self, recipe: Recipe) -> None:
-        """With the checkpoint. The score by which steps are compared stays the one that training's validation gave."""
-        before = self.recipe.chosen.get("score") if self.recipe else None
-        chosen = recipe.chosen | ({} if before is None else {"score": before, "score_of_eval": recipe.chosen["score"]})
-        try:
-            write_whole(self.trained.path / RECIPE_FILE, dataclasses.replace(recipe, chosen=chosen).to_json())
-        except OSError as error:
-            self.clock.show(f"  {self.trained.path} keeps its recipe: {error.strerror}.")
+    def take_over(self, recipe: Recipe) -> None:
+        """The score by which steps are compared stays the one that training's validation gave, or none."""
+        check_recipe(recipe)  # segment.py will read it
+        score = self.recipe.chosen.get("score") if self.recipe else None
+        chosen = recipe.chosen | {"score": score, "score_by_eval": recipe.chosen.get("score")}
+        dataclasses.replace(recipe, chosen=chosen).write(self.trained.path / RECIPE_FILE)
+        self.clock.show(f"  {self.trained.path} takes over the recipe.")

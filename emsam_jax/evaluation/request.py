@@ -25,6 +25,7 @@ class Request:
     title: str = ""  # of the report
     method_title: str = ""  # what to call the stored affinities or the stored segmentation
     standings: str = ""  # name of a table of known results to show beside
+    update_checkpoint: bool = False  # it takes over the recipe of the method that is shown first
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -34,6 +35,8 @@ class Request:
                 "Expected one of --ckpt, --affinities and --segmentation, "
                 f"found {' and '.join('--' + name for name in given) or 'none'}."
             )
+        if self.update_checkpoint and not self.ckpt:
+            raise VolumeError("--update_checkpoint changes the recipe of --ckpt: expected that, found none.")
         if not self.ckpt and not self.test:
             raise VolumeError(
                 f"--{given[0]} needs --raw and --labels to be judged by; only a checkpoint names its own."

@@ -102,7 +102,7 @@ def _format_cell(row: dict[str, Any] | None) -> str:
     if row is None or row["voi"] is None:
         return "-"
     text = f"{row['voi_split']:.3f} + {row['voi_merge']:.3f} = {row['voi']:.3f}  {row['arand']:.3f}"
-    return text if row["threshold"] is None else f"{text}  at {row['threshold']:.2f}"
+    return text if row["threshold"] is None else f"{text}  at {row['threshold']:.3g}"
 
 
 def _align(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -33,8 +33,8 @@ class Source(abc.ABC):
     def describe(self) -> dict[str, Any]:
         """For scores.json and the report; `config`, if there is one, is shown by itself."""
 
-    def keep(self, recipe: Recipe) -> None:
-        """With the model, for which it was chosen; what is only stored has no place for it."""
+    def take_over(self, recipe: Recipe) -> None:
+        """The recipe becomes the model's own; what is only stored has no place for it."""
         del recipe
 
 

@@ -1,12 +1,12 @@
 """A labelled volume as it is judged: one box of it, in memory."""
 
 import dataclasses
-import re
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer, Shaped
 
+from emsam_jax.evaluation.naming import folder_of
 from emsam_jax.scores import Conventions, score_segmentation
 from emsam_jax.scores.measures import SCORE_NAMES
 from emsam_jax.segmentation import SHORT_OFFSETS
@@ -30,8 +30,7 @@ class Subject:
 
     @property
     def folder(self) -> str:
-        """The name as a folder can have it."""
-        return re.sub(r"[^\w.-]+", "_", self.name).strip("._") or "volume"
+        return folder_of(self.name)
 
     @property
     def voxel_size_zyx(self) -> tuple[float, float, float]:

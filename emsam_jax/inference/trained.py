@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,15 +75,18 @@ def finished_steps(checkpoints: Path) -> list[Path]:
 
 
 def validation_score(folder: Path) -> float | None:
-    """VOI by the validation of this step; lower is better."""
+    """Smoothed VOI by the validation of this step, lower is better; None where training never validated it."""
     try:
-        return float(json.loads((folder / RECIPE_FILE).read_text())["chosen"]["score"])
+        score = json.loads((folder / RECIPE_FILE).read_text())["chosen"]["score"]
+        if score is None or math.isfinite(score):
+            return None if score is None else float(score)
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(
-            f"{folder / RECIPE_FILE}: expected chosen.score in it, found none; remove the file to leave it out."
-        ) from None
+    except (KeyError, OverflowError, TypeError, ValueError):
+        pass
+    raise CheckpointError(
+        f"{folder / RECIPE_FILE}: expected a number or null as chosen.score; remove the file to leave it out."
+    )
 
 
 def read_step_facts(folder: Path) -> dict[str, Any]:

@@ -1,16 +1,11 @@
 """What no network at all can do: bright is inside, dark is a border."""
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing
-from jaxtyping import Float32, Shaped, UInt64
+from jaxtyping import Float32, Shaped
 
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
-from emsam_jax.segmentation.segment import segmentations
-
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def intensity_affinities(
@@ -30,12 +25,3 @@ def intensity_affinities(
 def baseline_recipe(*, isotropic: bool) -> Recipe:
     """Fragments are cut in 3D where voxels are isotropic, else in each section."""
     return Recipe(fragments=FragmentParameters(kind="3d" if isotropic else "2d", seed_distance=4), scorer="q50_max")
-
-
-def segment_intensity(
-    raw: Shaped[np.ndarray, "z y x"], *, isotropic: bool, thresholds: Sequence[float] = THRESHOLDS
-) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """Labels for each threshold: watershed and waterz on smoothed intensity, membranes dark."""
-    recipe = baseline_recipe(isotropic=isotropic)
-    affinities = intensity_affinities(raw, isotropic=isotropic)
-    return segmentations(affinities, thresholds, recipe.method, **recipe.parameters(), threads=2)

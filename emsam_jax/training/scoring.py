@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from emsam_jax.blocks import Plan
-from emsam_jax.evaluation.choosing import Example, best_choice, choose_recipes
+from emsam_jax.evaluation.choosing import Example, best_method, choose_recipes
+from emsam_jax.evaluation.methods import fragments_to_try
 from emsam_jax.evaluation.subject import Subject, as_unit, read_subject
 from emsam_jax.scores import ScoreError
 from emsam_jax.segmentation import Recipe, SegmentationError
-from emsam_jax.segmentation.tuner import FRAGMENTS
 from emsam_jax.view.colours import colours_of
 from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared
 
@@ -34,7 +34,6 @@ class Job:
     plans: tuple[Plan, ...]
     scorers: tuple[str, ...]
     fragments: str
-    thresholds: tuple[float, ...]
     offsets: tuple[tuple[int, int, int], ...]
 
     def block_file(self, volume: int, block: str) -> Path:
@@ -57,15 +56,15 @@ def _score(job: Job) -> dict[str, Any]:
         examples,
         [f"waterz_{scorer}" for scorer in job.scorers],
         offsets=job.offsets,
-        thresholds=sorted(job.thresholds),
-        fragments=[parameters for parameters in FRAGMENTS if parameters.kind == job.fragments],
+        fragments=fragments_to_try(job.fragments),
         step=job.step,
     )
-    recipe, rows = best_choice(choices)
+    recipe, rows = choices[best_method(choices)]
     recipe.write(job.folder / RECIPE_FILE)
     np.save(job.folder / PICTURE_FILE, _picture(*examples[0], recipe))
     (chosen,) = (row for row in rows if row["threshold"] == recipe.threshold)
-    return {**chosen, "scorer": recipe.scorer}
+    told = {name: recipe.chosen[name] for name in ("warning",) if name in recipe.chosen}
+    return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **told}
 
 
 def _assembled(job: Job, number: int) -> Float[np.ndarray, "c z y x"]:

@@ -24,7 +24,7 @@ from jaxtyping import Shaped
 from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
 from emsam_jax.config import Config
 from emsam_jax.inference import Predictor, settings_from
-from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params
+from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params, validation_score
 from emsam_jax.model import merge_fgnet
 from emsam_jax.training import scoring
 from emsam_jax.training.checkpoint import Checkpoints
@@ -33,6 +33,7 @@ from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.scoring import Job
 from emsam_jax.volumes import Specimen, VolumeError, open_declared
 
+FAILED_FILE = "validation_failed.json"  # in a step's folder: why it has no score
 _LOOK_EVERY = 0.2  # seconds, while nothing else is left to do
 
 
@@ -66,10 +67,14 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         return self.every > 0 and (step % self.every == 0 or step == self.config.optim.steps)
 
     def catch_up(self) -> None:
-        """With the checkpoints whose validation was under way when the run was stopped."""
+        """With the checkpoints whose validation was under way when the run was stopped; what failed would again."""
         for folder in finished_steps(self.checkpoints.folder):
-            step = int(folder.name)
-            if self.due(step) and not (folder / RECIPE_FILE).exists():
+            step, failed = int(folder.name), folder / FAILED_FILE
+            if not self.due(step) or validation_score(folder) is not None:
+                continue
+            if failed.exists():
+                self.log.say(f"The validation of step {step} failed, as {failed} says: remove it to try again.")
+            else:
                 self.log.say(f"The validation of step {step} had not ended: it is done again.")
                 self.start(step, read_trained_params(folder))
 
@@ -123,7 +128,6 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self._plans,
             validation.scorers,
             validation.fragments,
-            validation.thresholds,
             self.config.model.offsets,
         )
 
@@ -131,17 +135,20 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         """The row first, then the recipe, which says that this validation is over."""
         result = job.folder / scoring.RESULT_FILE
         scores = json.loads(result.read_text()) if result.exists() else {"error": "its process was ended"}
+        self.checkpoints.wait()
+        step = self.checkpoints.folder / str(job.step)
         if "error" in scores:
             self.log.say(f"step {job.step}: no validation: {scores['error']}")
+            (step / FAILED_FILE).write_text(json.dumps(scores) + "\n")
         else:
             self.log.row({"step": job.step, **{f"validation_{name}": value for name, value in scores.items()}})
             self.log.picture(job.step, "validation/raw_segmentation_truth", np.load(job.folder / scoring.PICTURE_FILE))
             self.log.say(
                 f"step {job.step}: VOI {scores['voi']:.3f} (split {scores['voi_split']:.3f}, merge "
                 f"{scores['voi_merge']:.3f}), ARAND {scores['arand']:.3f} at threshold {scores['threshold']:g}"
+                + (f". {scores['warning']}" if "warning" in scores else "")
             )
-            self.checkpoints.wait()
-            (job.folder / scoring.RECIPE_FILE).replace(self.checkpoints.folder / str(job.step) / RECIPE_FILE)
+            (job.folder / scoring.RECIPE_FILE).replace(step / RECIPE_FILE)
         self.checkpoints.best.awaited.discard(job.step)
         shutil.rmtree(job.folder)
 

@@ -1,63 +1,87 @@
 """What training calls to validate: the choice equals what its parts give, and needs no jax."""
 
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from emsam_jax.evaluation import choose_on_specimen
-from emsam_jax.evaluation.choosing import Example, choose_recipes
+from emsam_jax.evaluation.choosing import Example, best_method, choose_recipes
+from emsam_jax.evaluation.naming import folder_of, name_apart
 from emsam_jax.evaluation.subject import read_subject
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import FragmentParameters, SegmentationError, segmentations
+from emsam_jax.segmentation import Choice, FragmentParameters, Recipe, segmentations
+from emsam_jax.segmentation.tuner import THRESHOLDS
 from emsam_jax.volumes import DeclaredVolume, open_declared
 from tests.evaluation.conftest import Study
 
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 QUICK = (FragmentParameters("3d", 0.5, 3),)
 
 
-def declare(study: Study, roi: str) -> DeclaredVolume:
-    return DeclaredVolume(
-        name="held out", raw=f"{study.folder}/raw.zarr", labels=f"{study.folder}/labels.zarr", roi=roi
+def read(study: Study, sections: slice) -> Example:
+    """As affinities and truth of some sections."""
+    declared = DeclaredVolume(
+        name="held out",
+        raw=f"{study.folder}/raw.zarr",
+        labels=f"{study.folder}/labels.zarr",
+        roi=f"{sections.start}:{sections.stop},0:48,0:48",
     )
+    affinities = study.affinities[:, sections.start - 8 : sections.stop - 8]
+    return Example(read_subject(open_declared(declared)), affinities)
 
 
 def test_recipe_and_rows_are_those_of_the_parts(study):
-    specimen = open_declared(declare(study, "8:20,0:48,0:48"))
-    affinities, truth = study.affinities[:, :12], study.truth[8:20]
-    options = {"thresholds": THRESHOLDS, "fragments": QUICK}
-    recipe, rows = choose_on_specimen(affinities, specimen, methods=["waterz_mean", "waterz_q50"], step=7, **options)
-    assert set(rows) == {"waterz_mean", "waterz_q50"}
+    example, truth = read(study, slice(8, 20)), study.truth[8:20]
+    choices = choose_recipes([example], ["waterz_mean", "waterz_q50"], fragments=QUICK, step=7)
+    assert set(choices) == {"waterz_mean", "waterz_q50"}
     for scorer in ("mean", "q50"):
-        labels = segmentations(affinities, THRESHOLDS, fragments=QUICK[0], scorer=scorer)
-        expected = [score_segmentation(found, truth)["voi"] for found in labels]
-        assert [row["voi"] for row in rows[f"waterz_{scorer}"]] == pytest.approx(expected)
-    found = score_segmentation(recipe.segment(affinities), truth)["voi"]
-    assert recipe.chosen["score"] == pytest.approx(found)
-    assert recipe.chosen["step"] == 7
-    assert recipe.chosen["where"] == [{"volume": "held out", "roi": "8:20,0:48,0:48"}]
-    assert found <= 1.05 * min(row["voi"] for own in rows.values() for row in own)
+        recipe, rows = choices[f"waterz_{scorer}"]
+        labels = segmentations(example.affinities, THRESHOLDS, fragments=QUICK[0], scorer=scorer)
+        expected = {at: score_segmentation(found, truth)["voi"] for at, found in zip(THRESHOLDS, labels, strict=True)}
+        found = {row["threshold"]: row["voi"] for row in rows}
+        assert {at: found[at] for at in THRESHOLDS} == pytest.approx(expected)
+        assert score_segmentation(recipe.segment(example.affinities), truth)["voi"] == pytest.approx(
+            found[recipe.threshold]
+        )
+        assert recipe.chosen["voi"] == found[recipe.threshold] <= 1.05 * min(expected.values())
+        assert recipe.chosen["step"] == 7
+        assert recipe.chosen["where"] == [{"volume": "held out", "roi": "8:20,0:48,0:48"}]
 
 
-def test_several_volumes_count_alike(study):
-    boxes = ("8:20,0:48,0:48", "20:40,0:48,0:48")
-    subjects = [read_subject(open_declared(declare(study, box))) for box in boxes]
-    parts = [study.affinities[:, :12], study.affinities[:, 12:]]
-    examples = [Example(*pair) for pair in zip(subjects, parts, strict=True)]
-    options = {"thresholds": THRESHOLDS, "fragments": QUICK}
-    both = choose_recipes(examples, ["multicut"], **options)["multicut"]
-    alone = [choose_recipes([example], ["multicut"], **options)["multicut"] for example in examples]
-    for i, row in enumerate(both.rows):
-        assert row["arand"] == pytest.approx(np.mean([choice.rows[i]["arand"] for choice in alone]))
-    assert len(both.recipe.chosen["where"]) == 2
+def test_three_volumes_count_alike(study):
+    parts = [slice(8, 18), slice(18, 28), slice(28, 38)]
+    examples = [read(study, part) for part in parts]
+    together = choose_recipes(examples, ["waterz_mean"], fragments=QUICK)["waterz_mean"]
+    alone = [choose_recipes([example], ["waterz_mean"], fragments=QUICK)["waterz_mean"] for example in examples]
+    for row in together.rows[:: len(together.rows) // 5]:
+        own = [next(one for one in rows if one["threshold"] == row["threshold"]) for _, rows in alone]
+        assert row["arand"] == pytest.approx(np.mean([one["arand"] for one in own]))
+    assert together.recipe.threshold in [row["threshold"] for row in together.rows]
+    assert len(together.recipe.chosen["where"]) == 3
 
 
-def test_affinities_of_another_place_are_refused(study):
-    specimen = open_declared(declare(study, "8:20,0:48,0:48"))
-    with pytest.raises(SegmentationError, match="expected affinities of its labelled region 8:20"):
-        choose_on_specimen(study.affinities, specimen)
+def test_what_segment_py_refuses_wins_only_where_there_is_nothing_else():
+    scores = {"mutex": 0.5, "waterz_mean": 0.8, "multicut": 0.7}
+    choices = {
+        name: Choice(Recipe(name.partition("_")[0], chosen={"score": score}), ()) for name, score in scores.items()
+    }
+    assert best_method(choices) == "multicut"
+    assert best_method({"mutex": choices["mutex"]}) == "mutex"
+
+
+def test_names_come_from_file_and_region_and_are_unique():
+    def declare(name: str, roi: str, raw: str = "data/a.h5/raw") -> DeclaredVolume:
+        return DeclaredVolume(name=name, raw=raw, roi=roi)
+
+    volumes = [
+        *(declare("", "0:9,:,:"), declare("", "9:20,:,:"), declare("", "9:20,:,:"), declare("", "", "data/b.zarr")),
+        *(declare("cells 1", ""), declare("cells_1", ""), declare("mine", "")),
+    ]
+    names = [volume.name for volume in name_apart(volumes)]
+    assert names[:4] == ["a.h5/raw 0:9,:,:", "a.h5/raw 9:20,:,:", "a.h5/raw 9:20,:,: (2)", "data/b.zarr"]
+    assert names[4:] == ["cells 1", "cells_1 (2)", "mine"]
+    assert all(folder_of(one) != folder_of(other) for one, other in itertools.combinations(names, 2))
 
 
 def test_it_needs_no_jax():

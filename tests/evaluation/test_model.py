@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,14 @@ from emsam_jax.config import Config, DataConfig, PredictConfig
 from emsam_jax.config_file import to_dict
 from emsam_jax.evaluation import Request, evaluate
 from emsam_jax.evaluation.predicting import describe_model
-from emsam_jax.inference.trained import CheckpointError
+from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, validation_score
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.segmentation import Recipe
+from emsam_jax.segmentation.tuner import THRESHOLDS
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from tests.evaluation.conftest import ROOT, Study, run_eval
 
+UNRUNNABLE = ("mutex", "baseline")  # by segment.py
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -5, 0), (0, 0, -5))
 
 
@@ -86,12 +89,12 @@ def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores)
     assert scores["model"]["step"] == 3
     assert scores["config"]["data"]["patch"] == [8, 16, 16]
     assert scores["model"]["encoder"] == "none"
-    written = Recipe.read(run_folder / "checkpoints" / "3" / "postprocess.json")
-    assert written == Recipe.read(run_folder / "eval" / "postprocess.json")
-    assert written.chosen["score"] == min(
-        choice["voi"] for name, choice in scores["validation"]["methods"].items() if name != "baseline"
-    )
+    written = Recipe.read(run_folder / "eval" / "postprocess.json")
+    tried = scores["validation"]["methods"]
+    assert written.chosen["score"] == min(tried[name]["smoothed_voi"] for name in tried if name not in UNRUNNABLE)
+    assert scores["headline"] not in UNRUNNABLE
     assert written.chosen["step"] == 3
+    assert scores["validation"]["thresholds"] == list(THRESHOLDS)
     page = (run_folder / "eval" / "report.html").read_text()
     assert page.count('class="kind') == 20
     assert 'id="cells 30:38-worst"' in page
@@ -103,6 +106,23 @@ def test_the_report_says_what_the_network_is_and_whose():
     assert said["encoder"] == "toy Hiera, random weights, trained from scratch"
     assert "The paper's body was not at hand" in said["origin"]
     assert describe_model(Config()) == {"encoder": "none"}
+
+
+def test_the_checkpoint_takes_a_recipe_over_only_when_asked_to_and_ranks_as_before(run_folder, scores, tmp_path):
+    step = shutil.copytree(run_folder / "checkpoints" / "3", tmp_path / "run" / "checkpoints" / "3")
+    assert not (step / RECIPE_FILE).exists()  # eval.py has run
+    request = Request(
+        out=str(tmp_path / "out"), ckpt=str(step), methods=("waterz_mean",), roi="20:28,:,:", update_checkpoint=True
+    )
+    evaluate(request, print)
+    chosen = Recipe.read(tmp_path / "out" / RECIPE_FILE)
+    taken = Recipe.read(step / RECIPE_FILE)
+    assert (taken.threshold, taken.fragments) == (chosen.threshold, chosen.fragments)
+    assert validation_score(step) is None  # training never validated this step: it must not win by eval.py's word
+    Recipe("multicut", chosen={"score": 0.7}).write(step / RECIPE_FILE)
+    evaluate(request, print)
+    assert Recipe.read(step / RECIPE_FILE).threshold == chosen.threshold
+    assert validation_score(step) == 0.7
 
 
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):

@@ -1,5 +1,7 @@
 """The intensity baseline: its score on real data; and synthetic volumes, hard for it but not for the truth."""
 
+from collections.abc import Iterator
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,8 +10,16 @@ from bioimage_cpp.filters import gaussian_smoothing
 from emsam_jax.data import affinities_from_labels, widen_borders
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, ideal_affinities, segmentations
-from emsam_jax.segmentation.baseline import THRESHOLDS, segment_intensity
+from emsam_jax.segmentation.baseline import baseline_recipe, intensity_affinities
 from emsam_jax.volumes.synthetic import synthetic_volume
+
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def segment_intensity(raw: np.ndarray, isotropic: bool) -> Iterator[np.ndarray]:
+    recipe = baseline_recipe(isotropic=isotropic)
+    affinities = intensity_affinities(raw, isotropic=isotropic)
+    return segmentations(affinities, THRESHOLDS, recipe.method, **recipe.parameters(), threads=2)
 
 
 def best_voi(segmented, truth) -> float:

@@ -81,7 +81,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         optim=OptimConfig(steps=4, batch=2, warmup=2),
         checkpoint=CheckpointConfig(every=2),
-        validation=ValidationConfig(every=0, scorers=("mean",), thresholds=(0.3, 0.5, 0.7)),
+        validation=ValidationConfig(every=0, scorers=("mean",)),
         log=LogConfig(every=1, pictures_every=1000),
         predict=PredictConfig(block=(6, 64, 64)),
     )

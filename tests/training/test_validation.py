@@ -8,14 +8,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
-from emsam_jax.evaluation import choose_on_specimen
+from emsam_jax.blocks import plan_blocks
+from emsam_jax.evaluation.choosing import Example, choose_recipes
+from emsam_jax.evaluation.subject import read_subject
 from emsam_jax.inference import predict_affinities, settings_from
 from emsam_jax.inference.trained import load_trained
-from emsam_jax.segmentation import FragmentParameters, Recipe
-from emsam_jax.segmentation.tuner import FRAGMENTS
+from emsam_jax.scores import score_segmentation
+from emsam_jax.segmentation import SHORT_OFFSETS, FragmentParameters, Recipe, ideal_affinities
 from emsam_jax.training.loop import train
-from emsam_jax.volumes import open_declared
+from emsam_jax.training.scoring import Job, score
+from emsam_jax.volumes import Box, DeclaredVolume, open_declared
+from emsam_jax.volumes.synthetic import synthetic_volume
 
 OVERRIDES = ("validation.every=2", "optim.steps=4", "checkpoint.every=1", "checkpoint.keep=1")
 
@@ -37,26 +42,18 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     assert trained.recipe is not None
     recipe = Recipe.read(trained.recipe)
     assert recipe.chosen["step"] == trained.step
-    assert (
-        recipe.chosen["score"]
-        == rows[trained.step]["validation_voi"]
-        == min(r["validation_voi"] for r in rows.values())
-    )
+    smoothed = {step: row["validation_smoothed_voi"] for step, row in rows.items()}
+    assert recipe.chosen["score"] == smoothed[trained.step] == min(smoothed.values())
+    assert recipe.chosen["voi"] == rows[trained.step]["validation_voi"]
 
     (declared,) = config.data.validation
     specimen = open_declared(declared)
     settings = settings_from(config.predict, config.data.patch, progress=False)
     affinities = predict_affinities(trained.model, specimen, tmp_path / "affinities.zarr", settings)
-    expected, _ = choose_on_specimen(
-        affinities.read(affinities.box).astype(np.float32),
-        specimen,
-        methods=("waterz_mean",),
-        thresholds=config.validation.thresholds,
-        fragments=[one for one in FRAGMENTS if one.kind == "2d"],
-        step=trained.step,
-    )
+    example = Example(read_subject(specimen), affinities.read(affinities.box).astype(np.float32))
+    choices = choose_recipes([example], ["waterz_mean"], step=trained.step)
     assert isinstance(recipe.fragments, FragmentParameters)
-    assert expected == recipe
+    assert choices["waterz_mean"].recipe == recipe
 
     # As a kill leaves it behind: the step is saved and its validation is not over.
     newest = tmp_path / "checkpoints/4"
@@ -68,4 +65,45 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     assert json.loads((newest / "postprocess.json").read_text()) == before
     assert [row["step"] for row in rows_of(tmp_path) if "validation_voi" in row] == [2, 4]
     assert not list((tmp_path / "validation").iterdir())
+
+    # What fails would fail again: it is told, not predicted anew at every start.
+    (newest / "postprocess.json").unlink()
+    np.save(tmp_path / "nobody.npy", np.zeros((16, 96, 96), np.uint8))
+    broken = make_config(*OVERRIDES, f"data.validation[0].labels={tmp_path}/nobody.npy")
+    train(broken, tmp_path, jax.devices()[:1])
+    assert "step 4: no validation: synthetic 10:16,0:96,0:96: no neuron is labelled" in capsys.readouterr().out
+    train(broken, tmp_path, jax.devices()[:1])
+    said = capsys.readouterr().out
+    assert f"The validation of step 4 failed, as {newest}/validation_failed.json says" in said
+    assert "validation predicted" not in said
     shutil.rmtree(tmp_path)
+
+
+def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
+    """No threshold is averaged: the row of the chosen one is found."""
+    volumes, plans = [], []
+    for number in range(3):
+        volume = synthetic_volume((6, 48, 48), number)
+        np.save(tmp_path / f"raw{number}.npy", volume.raw)
+        np.save(tmp_path / f"labels{number}.npy", volume.labels)
+        volumes.append(
+            DeclaredVolume(
+                name=f"volume {number}",
+                raw=f"{tmp_path}/raw{number}.npy",
+                labels=f"{tmp_path}/labels{number}.npy",
+                raw_voxel_size_zyx=(40, 8, 8),
+            )
+        )
+        plan = plan_blocks(Box((0, 0, 0), (6, 48, 48)), Box((0, 0, 0), (6, 48, 48)), (6, 48, 48), (1, 1, 1))
+        (block,) = plan
+        np.save(tmp_path / f"volume{number}-{block.name}.npy", ideal_affinities(volume.labels).astype(np.float16))
+        plans.append(plan)
+    score(Job(tmp_path, 5, tuple(volumes), tuple(plans), ("mean",), "2d", SHORT_OFFSETS))
+    found = json.loads((tmp_path / "result.json").read_text())
+    recipe = Recipe.read(tmp_path / "recipe.json")
+    own = [
+        score_segmentation(recipe.segment(ideal_affinities(labels).astype(np.float16)), labels)["voi"]
+        for labels in (np.load(tmp_path / f"labels{number}.npy") for number in range(3))
+    ]
+    assert found["voi"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert (found["threshold"], found["smoothed_voi"]) == (recipe.threshold, recipe.chosen["score"])
