@@ -4,9 +4,9 @@
 """
 
 from emsam_jax.blocks.content import content_of
-from emsam_jax.blocks.errors import EngineError, StoppedError
+from emsam_jax.blocks.errors import EngineError, LedgerError, LockLostError, StoppedError
 from emsam_jax.blocks.in_turn import run_in_turn
-from emsam_jax.blocks.ledger import Entry, Ledger, LedgerError, Status
+from emsam_jax.blocks.ledger import Entry, Ledger, Status
 from emsam_jax.blocks.lock import RunLock
 from emsam_jax.blocks.plan import Block, Plan, is_masked, plan_blocks
 from emsam_jax.blocks.report import StageReport
@@ -24,6 +24,7 @@ __all__ = [
     "Entry",
     "Ledger",
     "LedgerError",
+    "LockLostError",
     "Plan",
     "RunLock",
     "Stage",

@@ -14,7 +14,7 @@ import cloudpickle
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from emsam_jax.blocks.errors import StoppedError
+from emsam_jax.blocks.errors import LockLostError, StoppedError
 from emsam_jax.blocks.group import GroupReport, Work, keep_failure, run_alone, run_group, worker_died
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.volumes.box import Voxel
@@ -107,6 +107,8 @@ class Dispatch:
             return self._again(task)
         except CancelledError:
             raise GoneError() from None
+        except LockLostError as lost:
+            raise lost.with_traceback(None) from None
         except Exception as error:  # the stage's own are in the report: this one came before the first block
             if self._client.status != "running":
                 raise GoneError() from None

@@ -52,7 +52,7 @@ def run_stage(
 
     A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
     else. `check` looks at the data of what is done already. Only workers that declare `resources` get blocks. Raises
-    StageStoppedError where blocks are left untried. The caller holds the RunLock.
+    StageStoppedError where blocks are left untried, and LockLostError where the caller's RunLock is no longer its own.
     """
     began = time.monotonic()
     identity = stage.identity()
@@ -64,7 +64,7 @@ def run_stage(
     del todo
     starts = Starts(ledger_url, stage.name, ledger.run)
     starts.clear()
-    work = Work(stage, plan, ledger_url, identity, ledger.run, retries)
+    work = Work(stage, plan, ledger_url, identity, ledger.run, retries, ledger.token)
     done, failed, reason = 0, [], ""
     with shown, noticing_signals() as interruption:
         dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead, resources=resources)

@@ -8,6 +8,7 @@ import time
 import traceback
 from typing import Any
 
+from emsam_jax.blocks.errors import LockLostError
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.blocks.plan import Block, Plan
 from emsam_jax.blocks.stage import Stage
@@ -30,6 +31,7 @@ class Work:
     identity: dict[str, Any]
     run: str
     retries: int
+    token: str = ""  # of the lock that the process has which hands out the groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,7 @@ def run_group(pickled: bytes, name: str, indices: tuple[Voxel, ...]) -> GroupRep
     work, ledger, starts = opened(pickled)
     if starts.count(name):
         return look_back(work, ledger, indices)
+    ledger.expect_lease()
     starts.set(name, 1)
     report, began = GroupReport(), time.monotonic()
     for n, index in enumerate(indices):
@@ -85,6 +88,7 @@ def run_alone(pickled: bytes, index: Voxel) -> GroupReport:
     died = starts.count(block.name)
     if died >= work.retries:
         return GroupReport(failed=(keep_failure(ledger, block, worker_died(block, died)),))
+    ledger.expect_lease()
     starts.set(block.name, died + 1)
     report = run_block(work, ledger, block)
     starts.set(block.name, died)
@@ -96,6 +100,8 @@ def run_block(work: Work, ledger: Ledger, block: Block) -> GroupReport:
     try:
         checksum = work.stage.run(block)
         ledger.record(block, checksum, time.monotonic() - began)
+    except LockLostError:
+        raise
     except Exception as error:
         return GroupReport(failed=(keep_failure(ledger, block, error),))
     return GroupReport(1, block.box.voxels)
@@ -130,6 +136,6 @@ def opened(pickled: bytes) -> tuple[Work, Ledger, Starts]:
 def _open(pickled: bytes) -> tuple[Work, Ledger, Starts]:
     set_cache_limit(_CACHE)
     work: Work = pickle.loads(pickled)
-    ledger = Ledger(work.ledger_url, work.stage.name, work.identity)
+    ledger = Ledger(work.ledger_url, work.stage.name, work.identity, work.token)
     ledger.run = work.run
     return work, ledger, Starts(work.ledger_url, work.stage.name, work.run)

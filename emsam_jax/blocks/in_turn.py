@@ -18,7 +18,7 @@ def run_in_turn(stage: Stage, plan: Plan, ledger_url: str, *, check: bool = True
     ledger = Ledger(ledger_url, stage.name, identity)
     todo = find_todo(plan, ledger, stage.is_intact if check else None)
     say_what_is_left(stage.name, todo)
-    work = Work(stage, plan, ledger_url, identity, ledger.run, retries=0)
+    work = Work(stage, plan, ledger_url, identity, ledger.run, retries=0, token=ledger.token)
     done, failed = 0, []
     with Progress(stage.name, todo, progress) as shown:
         for index in todo.indices:

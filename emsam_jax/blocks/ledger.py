@@ -5,6 +5,7 @@
     STAGE/failed/Z-Y-X      the traceback of a block that raised, until it is done
 
 A stage is a function of (block, identity) that may be repeated; an entry is worth nothing under another identity.
+Where the process holds the RunLock of the ledger's folder, nothing is written once that is lost.
 """
 
 import contextlib
@@ -19,13 +20,11 @@ from typing import Any, NamedTuple
 
 import tensorstore as ts
 
+from emsam_jax.blocks.errors import LedgerError, LockLostError
+from emsam_jax.blocks.lock import expect_lease, token_at
 from emsam_jax.blocks.plan import Block
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
-
-
-class LedgerError(ValueError):
-    """Something about a run's output that a user can put right, said in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +46,17 @@ class Status(NamedTuple):
 class Ledger:
     """One stage's entries at `url`."""
 
-    def __init__(self, url: str, stage: str, identity: Mapping[str, Any]):
-        """Raises where the stage was begun under another identity."""
+    def __init__(self, url: str, stage: str, identity: Mapping[str, Any], token: str | None = None):
+        """Raises where the stage was begun under another identity. `token` is of a lock that another process holds."""
         self.url, self.stage = normalise(url), stage
         self.run = uuid.uuid4().hex[:12]
+        self.token = token_at(self.url) if token is None else token
         self._folder = open_folder(self.url)
         facts = json.loads(json.dumps(dict(identity)))
         self.identity = hash_of(facts)
         found = read_facts(self.url, stage)
         if found is None:
+            self.expect_lease()
             write_key(self._folder, f"{stage}/identity.json", json.dumps(facts, indent=2).encode())
         elif found != facts:
             raise LedgerError(
@@ -90,14 +91,21 @@ class Ledger:
             return None
         return entry if entry.identity == self.identity and entry.block == block.index else None
 
+    def expect_lease(self) -> None:
+        """Raises LockLostError where another run may be writing by now."""
+        if self.token:
+            expect_lease(self._folder, self.token)
+
     def record(self, block: Block, checksum: str, seconds: float) -> None:
         """To be called after the block's data is durable; returns when the entry is."""
+        self.expect_lease()
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = Entry(self.stage, block.index, self.identity, checksum, round(seconds, 4), self.run, at)
         write_key(self._folder, self._key("done", block), json.dumps(dataclasses.asdict(entry)).encode())
         write_key(self._folder, self._key("failed", block), None)
 
     def forget(self, block: Block) -> None:
+        self.expect_lease()
         write_key(self._folder, self._key("done", block), None)
 
     @contextlib.contextmanager
@@ -105,11 +113,14 @@ class Ledger:
         """What the block raises is kept, and raised."""
         try:
             yield
+        except LockLostError:
+            raise
         except Exception as error:
             self.fail(block, error)
             raise
 
     def fail(self, block: Block, error: BaseException) -> None:
+        self.expect_lease()
         write_key(self._folder, self._key("failed", block), "".join(traceback.format_exception(error)).encode())
 
     def traceback_of(self, block: Block) -> str | None:

@@ -77,6 +77,7 @@ def predict_blocks(
 
     def store(block: Block, found: jax.Array | None, seconds: float) -> Block:
         with ledger.keeping_failures(block):
+            ledger.expect_lease()
             checksum = write_block(predictor, output, block, found)
             predictor.watch("written", None)
             ledger.record(block, checksum, seconds)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from emsam_jax.blocks import (
     Entry,
     Ledger,
     LedgerError,
+    LockLostError,
     Plan,
     RunLock,
     drop_block,
     find_todo,
     is_intact,
+    lock,
     plan_blocks,
     write_block,
 )
@@ -132,6 +135,47 @@ def test_two_runs_on_one_output_are_refused_and_a_killed_one_holds_nothing(tmp_p
     (tmp_path / "running.json").write_text(json.dumps({**lease, "renewed": time.time() - 1000}))
     with RunLock(str(tmp_path)):
         pass
+
+
+def test_a_run_whose_lock_is_gone_or_anothers_writes_nothing_more(tmp_path: Path, plan: Plan):
+    blocks, lease = list(plan), tmp_path / "running.json"
+    with RunLock(str(tmp_path)) as mine:
+        ledger = Ledger(str(tmp_path), "predict", FACTS)
+        ledger.record(blocks[0], "sum", 0.0)
+        mine.check()
+        lease.write_text('{"pid": null}')
+        for write in (
+            lambda: ledger.record(blocks[1], "sum", 0.0),
+            lambda: ledger.fail(blocks[1], ValueError()),
+            lambda: ledger.forget(blocks[0]),
+            lambda: Ledger(str(tmp_path), "merge", FACTS),
+        ):
+            with pytest.raises(LockLostError, match=r"running\.json: expected this run's lease, found a damaged one"):
+                write()
+        with pytest.raises(LockLostError), ledger.keeping_failures(blocks[1]):
+            ledger.record(blocks[1], "sum", 0.0)
+        lease.unlink()
+        with RunLock(str(tmp_path)), pytest.raises(LockLostError, match=f"found another run's .process {os.getpid()} "):
+            ledger.record(blocks[1], "sum", 0.0)
+        assert ledger.status() == (1, 0)
+        lease.write_text("other")
+    assert lease.exists()  # it was not this run's to delete
+
+
+def test_a_lease_of_the_future_is_watched_and_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(lock, "_RENEW", 0.2)
+    lease = {"host": "elsewhere", "pid": 1, "since": "tomorrow", "renewed": time.time() + 1e6}
+    (tmp_path / "running.json").write_text(json.dumps(lease))
+    with RunLock(str(tmp_path)):
+        assert "running.json: dated in the future; watching for 0 s who renews it" in capsys.readouterr().err
+    renew = threading.Timer(0.1, (tmp_path / "running.json").write_text, [json.dumps({**lease, "space": "other"})])
+    (tmp_path / "running.json").write_text(json.dumps(lease))
+    renew.start()
+    with pytest.raises(LedgerError, match=r"running\.json: another run is writing here .process 1 on elsewhere"):
+        RunLock(str(tmp_path)).__enter__()
+    renew.join()
 
 
 def test_what_killed_writers_left_does_no_harm(volume: Volume, plan: Plan, tmp_path: Path):

@@ -60,6 +60,19 @@ def test_a_worker_and_the_scheduler_are_killed_at_work(folder: Path, tmp_path: P
         complete(folder, out, f"--scheduler={cluster.address}")
 
 
+def test_the_lock_is_deleted_under_a_run(folder: Path):
+    """As by somebody who takes it for a dead one's, and begins a second run."""
+    out = "unlocked.zarr"
+    run = start(folder, out)
+    wait_for(folder, out, 5, run)
+    (folder / out / "ledger/running.json").unlink()
+    complete(folder, out)
+    assert run.wait(timeout=60) == 1
+    assert "running.json: expected this run's lease, found " in said(folder, out)
+    assert "Traceback" not in said(folder, out)
+    assert len({run_of(entry) for name, entry in entries(folder, out).items() if "fragments" in name}) == 2
+
+
 def test_a_block_that_always_raises_is_named_and_the_others_are_done(folder: Path):
     affinities = draw_affinities()
     affinities[2, 20, 60, 60] = np.nan
