@@ -22,6 +22,7 @@ except ModuleNotFoundError as missing:
 
 from emsam_jax.blocks import EngineError, LedgerError, StoppedError
 from emsam_jax.blocks.interruption import stopping_on_signals
+from emsam_jax.blocks.security import Tls
 from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
 from emsam_jax.reconstruction.forecast import forecast_run
 from emsam_jax.reconstruction.status import describe_run
@@ -53,12 +54,15 @@ def define_flags() -> None:
     flags.DEFINE_bool("keep_affinities", True, "Otherwise what --ckpt predicted is deleted when it has served.")
     flags.DEFINE_list("block", [], "z,y,x in voxels, of the segmentation; by default a shard.")
     flags.DEFINE_string("scheduler", "", "Address of a Dask scheduler; by default processes of this machine.")
+    flags.DEFINE_string("tls_ca", "", "For a scheduler at tls://, the file of the authority that signed for it,")
+    flags.DEFINE_string("tls_cert", "", "of our certificate")
+    flags.DEFINE_string("tls_key", "", "and of our key; by default as Dask's own configuration says.")
     flags.DEFINE_string("cluster", "", "Instead, slurm or another queueing system, of which each worker is a job.")
     flags.DEFINE_multi_string("job", [], "An option of dask-jobqueue for it, such as queue=gpu or walltime=08:00:00.")
     flags.DEFINE_bool("gpu", False, "Only workers that declare the resource GPU predict, even if none is there yet.")
     flags.DEFINE_integer("workers", 0, "How many of those; 0: one a core of this machine.")
     flags.DEFINE_string("memory", "auto", "Of each worker, such as 8GiB.")
-    flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787.")
+    flags.DEFINE_string("dashboard", "", "Where Dask shows what it does, such as :8787 of this machine.")
     flags.DEFINE_bool("check", True, "When going on, read what is done and compare it with its checksum.")
     flags.DEFINE_bool("dry_run", False, "Try a sample, say what the run would take, and write nothing.")
     flags.DEFINE_bool("status", False, "Say how far the run at --out is, and do nothing.")
@@ -85,6 +89,7 @@ def request() -> Request:
         keep_affinities=FLAGS.keep_affinities,
         block=three(FLAGS.block, int),
         scheduler=FLAGS.scheduler,
+        tls=Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key),
         cluster=FLAGS.cluster,
         job=tuple(FLAGS.job),
         gpu=FLAGS.gpu,

@@ -10,14 +10,17 @@ from multiprocessing import resource_tracker
 
 from dask import config
 from dask.utils import parse_bytes
-from distributed import Client, LocalCluster, Worker, WorkerPlugin
+from distributed import Client, LocalCluster, Nanny, Worker, WorkerPlugin
+from distributed.core import Status
 
 from emsam_jax.blocks.errors import EngineError, StoppedError
 from emsam_jax.blocks.interruption import noticing_signals
 from emsam_jax.blocks.jobs import start_jobs
+from emsam_jax.blocks.security import Tls, of_our_own, on_loopback
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
 _NEEDED = 200 << 20  # bytes
+_STARTS = 4  # of a worker, before it is given up
 _GOODBYE = 5.0  # seconds for it to hear that we leave
 # A worker keeps the memory of a block for the next one: half of its time would go into page faults (glibc).
 ALLOCATOR = {
@@ -33,6 +36,7 @@ _WORKERS = {
     **dict.fromkeys(KEEPING_NOTHING, False),
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",  # until they have our plugin
 }
+_NO_PAGES = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker")}  # they ask nobody who he is
 _HEARD = {
     "distributed": logging.CRITICAL,
     "distributed.client": logging.CRITICAL,
@@ -51,25 +55,29 @@ def open_cluster(
     dashboard: str = "",
     system: str = "",
     job: Sequence[str] = (),
+    tls: Tls | None = None,
 ) -> Iterator[Client]:
     """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
 
     `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.start_jobs`).
 
-    `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's. `dashboard`, such as `:8787`, is
-    where Dask shows what it does. A program that calls this needs the usual `if __name__ == "__main__"`: workers are
-    spawned, because TensorStore must not be forked.
+    Workers run what they are sent, so those started here listen to this process alone, by TLS; a scheduler at `tls://`
+    wants the files of `tls`. `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's.
+    `dashboard`, such as `:8787`, is where Dask shows what it does, to this machine unless it names a host. A program
+    that calls this needs the usual `if __name__ == "__main__"`: workers are spawned, because TensorStore must not be
+    forked.
     """
     if dashboard and not importlib.util.find_spec("bokeh"):
         raise EngineError("Dask's dashboard needs bokeh: pip install 'emsam-jax[cluster]', or leave --dashboard out.")
     choose_what_to_hear()
     with noticing_signals() as interruption:  # Dask, interrupted at this, has much to say
         if scheduler:
-            client = connect(scheduler)
+            client = connect(scheduler, tls or Tls())
         elif system:
             settings = ALLOCATOR | {f"DASK_{name.replace('.', '__').upper()}": "False" for name in KEEPING_NOTHING}
             options = [*(f"job_script_prologue=export {name}={value}" for name, value in settings.items()), *job]
-            client = Client(start_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard))
+            cluster = start_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard)
+            client = Client(cluster)
         else:
             client = start(workers, threads_per_worker, memory, dashboard)
     try:
@@ -89,29 +97,35 @@ def close(client: Client) -> None:
         cluster.close()
 
 
-def connect(scheduler: str) -> Client:
+def connect(scheduler: str, tls: Tls) -> Client:
     try:
-        return Client(scheduler, timeout=_PATIENCE)
-    except (OSError, TimeoutError, ValueError) as error:
+        return Client(scheduler, timeout=_PATIENCE, security=tls.of_client())
+    except (OSError, TimeoutError, TypeError, RuntimeError, ValueError) as error:
+        if isinstance(error, EngineError):
+            raise
+        why = type(error).__name__ if isinstance(error, OSError | TimeoutError) else str(error).splitlines()[0]
         raise EngineError(
-            f"{scheduler}: expected the address of a Dask scheduler such as tcp://host:8786, found that none answers "
-            f"({type(error).__name__}); start one with `dask scheduler` or leave the address out."
+            f"{scheduler}: expected the address of a Dask scheduler such as tcp://host:8786, or tls:// with --tls_ca, "
+            f"--tls_cert and --tls_key, found that none answers ({why}); start one with `dask scheduler` or leave the "
+            "address out."
         ) from None
 
 
 def start(workers: int, threads_per_worker: int, memory: str | float, dashboard: str) -> Client:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     check_memory(memory)
-    config.set(_WORKERS)
+    config.set(_WORKERS if dashboard else _WORKERS | _NO_PAGES)
     try:
         with leaving_ctrl_c():
             cluster = LocalCluster(
                 n_workers=workers or max(1, cores // threads_per_worker),
                 threads_per_worker=threads_per_worker,
                 memory_limit=memory,
-                dashboard_address=dashboard or "127.0.0.1:0",  # it must have some port, or it takes 8787 from others
+                dashboard_address=on_loopback(dashboard),  # it must have some port, or it takes 8787 from others
                 scheduler_kwargs={"dashboard": bool(dashboard)},
                 silence_logs=False,  # would silence what memory has to say, too
+                security=of_our_own(),
+                worker_class=PatientNanny,
             )
     except RuntimeError as error:
         where = f" with the dashboard at {dashboard!r}, such as :8787," if dashboard else ""
@@ -145,6 +159,17 @@ def check_memory(memory: str | float) -> None:
     if found < _NEEDED and not share:
         least = f"and no less than {_NEEDED >> 20}MiB, which a worker takes before it has any block"
         raise EngineError(f"Memory of a worker: expected such as 4GiB, or auto, {least}; found {memory!r}.")
+
+
+class PatientNanny(Nanny):
+    """Starts a worker again that was killed while it started: Dask's own would end the whole run."""
+
+    async def instantiate(self) -> Status:
+        for _ in range(_STARTS):
+            result = await super().instantiate()
+            if result == Status.running or self.status in (Status.closing, Status.closed):
+                break
+        return result
 
 
 class Quiet(WorkerPlugin):

@@ -1,13 +1,18 @@
 """Workers as jobs of a queueing system, by dask-jobqueue; the scheduler is in the process that asks for them."""
 
+import shlex
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dask import config
 from dask.utils import parse_bytes
 
 from emsam_jax.blocks.errors import EngineError
+from emsam_jax.blocks.security import of_our_own, on_loopback
 
 SYSTEMS = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
 _OF_LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args")
@@ -17,6 +22,9 @@ def start_jobs(
     system: str, workers: int, threads: int, memory: str, options: Sequence[str] = (), *, dashboard: str = ""
 ) -> Any:
     """A Dask cluster that keeps so many workers: a job that ends early is submitted again.
+
+    They talk by TLS, with a key in files of this user alone, in the folder `shared_temp_directory` (an option; by
+    default this process's own folder) that the machines share, for as long as the cluster lasts.
 
     `options` are dask-jobqueue's own, such as `queue=gpu` or `walltime=08:00:00`; those of a job that are lists may be
     named several times.
@@ -35,18 +43,38 @@ def start_jobs(
         raise EngineError(f"--cluster={system} needs dask-jobqueue: pip install 'emsam-jax[cluster]'.") from None
     chosen = {"cores": threads, "processes": 1, "python": sys.executable, **parse_options(options)}
     classes = {name.lower(): getattr(dask_jobqueue, name) for name in dir(dask_jobqueue) if name.endswith("Cluster")}
+    kind = classes[f"{system}cluster"]
+    program = shlex.split(kind.job_cls.submit_command)[0]
+    if shutil.which(program) is None:
+        raise EngineError(f"--cluster={system}: expected its program {program} on this machine, found none in PATH.")
+    if config.get(f"jobqueue.{system}.shared-temp-directory", None) is None:
+        chosen = {"shared_temp_directory": str(Path.cwd()), **chosen}
     try:
-        cluster = classes[f"{system}cluster"](
+        cluster = kind(
             memory=f"{per_worker * chosen['processes']}B",
-            scheduler_options={"dashboard_address": dashboard or ":0", "dashboard": bool(dashboard)},
+            scheduler_options={"dashboard_address": on_loopback(dashboard), "dashboard": bool(dashboard)},
+            security=of_our_own(),
             **chosen,
         )
         cluster.job_script()  # refuses what it does not know, before anything is submitted
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise EngineError(f"--cluster={system}: expected options of dask-jobqueue, found that {reason}.") from None
+    try:
+        cluster.sync(submit, cluster, workers)
+    except (OSError, RuntimeError, ValueError) as error:
+        cluster.close()
+        said = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise EngineError(f"--cluster={system}: expected {program} to take a job, but it did not: {said}") from None
     cluster.adapt(minimum=workers, maximum=workers)
     return cluster
+
+
+async def submit(cluster: Any, workers: int) -> None:
+    """The first jobs, all at once; what Dask submits by itself ends in its log where it fails."""
+    while len(cluster.worker_spec) < workers:
+        cluster.worker_spec.update(cluster.new_worker_spec())
+    await cluster._correct_state()
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

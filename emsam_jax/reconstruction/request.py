@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from emsam_jax.blocks.security import Tls
 from emsam_jax.segmentation.blockwise import Guard
 from emsam_jax.volumes import DeclaredVolume, VolumeError
 from emsam_jax.volumes.box import Voxel
@@ -25,6 +26,7 @@ class Request:
     keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
+    tls: Tls | None = None  # what a scheduler at tls:// wants to see; None: as Dask's configuration says
     cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
     job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
     gpu: bool = False  # only workers that declare the resource GPU predict; otherwise so if some are there
@@ -49,6 +51,8 @@ class Request:
             raise VolumeError(f"--nokeep_affinities deletes what --ckpt predicted: expected that, found --{given[0]}.")
         if self.scheduler and self.cluster:
             raise VolumeError("Expected one of --scheduler and --cluster, found both.")
+        if self.tls and any(self.tls) and not self.scheduler:
+            raise VolumeError("--tls_ca, --tls_cert and --tls_key are for a --scheduler at tls://, found none.")
         if self.job and not self.cluster:
             raise VolumeError(f"--job={self.job[0]}: expected --cluster, whose jobs these are, found none.")
         if self.graph and self.raw.mask:

@@ -38,6 +38,7 @@ def reconstruct(request: Request) -> Volume:
                     dashboard=request.dashboard,
                     system=request.cluster,
                     job=request.job,
+                    tls=request.tls,
                 )
             )
 

@@ -20,11 +20,11 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, *workers: str, **environment: str) -> Iterator[Cluster]:
+def dask_cluster(folder: Path, *workers: str, every: str = "", **environment: str) -> Iterator[Cluster]:
     """A worker process for each, with those flags; a nanny starts it again when it is killed."""
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
-    known = [f"--scheduler-file={file}", "--no-dashboard"]
+    known = [f"--scheduler-file={file}", "--no-dashboard", *every.split()]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", **environment}
     with contextlib.ExitStack() as started:
 

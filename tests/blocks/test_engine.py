@@ -129,6 +129,24 @@ def test_a_worker_out_of_memory_is_heard_of_and_its_block_named(tmp_path: Path):
     assert "exceeded 95% memory budget" in report.said
 
 
+def test_workers_that_are_killed_while_they_start_are_replaced(tmp_path: Path):
+    run, killed = start(tmp_path), set[int]()
+
+    def kill_newborn() -> bool:
+        threads = Path(f"/proc/{run.pid}/task").glob("*/children")
+        for pid in [int(pid) for thread in threads for pid in thread.read_text().split()]:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if len(killed) < 3 and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+        return len(killed) == 3
+
+    wait_until(kill_newborn, run)
+    report = finish(run)
+    assert (report.exit_code, report.done) == (0, BLOCKS), report.said
+    check_whole(tmp_path)
+
+
 def test_a_group_is_handed_back_in_time_and_tells_who_was_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("data", "begun"):
         (tmp_path / name).mkdir()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,22 @@ from emsam_jax.blocks.jobs import start_jobs
 from tests.blocks.slurm import environment_with_slurm
 
 
-def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment_with_slurm(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     options = ["queue=long", "job_extra_directives=--nice", "job_extra_directives=--exclusive"]
     with open_cluster(workers=1, memory="1GiB", system="slurm", job=options) as client:
         client.wait_for_workers(1, timeout=30)
         (first,) = (tmp_path / "queue").glob("*.sh")
+        keys = list(tmp_path.glob(".dask-jobqueue*"))
+        assert keys
+        assert all(path.stat().st_mode & 0o077 == 0 for path in keys)
         before = workers_of(client)
         os.killpg(int(first.stem), signal.SIGKILL)
         while workers_of(client) & before:
@@ -34,6 +44,7 @@ def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path, monkeypatch: py
     (second,) = jobs - {first}
     assert second.with_suffix(".cancelled").exists()
     script = second.read_text()
+    assert "tls://" in script
     assert all(line in script for line in ("#SBATCH -p long", "#SBATCH --nice", "#SBATCH --exclusive", "--mem=1G"))
 
 
@@ -44,6 +55,7 @@ def workers_of(client: Client) -> set[str]:
 
 # A cluster that dask-jobqueue could not make complains once more when it is collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("slurm")
 @pytest.mark.parametrize(
     ("system", "workers", "memory", "option", "message"),
     [
@@ -57,3 +69,23 @@ def workers_of(client: Client) -> set[str]:
 def test_mistakes_are_named(system: str, workers: int, memory: str, option: str, message: str):
     with pytest.raises(EngineError, match=message):
         start_jobs(system, workers, 1, memory, [option])
+
+
+def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Path):
+    program = (
+        "from emsam_jax.blocks import EngineError\nfrom emsam_jax.blocks.cluster import open_cluster\n"
+        "try:\n    open_cluster(workers=2, memory='1GiB', system='slurm').__enter__()\n"
+        "except EngineError as error:\n    print(error)"
+    )
+    with_queue = environment_with_slurm(tmp_path)
+    (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")
+    without = {**with_queue, "PATH": str(Path(sys.executable).parent)}
+    for environment, message in (
+        (without, "--cluster=slurm: expected its program sbatch on this machine, found none in PATH.\n"),
+        (with_queue, "expected sbatch to take a job, but it did not: sbatch: error: invalid partition\n"),
+    ):
+        said = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, timeout=60
+        )
+        assert said.stdout.endswith(message)
+        assert "Traceback" not in said.stderr

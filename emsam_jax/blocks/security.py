@@ -1,0 +1,38 @@
+"""Who may talk to the workers: what they are sent is code, which they run as the user who started them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from distributed.security import Security
+
+from emsam_jax.blocks.errors import EngineError
+
+
+class Tls(NamedTuple):
+    """Files in PEM, for a scheduler at tls://; empty: as Dask's own configuration says."""
+
+    ca: str = ""  # the authority that signed the scheduler's certificate
+    cert: str = ""  # ours
+    key: str = ""  # ours, unless it is in the certificate's file
+
+    def of_client(self) -> Security | None:
+        named = {"tls_ca_file": self.ca, "tls_client_cert": self.cert, "tls_client_key": self.key}
+        for path in filter(None, self):
+            if not Path(path).is_file():
+                raise EngineError(f"TLS: expected a file in PEM at {path}, found none; name another.")
+        given = {name: path for name, path in named.items() if path}
+        return Security(require_encryption=True, **given) if given else None
+
+
+def of_our_own() -> Security:
+    """For scheduler and workers of this run: whoever has not the key that was made for it is refused."""
+    try:
+        return Security.temporary()
+    except ImportError:
+        raise EngineError("Workers are kept from other users by TLS, which needs cryptography: install it.") from None
+
+
+def on_loopback(dashboard: str) -> str:
+    """The address, on this machine alone where it names no host."""
+    host, colon, port = dashboard.rpartition(":")
+    return dashboard if host else f"127.0.0.1:{port}" if colon or port else "127.0.0.1:0"
