@@ -24,7 +24,7 @@ from emsam_jax.config_file import load_config
 from emsam_jax.model.cost import count_flops
 from emsam_jax.reconstruction.forecast import sample_segmentation, stored_bytes
 from emsam_jax.segmentation import FragmentParameters, Recipe
-from emsam_jax.segmentation.blockwise import Step, agglomerate_edges, merge_edges, read_table
+from emsam_jax.segmentation.blockwise import EDGE, OBJECT, Step, agglomerate_edges, merge_edges, read_table
 from emsam_jax.volumes import create_volume
 
 _EDGES = flags.DEFINE_integer("edges", 4_000_000, "Of the graph whose memory is measured.")
@@ -67,7 +67,9 @@ def measure_blocks(shape: tuple[int, int, int], block: tuple[int, int, int]) -> 
         affinities[...] = np.rint(255 * cells.draw_noisy_affinities(truth)).astype(np.uint8)
         found = sample_segmentation(affinities, out, RECIPE, block)
         stored = {"affinities": stored_bytes(Path(folder) / "affinities/0"), **found.stored}
-        edges, fragments = (read_table(str(out), f"{name}.npy") for name in ("edges", "fragments"))
+        edges, fragments = (
+            read_table(str(out), f"{name}.npy", dtype) for name, dtype in (("edges", EDGE), ("fragments", OBJECT))
+        )
         copies = max(1, (1000 if _QUICK.value else _EDGES.value) // len(edges))
         np.save(f"{folder}/edges.npy", edges)
         began = time.perf_counter()

@@ -98,7 +98,7 @@ def forecast_run(request: Request) -> Forecast:
             costs.append(Cost(step.stage.name, blocks, shape, seconds * times, "this process" if one else "a worker"))
         kept = {"affinities": predicted} if predicted else {}
         kept |= {name: count * times for name, count in measured.stored.items()}
-        edges = len(read_table(str(folder / "out"), "edges.npy")) * times
+        edges = len(read_table(str(folder / "out"), "edges.npy", EDGE)) * times
         return Forecast(
             request.affinities or request.raw.raw, whole, costs, kept, measured.peak, edges, request.workers or cores
         )

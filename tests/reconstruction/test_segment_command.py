@@ -56,7 +56,7 @@ def test_labels_are_those_of_the_whole_volume_given_the_fragments(folder: Path):
     found = labels(folder, "undisturbed.zarr")
     assert score_segmentation(found + np.uint64(1), expected + np.uint64(1))["voi"] == 0
     objects = np.load(folder / "undisturbed.zarr/objects.npy")
-    assert dict(zip(objects["id"].tolist(), objects["size"].tolist(), strict=True)) == {
+    assert dict(zip(objects["id"].tolist(), objects["voxels"].tolist(), strict=True)) == {
         int(i): int(n) for i, n in zip(*np.unique(found[found > 0], return_counts=True), strict=True)
     }
 

@@ -23,6 +23,9 @@ from emsam_jax.segmentation import (
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.blockwise import (
+    EDGE,
+    LOOKUP,
+    OBJECT,
     Guard,
     Step,
     agglomerate_edges,
@@ -93,18 +96,21 @@ def test_the_same_fragments_give_the_same_neurons(
 
 
 def assert_objects_are_right(out: Path, labels: np.ndarray) -> None:
-    objects = read_table(str(out), "objects.npy")
+    objects = read_table(str(out), "objects.npy", OBJECT)
     np.testing.assert_array_equal(objects["id"], np.arange(1, labels.max() + 1))
     for row in objects[:: len(objects) // 5]:
         where = np.argwhere(labels == row["id"])
-        assert row["size"] == len(where)
+        assert row["voxels"] == len(where)
         np.testing.assert_array_equal(row["start"], where.min(0))
         np.testing.assert_array_equal(row["stop"], where.max(0) + 1)
 
 
 def test_average_linkage_equals_waterz_at_every_threshold(stored: Volume, given: Volume, tmp_path: Path):
     segment_blockwise(stored, tmp_path / "out", Recipe(), (8, 16, 32), fragments=given)
-    edges, ids = (read_table(str(tmp_path / "out"), name) for name in ("edges.npy", "fragments.npy"))
+    edges, ids = (
+        read_table(str(tmp_path / "out"), name, dtype)
+        for name, dtype in (("edges.npy", EDGE), ("fragments.npy", OBJECT))
+    )
     assert (edges["u"] < edges["v"]).all()
     thresholds = [0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]
     place = np.searchsorted(np.append(0, ids["id"]), given[...])
@@ -126,7 +132,7 @@ def test_blocks_that_see_everything_have_the_fragments_of_the_whole(kind: str, s
     parameters = FragmentParameters(kind, seed_distance=3)
     recipe, out, halo = Recipe("waterz", 0.2, fragments=parameters), str(tmp_path / "out"), (20, 50, 60)
     labels = segment_blockwise(stored, out, recipe, (7, 16, 32), halo=halo)[...]
-    pieces, ids = read_table(out, "pieces.npy"), open_volume(f"{out}/fragments")[...]
+    pieces, ids = read_table(out, "pieces.npy", LOOKUP), open_volume(f"{out}/fragments")[...]
     np.testing.assert_array_equal(pieces["fragment"], np.unique(ids))
     whole = np.asarray(label(make_fragments(AFFINITIES, parameters), connectivity=1)).astype(np.uint64)
     assert len(np.unique(ids)) > whole.max() > labels.max() > 10
@@ -143,7 +149,7 @@ def test_the_order_of_blocks_leaves_no_trace(stored: Volume, tmp_path: Path):
     assert np.bincount(labels.ravel().astype(int))[1:].min() >= 2000
     assert (labels == 0).any()
     assert_objects_are_right(tmp_path / "one", labels)
-    lookup = read_table(str(tmp_path / "one"), "lookup.npy")
+    lookup = read_table(str(tmp_path / "one"), "lookup.npy", LOOKUP)
     fragments = open_volume(tmp_path / "one" / "fragments")[...]
     np.testing.assert_array_equal(lookup["fragment"], np.unique(fragments))
     np.testing.assert_array_equal(lookup["label"][np.searchsorted(lookup["fragment"], fragments)], labels)
@@ -169,7 +175,7 @@ def test_a_volume_where_nothing_is_joined(tmp_path: Path):
     for recipe in (Recipe(), Recipe(scorer="q50"), Recipe("multicut"), Recipe("components")):
         out = tmp_path / f"{recipe.method} {recipe.scorer}"
         assert not segment_blockwise(nothing, out, recipe, (4, 10, 20))[...].any()
-        assert len(read_table(str(out), "objects.npy")) == 0
+        assert len(read_table(str(out), "objects.npy", OBJECT)) == 0
     guarded = segment_blockwise(nothing, tmp_path / "guarded", Recipe(), (4, 10, 20), guard=Guard(9, 0.2))
     assert not guarded[...].any()
     steps = plan_steps(plan_job(nothing, tmp_path / "planned", Recipe()))

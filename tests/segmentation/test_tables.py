@@ -16,7 +16,7 @@ def test_tables_of_blocks_are_merged_in_any_portions(monkeypatch: pytest.MonkeyP
     edges["u"], edges["v"] = rng.integers(1, 5, 600), 2**40 + rng.integers(1, 5, 600)
     edges["mean"], edges["size"] = rng.random(600), rng.integers(1, 9, 600)
     objects = np.zeros(600, OBJECT)
-    objects["id"], objects["size"] = 2**40 + rng.integers(1, 9, 600), rng.integers(1, 9, 600)
+    objects["id"], objects["voxels"] = 2**40 + rng.integers(1, 9, 600), rng.integers(1, 9, 600)
     objects["start"] = rng.integers(0, 50, (600, 3))
     objects["stop"] = objects["start"] + rng.integers(1, 9, (600, 3))
     for most in (1, 70, 10**6):
@@ -32,7 +32,7 @@ def test_tables_of_blocks_are_merged_in_any_portions(monkeypatch: pytest.MonkeyP
         np.testing.assert_array_equal(united["id"], 2**40 + np.arange(1, 9))
         for one in united:
             own = objects[objects["id"] == one["id"]]
-            assert one["size"] == own["size"].sum()
+            assert one["voxels"] == own["voxels"].sum()
             np.testing.assert_array_equal(one["start"], own["start"].min(0))
             np.testing.assert_array_equal(one["stop"], own["stop"].max(0))
 
@@ -46,6 +46,13 @@ def test_a_long_lookup_is_read_in_parts(tmp_path: Path):
     for rows in ([], [0], [29_999], [4095, 4096], [3, 9000, 9001, 17_000, 29_999], range(30_000), range(8000, 13_000)):
         some = lookup[list(rows)]
         np.testing.assert_array_equal(look_up(str(tmp_path), some["fragment"].copy()), some["label"])
+    row = 9000
+    between = lookup["fragment"][row : row + 1] + np.uint64(1)
+    for absent in (between, lookup["fragment"][:1] - np.uint64(1), lookup["fragment"][-1:] + np.uint64(1)):
+        with pytest.raises(
+            VolumeError, match=rf"lookup\.npy: expected every fragment .* found that {absent[0]} is missing"
+        ):
+            look_up(str(tmp_path), np.sort(np.append(lookup["fragment"][:5], absent)))
     (tmp_path / "lookup_pages.npy").write_bytes(b"")
     with pytest.raises(VolumeError, match=r"lookup_pages\.npy: expected a table in numpy's format, found a torn one"):
         look_up(str(tmp_path), lookup["fragment"][:1].copy())

@@ -7,7 +7,7 @@ from bioimage_cpp.graph import UndirectedGraph
 from bioimage_cpp.graph.agglomeration import GaspClusterPolicy
 from jaxtyping import UInt64
 
-from emsam_jax.segmentation.blockwise.tables import LOOKUP, Table
+from emsam_jax.segmentation.blockwise.tables import LOOKUP, Table, find_rows
 from emsam_jax.segmentation.checks import SegmentationError, check_thresholds
 from emsam_jax.segmentation.multicut import cut_edges
 
@@ -25,7 +25,9 @@ def agglomerate_edges(
             f"Edges are agglomerated by waterz (mean scorer), multicut or components, not by {method!r}."
         )
     # Node 0 stands for background, as in the region graph of a volume.
-    pairs = np.stack([np.searchsorted(fragments, edges[end]) for end in "uv"], axis=1).astype(np.uint64) + np.uint64(1)
+    pairs = np.stack([find_rows(fragments, edges[end], "Edges") for end in "uv"], axis=1).astype(np.uint64) + np.uint64(
+        1
+    )
     graph = UndirectedGraph.from_unique_edges(len(fragments) + 1, pairs)
     for threshold in check_thresholds(thresholds):
         if method == "components":

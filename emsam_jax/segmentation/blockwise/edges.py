@@ -50,14 +50,15 @@ class Edges:
     def _link(self, block: Block, ids: UInt64[np.ndarray, "z y x"], within: Box) -> Table:
         """Pieces on both sides of a face are one fragment where both blocks' watersheds say so."""
         job = self.job
-        here = read_table(job.graph, faces_key(block))
+        here = read_table(job.graph, faces_key(block), np.uint8)
         parts = [np.zeros(0, LINK)]
         for axis in range(3):
             if not block.index[axis]:
                 continue
             z, y, x = (place - (axis == other) for other, place in enumerate(block.index))
             lower = job.plan.at((z, y, x))
-            theirs = read_face(read_table(job.graph, faces_key(lower)), lower.box.shape, Face(axis, upper=True))
+            opinions = read_table(job.graph, faces_key(lower), np.uint8)
+            theirs = read_face(opinions, lower.box.shape, Face(axis, upper=True))
             one = theirs & read_face(here, block.box.shape, Face(axis, upper=False))
             first = within.start[axis]
             before, after = (take_plane(ids, axis, at, within)[one] for at in (first - 1, first))
@@ -112,7 +113,7 @@ def list_objects(ids: UInt64[np.ndarray, "z y x"], start: Voxel) -> Table:
     """Each id but 0, in increasing order, with its voxels and its box; the array's first voxel lies at `start`."""
     names, sizes, places = index_ids(ids)
     found = np.zeros(len(names), OBJECT)
-    found["id"], found["size"] = names, sizes
+    found["id"], found["voxels"] = names, sizes
     boxes = find_objects(places, len(names))
     for row, slices in zip(found, boxes, strict=True):
         row["start"], row["stop"] = zip(*((side.start, side.stop) for side in slices), strict=True)

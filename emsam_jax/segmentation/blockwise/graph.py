@@ -10,8 +10,10 @@ from emsam_jax.segmentation.blockwise.edges import counts_key, edges_key, links_
 from emsam_jax.segmentation.blockwise.job import Job
 from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, rename_edges, unite
 from emsam_jax.segmentation.blockwise.tables import (
+    EDGE,
     LINK,
     LOOKUP,
+    OBJECT,
     are_intact,
     lookup_keys,
     read_tables,
@@ -34,12 +36,12 @@ class Graph:
 
     def run(self, block: Block) -> str:
         graph, plan = self.job.graph, self.job.plan
-        objects = merge_objects(read_tables(graph, counts_key, plan))
+        objects = merge_objects(read_tables(graph, counts_key, plan, OBJECT))
         pieces = np.zeros(len(objects), LOOKUP)
         pieces["fragment"] = objects["id"]
-        links = np.concatenate([np.zeros(0, LINK), *read_tables(graph, links_key, plan)])
+        links = np.concatenate([np.zeros(0, LINK), *read_tables(graph, links_key, plan, LINK)])
         pieces["label"] = unite(objects["id"], links)
-        edges = merge_edges(rename_edges(part, pieces) for part in read_tables(graph, edges_key, plan))
+        edges = merge_edges(rename_edges(part, pieces) for part in read_tables(graph, edges_key, plan, EDGE))
         objects["id"] = pieces["label"]
         tables = edges, merge_objects([objects])
         written = [write_table(graph, key, table) for key, table in zip(_KEYS, tables, strict=True)]

@@ -45,7 +45,7 @@ def agglomerate_guarded(edges: Table, fragments: Table, threshold: float, guard:
     """
     strict, lenient = agglomerate_edges(edges, fragments["id"], [guard.threshold, threshold])
     part = strict["label"].astype(np.int64) - 1
-    sizes = np.bincount(part, fragments["size"], len(fragments)).astype(np.int64)
+    sizes = np.bincount(part, fragments["voxels"], len(fragments)).astype(np.int64)
     owner = np.zeros(len(fragments), np.int64)  # of each part; there are no more of them than fragments
     owner[part] = lenient["label"]
     anew = (np.bincount(owner, sizes, len(fragments) + 1) >= 2 * guard.size)[owner]

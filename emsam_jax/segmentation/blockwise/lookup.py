@@ -13,8 +13,12 @@ from emsam_jax.segmentation.blockwise.merges import merges_key
 from emsam_jax.segmentation.blockwise.merging import merge_edges, merge_objects, unite
 from emsam_jax.segmentation.blockwise.summary import SUMMARY, write_summary
 from emsam_jax.segmentation.blockwise.tables import (
+    EDGE,
+    LOOKUP,
+    OBJECT,
     Table,
     are_intact,
+    find_rows,
     lookup_keys,
     read_table,
     read_tables,
@@ -36,19 +40,20 @@ class Lookup:
     def run(self, block: Block) -> str:
         """Where blocks vote, fragments are one object where all blocks in which they touch have merged them."""
         job, recipe = self.job, self.job.recipe
-        fragments = read_table(job.graph, "fragments.npy")
+        fragments = read_table(job.graph, "fragments.npy", OBJECT)
         if job.votes:
-            votes = merge_edges(read_tables(job.labels.url, merges_key, job.plan))
+            votes = merge_edges(read_tables(job.labels.url, merges_key, job.plan, EDGE))
             lookup = as_lookup(fragments["id"], unite(fragments["id"], votes[votes["mean"] == 1]))
         elif job.guard:
-            lookup = agglomerate_guarded(read_table(job.graph, "edges.npy"), fragments, recipe.threshold, job.guard)
+            edges = read_table(job.graph, "edges.npy", EDGE)
+            lookup = agglomerate_guarded(edges, fragments, recipe.threshold, job.guard)
         else:
-            edges = read_table(job.graph, "edges.npy")
+            edges = read_table(job.graph, "edges.npy", EDGE)
             lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
         drop_small(lookup, fragments, recipe.clean_up.min_size)
         objects = merge_objects([as_objects(fragments, lookup)])
-        pieces, out = read_table(job.graph, "pieces.npy"), job.labels.url
-        pieces["label"] = lookup["label"][np.searchsorted(lookup["fragment"], pieces["label"])]
+        pieces, out = read_table(job.graph, "pieces.npy", LOOKUP), job.labels.url
+        pieces["label"] = lookup["label"][find_rows(lookup["fragment"], pieces["label"], f"{job.graph}/fragments.npy")]
         written = write_lookup(out, pieces), write_table(out, "objects.npy", objects), write_summary(out, objects)
         return ",".join(written)
 
@@ -61,7 +66,7 @@ def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:
     labels = lookup["label"].view(np.int64)
     if min_size <= 1 or not len(labels):
         return
-    small = np.bincount(labels, fragments["size"]) < min_size
+    small = np.bincount(labels, fragments["voxels"]) < min_size
     kept = ~small[labels]
     lookup["label"][~kept] = 0
     lookup["label"][kept] = number_by_first(lookup["label"][kept])

@@ -6,7 +6,7 @@ import numpy as np
 from bioimage_cpp.utils import UnionFind
 from jaxtyping import Bool, UInt64
 
-from emsam_jax.segmentation.blockwise.tables import EDGE, OBJECT, Table
+from emsam_jax.segmentation.blockwise.tables import EDGE, OBJECT, Table, find_rows
 
 _MERGE_AT = 1 << 22  # rows collected before they are merged, which bounds the memory
 
@@ -29,21 +29,21 @@ def merge_edges(parts: Iterable[Table]) -> Table:
 
 def rename_edges(edges: Table, lookup: Table) -> Table:
     """Between what the fragments belong to; those within one such fall away."""
-    ends = [lookup["label"][np.searchsorted(lookup["fragment"], edges[end])] for end in "uv"]
+    ends = [lookup["label"][find_rows(lookup["fragment"], edges[end], "Edges")] for end in "uv"]
     renamed = edges.copy()
     renamed["u"], renamed["v"] = np.minimum(*ends), np.maximum(*ends)
     return renamed[renamed["u"] != renamed["v"]]
 
 
 def merge_objects(parts: Iterable[Table]) -> Table:
-    """Each id once, in increasing order: sizes added, boxes united."""
+    """Each id once, in increasing order: voxels added, boxes united."""
 
     def merge(table: Table) -> Table:
         table = table[np.argsort(table["id"], kind="stable")]
         starts = _starts(table["id"][1:] != table["id"][:-1])
         merged = table[starts]
         if len(merged) < len(table):
-            merged["size"] = np.add.reduceat(table["size"], starts)
+            merged["voxels"] = np.add.reduceat(table["voxels"], starts)
             merged["start"] = np.minimum.reduceat(table["start"], starts, axis=0)
             merged["stop"] = np.maximum.reduceat(table["stop"], starts, axis=0)
         return merged
@@ -54,7 +54,7 @@ def merge_objects(parts: Iterable[Table]) -> Table:
 def unite(ids: UInt64[np.ndarray, " n"], links: Table) -> UInt64[np.ndarray, " n"]:
     """For each of the ids, which increase, the first of all those that links join it with."""
     union = UnionFind(len(ids))
-    union.merge(np.stack([np.searchsorted(ids, links[end]) for end in "uv"], axis=1).astype(np.uint64))
+    union.merge(np.stack([find_rows(ids, links[end], "Links") for end in "uv"], axis=1).astype(np.uint64))
     _, first, part = np.unique(union.element_labeling(), return_index=True, return_inverse=True)
     return ids[first[part]]
 

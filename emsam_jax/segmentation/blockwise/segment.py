@@ -85,7 +85,8 @@ def segment_blockwise(
                 raise SegmentationError(describe_failures(step.stage.name, failed))
     if (summary := read_summary(job.labels.url)).is_suspicious:
         print(
-            f"There are {summary}: false merges may have run away; a lower threshold or a guard keeps them apart.",
+            f"There are {summary}: where that is no neuron's share, false merges have run away; a lower threshold or a "
+            "guard keeps them apart.",
             file=sys.stderr,
         )
     return open_volume(job.labels.url)

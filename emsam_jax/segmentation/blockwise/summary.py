@@ -8,7 +8,6 @@ from emsam_jax.volumes import VolumeError
 from emsam_jax.volumes.location import open_folder, read_key
 
 SUMMARY = "summary.json"
-_MANY = 100  # objects from which on a large share is suspicious
 _LARGE = 0.3
 
 
@@ -20,7 +19,7 @@ class Summary(NamedTuple):
 
     @property
     def is_suspicious(self) -> bool:
-        return self.objects >= _MANY and self.largest_share > _LARGE
+        return self.largest_share > _LARGE
 
     def __str__(self) -> str:
         if not self.objects:
@@ -30,7 +29,7 @@ class Summary(NamedTuple):
 
 
 def summarise(objects: Table) -> Summary:
-    sizes = objects["size"]
+    sizes = objects["voxels"]
     if not len(sizes):
         return Summary(0, 0, 0, 0.0)
     place, total = int(sizes.argmax()), int(sizes.sum())
@@ -45,4 +44,13 @@ def read_summary(url: str) -> Summary:
     content = read_key(open_folder(url), SUMMARY)
     if content is None:
         raise VolumeError(f"{url}: expected {SUMMARY} beside labels made block by block, found none; make them anew.")
-    return Summary(**json.loads(content))
+    try:
+        found = json.loads(content)
+        kinds = {"objects": int, "voxels": int, "largest": int, "largest_share": (int, float)}
+        if not (found.keys() == kinds.keys() and all(isinstance(found[name], kind) for name, kind in kinds.items())):
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise VolumeError(
+            f"{url}/{SUMMARY}: expected {', '.join(Summary._fields)}, found {content!r:.60}; make the labels anew."
+        ) from None
+    return Summary(**found)
