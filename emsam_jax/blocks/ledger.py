@@ -13,6 +13,8 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
+import re
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,8 @@ from emsam_jax.blocks.lock import expect_lease, token_at
 from emsam_jax.blocks.plan import Block
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
+
+_INDEX = re.compile(rb"([0-9]{1,18})-([0-9]{1,18})-([0-9]{1,18})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +87,8 @@ class Ledger:
 
     def entry(self, block: Block) -> Entry | None:
         """None where there is none, or one that is damaged or belongs to another identity."""
-        content = read_key(self._folder, self._key("done", block))
-        try:
-            found = json.loads(content or b"null")
-            entry = Entry(**{**found, "block": tuple(found["block"])})
-        except (ValueError, TypeError, KeyError):
-            return None
-        return entry if entry.identity == self.identity and entry.block == block.index else None
+        entry = _parse(read_key(self._folder, self._key("done", block)) or b"")
+        return entry if entry and entry.identity == self.identity and entry.block == block.index else None
 
     def expect_lease(self) -> None:
         """Raises LockLostError where another run may be writing by now."""
@@ -125,14 +124,15 @@ class Ledger:
 
     def traceback_of(self, block: Block) -> str | None:
         content = read_key(self._folder, self._key("failed", block))
-        return None if content is None else content.decode()
+        return None if content is None else content.decode(errors="replace")
 
     def failures(self) -> dict[str, str]:
         """The last line of the traceback of each block that is not done, by the block's name."""
         found = {}
         for index in sorted(self.failed() - self.done()):
             name = "-".join(map(str, index))
-            lines = (read_key(self._folder, f"{self.stage}/failed/{name}") or b"").decode().strip().splitlines()
+            content = read_key(self._folder, f"{self.stage}/failed/{name}") or b""
+            lines = content.decode(errors="replace").strip().splitlines()
             found[name] = lines[-1] if lines else ""
         return found
 
@@ -142,21 +142,58 @@ class Ledger:
     def _listed(self, kind: str) -> set[Voxel]:
         prefix = f"{self.stage}/{kind}/"
         keys = self._folder.list(ts.KvStore.KeyRange(prefix, prefix[:-1] + "0"), strip_prefix_length=len(prefix))
-        found = set()
-        for key in keys.result():
-            parts = key.decode().split("-")
-            if len(parts) == 3 and all(part.isdigit() for part in parts):  # a write cut short leaves other names
-                found.add((int(parts[0]), int(parts[1]), int(parts[2])))
-        return found
+        names = (_INDEX.fullmatch(key) for key in keys.result())  # a write cut short leaves other names
+        return {(int(name[1]), int(name[2]), int(name[3])) for name in names if name}
 
 
-def read_facts(url: str, stage: str) -> dict[str, Any] | None:
+class Facts(dict[str, Any]):
+    """What `identity.json` says, by type: anyone may have written it."""
+
+    def __init__(self, found: Mapping[str, Any], file: str):
+        super().__init__(found)
+        self._file = file
+
+    def text(self, name: str) -> str:
+        return self._expect(name, "text", isinstance(self.get(name), str))
+
+    def flag(self, name: str) -> bool:
+        return self._expect(name, "true or false", isinstance(self.get(name), bool))
+
+    def sides(self, name: str) -> Voxel:
+        """Of a box z, y, x."""
+        found: Any = self.get(name)
+        fits = isinstance(found, list) and len(found) == 3 and all(type(side) is int and side > 0 for side in found)
+        z, y, x = self._expect(name, "three numbers above 0", fits and math.prod(found) < 1 << 62)
+        return z, y, x
+
+    def _expect(self, name: str, kind: str, fits: bool) -> Any:
+        if not fits:
+            raise LedgerError(f"{self._file}: expected {name} to be {kind}, found {self.get(name)!r:.40}; delete it.")
+        return self[name]
+
+
+def read_facts(url: str, stage: str) -> Facts | None:
     """The identity a stage was begun under."""
-    content = read_key(open_folder(normalise(url)), f"{stage}/identity.json")
+    content, file = read_key(open_folder(normalise(url)), f"{stage}/identity.json"), f"{url}/{stage}/identity.json"
+    if content is None:
+        return None
     try:
-        return None if content is None else json.loads(content)
-    except ValueError:
-        raise LedgerError(f"{url}/{stage}/identity.json: expected JSON, found {content!r:.40}; delete it.") from None
+        return Facts(dict(json.loads(content)), file)
+    except (ValueError, TypeError, RecursionError):
+        raise LedgerError(f"{file}: expected an object of JSON, found {content!r:.40}; delete it.") from None
+
+
+def _parse(content: bytes) -> Entry | None:
+    """None where it is damaged, or no entry."""
+    kinds = {"stage": str, "identity": str, "checksum": str, "seconds": (int, float), "run": str, "at": str}
+    try:
+        found = json.loads(content)
+        entry = Entry(**{**found, "block": tuple(found["block"])})
+        fits = all(isinstance(found[name], kind) for name, kind in kinds.items())
+        timed = datetime.datetime.fromisoformat(entry.at).tzinfo and 0 <= entry.seconds < math.inf
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return entry if fits and timed else None
 
 
 def hash_of(facts: Mapping[str, Any]) -> str:
@@ -166,4 +203,4 @@ def hash_of(facts: Mapping[str, Any]) -> str:
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Each field that differs, with both values."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    return "; ".join(f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in names)
+    return "; ".join(f"{name} {there.get(name)!r:.200} there, {here.get(name)!r:.200} here" for name in names)

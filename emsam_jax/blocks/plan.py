@@ -44,6 +44,9 @@ class Plan:
         """The same, in a sixth of the memory."""
         yield from ((z, y, x) for z, y, x in itertools.product(*map(range, self.counts)))
 
+    def has(self, index: Voxel) -> bool:
+        return all(0 <= place < count for place, count in zip(index, self.counts, strict=True))
+
     def at(self, index: tuple[int, ...]) -> Block:
         z, y, x = index
         start = tuple(first + i * own for first, i, own in zip(self.region.start, index, self.block, strict=True))

@@ -34,7 +34,7 @@ def read_status(ledger_url: str, plans: Mapping[str, Plan]) -> list[StageStatus]
     found = []
     for name, plan in plans.items():
         ledger = Ledger.existing(ledger_url, name)
-        done = ledger.done() if ledger else set()
+        done = {index for index in ledger.done() if plan.has(index)} if ledger else set()
         failures = ledger.failures() if ledger else {}
         pace = measure_pace(ledger, plan, done) if ledger else None
         found.append(StageStatus(name, len(done), len(plan), failures, pace))

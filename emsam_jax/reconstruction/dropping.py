@@ -18,9 +18,9 @@ def drop_affinities(affinities: Volume) -> None:
         facts, ledger = read_facts(f"{url}/ledger", _STAGE), Ledger.existing(f"{url}/ledger", _STAGE)
         if facts is None or ledger is None:
             raise VolumeError(f"{url}: expected affinities that segment.py predicted, found no ledger of it.")
-        maps = [open_to_write(each) for each in (url, f"{url}/coarse")[: 1 + facts["coarse"]]]
+        maps = [open_to_write(each) for each in (url, f"{url}/coarse")[: 1 + facts.flag("coarse")]]
         whole = box_of(affinities.shape[-3:])
-        for block in plan_blocks(whole, whole, facts["blocks"], (1, 1, 1)):
+        for block in plan_blocks(whole, whole, facts.sides("blocks"), (1, 1, 1)):
             entry = ledger.entry(block)
             if entry is None or entry.checksum != DROPPED:
                 ledger.record(block, DROPPED, entry.seconds if entry else 0.0)
@@ -40,7 +40,7 @@ def content_of_dropped(affinities: Volume, graph: str) -> str:
     if ledger is None or facts is None:
         return ""
     first = ledger.entry(Block((0, 0, 0), affinities.box))
-    return facts["content"] if first and first.checksum == DROPPED else ""
+    return facts.text("content") if first and first.checksum == DROPPED else ""
 
 
 def expect_done(step: Step, *, check: bool) -> None:

@@ -88,14 +88,13 @@ def _open_earlier(request: Request, stored: Recipe | None) -> Source:
         raise VolumeError(f"{graph}: expected the output of a run of segment.py, found none; --graph names one.")
     text = read_key(open_folder(graph), _RECIPE)
     recipe = stored if stored or text is None else Recipe.parse(text, f"{graph}/{_RECIPE}")
-    z, y, x = facts["blocks"]
     chosen = choose_recipe(request, recipe)
     tell(request, chosen, request.recipe or f"{graph}/{_RECIPE}")
-    affinities = open_volume(facts["affinities"], channel="all")
+    affinities = open_volume(facts.text("affinities"), channel="all")
     return Source(
         affinities,
-        open_volume(facts["mask"]) if facts["mask"] else None,
-        request.block or (z, y, x),
+        open_volume(facts["mask"]) if facts.text("mask") else None,
+        request.block or facts.sides("blocks"),
         chosen,
         content_of_dropped(affinities, graph),
     )

@@ -10,7 +10,7 @@ from emsam_jax.volumes.location import normalise
 
 _STAGES = ("predict", "fragments", "edges", "graph", "merges", "lookup", "labels")
 _WHOLE = ("graph", "lookup")  # of one block
-_EVERYWHERE = Box((0, 0, 0), (1 << 62, 1 << 62, 1 << 62))
+_EVERYWHERE = Box((0, 0, 0), (1 << 20, 1 << 21, 1 << 21))
 
 
 def describe_run(out: str) -> str:
@@ -24,8 +24,9 @@ def describe_run(out: str) -> str:
         facts = read_facts(ledger, stage)
         if facts is None:
             continue
-        whole = box_of(parse_box(facts["region"], _EVERYWHERE).shape if stage == "predict" else facts["shape"])
-        block = whole.shape if stage in _WHOLE else facts["blocks"]
+        predicted = stage == "predict"
+        whole = box_of(parse_box(facts.text("region"), _EVERYWHERE).shape if predicted else facts.sides("shape"))
+        block = whole.shape if stage in _WHOLE else facts.sides("blocks")
         lines.append(describe_status(ledger, {stage: plan_blocks(whole, whole, block, (1, 1, 1))}))
     if not lines:
         raise VolumeError(f"{out}: expected a run of segment.py there, found none; --out names its labels.")
