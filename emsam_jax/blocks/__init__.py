@@ -10,6 +10,7 @@ from emsam_jax.blocks.ledger import Entry, Ledger, Status
 from emsam_jax.blocks.lock import RunLock
 from emsam_jax.blocks.plan import Block, Plan, is_masked, plan_blocks
 from emsam_jax.blocks.report import StageReport
+from emsam_jax.blocks.room import check_room
 from emsam_jax.blocks.stage import Stage
 from emsam_jax.blocks.status import StageStatus, describe_status, read_status
 from emsam_jax.blocks.todo import Todo, find_todo
@@ -33,6 +34,7 @@ __all__ = [
     "Status",
     "StoppedError",
     "Todo",
+    "check_room",
     "content_of",
     "describe_status",
     "drop_block",

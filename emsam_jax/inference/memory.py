@@ -1,10 +1,11 @@
 """How many windows at once: as many as fit into the device's memory."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
+
+from emsam_jax.volumes.machine import free_memory
 
 _SHARE = 0.9  # of the free memory that may be used
 _USUAL = {"cpu": 1, "gpu": 8, "tpu": 8}  # windows at once on a device: more are hardly faster
@@ -37,17 +38,11 @@ def batch_of(windows: int, devices: int, columns: int, depth: int) -> Batch:
 
 
 def free_bytes(device: Any) -> int | None:
-    """Of the accelerator or, on the CPU, of the machine or the group that the process is in; None: unknown."""
+    """Of the accelerator or, on the CPU, of the machine or the groups that the process is in; None: unknown."""
     if device.platform != "cpu":
         found = device.memory_stats() or {}
         return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
-    free = [_field("/proc/meminfo", "MemAvailable:")]
-    group = Path("/sys/fs/cgroup")
-    limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        free.append(limit - used + (_field(str(group / "memory.stat"), "inactive_file", 1) or 0))
-    known = [value for value in free if value is not None]
-    return min(known) if known else None
+    return free_memory()
 
 
 def bytes_needed(compiled: Any) -> int:
@@ -70,18 +65,3 @@ def out_of_memory(error: Exception) -> bool:
     """The CPU's message comes wrapped into others, without the code."""
     said = str(error)
     return isinstance(error, jax.errors.JaxRuntimeError) and ("RESOURCE_EXHAUSTED" in said or "Out of memory" in said)
-
-
-def _field(file: str, name: str, unit: int = 1024) -> int | None:
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * unit for line in lines if line.startswith(name)), None)
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # no such group, or "max"
-        return None

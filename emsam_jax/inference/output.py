@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, is_intact, plan_blocks, write_block
+from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, check_room, is_intact, plan_blocks, write_block
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
@@ -40,7 +40,9 @@ class Output:
         return ledger_url(self.url)
 
     def check_free(self) -> None:
-        if occupied(self.url) and read_facts(self.ledger_url, STAGE) is None:
+        if not occupied(self.url):
+            check_room(self.plan, self.url)
+        elif read_facts(self.ledger_url, STAGE) is None:
             raise VolumeError(f"{self.url}: there is a volume already, and no prediction's; choose another place.")
 
     def open(self) -> None:

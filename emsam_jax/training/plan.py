@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
+from emsam_jax.inference.memory import free_bytes, out_of_memory
 from emsam_jax.model.config import check_patch, check_weights
 from emsam_jax.model.hiera import STRIDE
 from emsam_jax.model.padding import warn_of_padding
@@ -29,7 +30,7 @@ WORTH = 1.05  # a batch twice as large must give so many times the patches a sec
 
 class Trial(NamedTuple):
     config: Config
-    bytes: int  # on each device
+    bytes: int  # on each device; 0 where not even compiling fits
     seconds: float | None  # a step; None where it does not fit
 
     @property
@@ -39,7 +40,8 @@ class Trial(NamedTuple):
 
     def row(self) -> str:
         z, y, x = self.config.data.patch
-        start = f"  {f'{z} x {y} x {x}':<16}{self.config.optim.batch:>6}{self.bytes / GIB:>11.2f}"
+        size = f"{self.bytes / GIB:.2f}" if self.bytes else "-"
+        start = f"  {f'{z} x {y} x {x}':<16}{self.config.optim.batch:>6}{size:>11}"
         if self.seconds is None:
             return f"{start}  does not fit"
         hours = self.seconds * self.config.optim.steps / 3600
@@ -52,11 +54,12 @@ def plan(
     *,
     limit: int = 0,
     say: Callable[[str], None] = print,
+    note: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> Trial | None:
-    """Says what it finds and gives the best; `limit` stands for the devices' own bytes."""
+    """Says what it finds, notes what it is about to do, gives the best; `limit` stands for the devices' own bytes."""
     mesh = make_mesh(config.fsdp, devices)
     device = mesh.devices.flat[0]
-    limit = limit or memory_of(device)
+    limit = limit or free_bytes(device) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     check_patch(config.model, config.data.patch, "config.data.patch")
     if not config.init_from:
         check_weights(config.model.encoder)
@@ -67,7 +70,7 @@ def plan(
     say(f"  {'patch z, y, x':<16}{'batch':>6}{'GiB each':>11}{'steps/s':>10}{'patches/s':>12}{'hours':>10}")
     best = None
     for patch in patches(config.data.patch):
-        for trial in _growing(_put(config, patch=patch), mesh, limit):
+        for trial in _growing(_put(config, patch=patch), mesh, limit, note):
             say(trial.row())
             best = trial if best is None or trial.rate > best.rate else best
         if best is not None and best.seconds:
@@ -80,23 +83,18 @@ def plan(
         say(f"Hours are those of config.optim.steps, {config.optim.steps}, without reading and validation.")
     say(f"For a card of {SMALL_CARD / GIB:.0f} GiB, by the memory of what is compiled for {device.platform}:")
     for words, lowered in savings(_put(config, batch=mesh.size * config.optim.accumulate)):
-        size = _bytes(_compiled(lowered, mesh))
+        note(f"  compiling {words}")
+        try:
+            size = _bytes(_compiled(lowered, mesh))
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            say(f"  {words:<58}  does not fit to be compiled")
+            continue
         say(f"  {words:<58}{size / GIB:>8.2f} GiB on each device")
         if size <= SMALL_CARD:
             break
     return best if best is not None and best.seconds else None
-
-
-def memory_of(device: Any) -> int:
-    """Bytes: the device's limit; of a CPU what the machine has free."""
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit:
-        return limit
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def patches(patch: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
@@ -125,10 +123,11 @@ def savings(config: Config) -> Iterator[tuple[str, Config]]:
     yield "and --config.model.encoder.size=tiny, with its weights", dataclasses.replace(config, model=model)
 
 
-def _growing(config: Config, mesh: Mesh, limit: int) -> Iterator[Trial]:
+def _growing(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]) -> Iterator[Trial]:
     """Batches twice as large each time, until one does not fit or is no faster."""
     batch, before = mesh.size * config.optim.accumulate, 0.0
     while True:
+        note(f"  compiling and timing patches of {config.data.patch}, {batch} at once")
         trial = _try(_put(config, batch=batch), mesh, limit)
         yield trial
         if trial.rate < WORTH * before or trial.seconds is None:
@@ -137,10 +136,20 @@ def _growing(config: Config, mesh: Mesh, limit: int) -> Iterator[Trial]:
 
 
 def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
-    step = _compiled(config, mesh)
-    size = _bytes(step)
-    if size > limit:
-        return Trial(config, size, None)
+    size = 0
+    try:
+        step = _compiled(config, mesh)
+        size = _bytes(step)
+        seconds = None if size > limit else _time(step, config, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        seconds = None
+    return Trial(config, size, seconds)
+
+
+def _time(step: Any, config: Config, mesh: Mesh) -> float:
+    """Seconds of a step."""
     state, frozen = new_state(config, mesh)
     shapes = _abstract_batch(config, mesh)
     batch = Batch(*(jax.device_put(jnp.ones(a.shape, a.dtype), a.sharding) for a in shapes))
@@ -149,7 +158,7 @@ def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
         state, metrics = step(state, frozen, batch)
         jax.block_until_ready((state, metrics))
         start = start if number else time.perf_counter()
-    return Trial(config, size, (time.perf_counter() - start) / STEPS)
+    return (time.perf_counter() - start) / STEPS
 
 
 def _compiled(config: Config, mesh: Mesh) -> Any:

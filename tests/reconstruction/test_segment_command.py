@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it_in_order(folder: Path):
     run = start(folder, "stopped.zarr")
     wait_for(folder, "stopped.zarr", 1, run)
     run.send_signal(signal.SIGINT)
-    run.wait(timeout=60)
+    run.wait(timeout=240)
     assert run.returncode == 75, said(folder, "stopped.zarr")
     assert "the same command goes on" in said(folder, "stopped.zarr")
     assert segment(folder, "stopped.zarr").returncode == 0
@@ -119,6 +119,7 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     refused = segment(folder, "undisturbed.zarr", "--threshold=0.3")
     assert refused.returncode == 1
     assert "threshold 0.5 there, 0.3 here" in refused.stderr
+    assert f"As --graph={folder / 'undisturbed.zarr'} its fragments and edges serve another output" in refused.stderr
     assert "Traceback" not in refused.stderr
     flags = [f"--out={folder / 'other.zarr'}", f"--graph={folder / 'undisturbed.zarr'}", "--threshold=0.3"]
     flags += ["--guard_size=5000", "--guard_threshold=0.2"]
@@ -191,3 +192,21 @@ def test_mistakes_are_answered_by_a_sentence(flags: str, message: str, tmp_path:
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_volume_declared_huge_is_refused_before_it_takes_memory(tmp_path: Path):
+    """10^15 voxels, of which no chunk is there."""
+    create_volume(tmp_path / "huge.zarr", (3, 10**5, 10**5, 10**5), "float16", (8, 8, 8))
+    limited = f"ulimit -v {12 << 20}; exec {sys.executable} {ROOT / 'segment.py'}"
+    done = subprocess.run(
+        ["sh", "-c", f"{limited} --affinities={tmp_path}/huge.zarr --out={tmp_path}/out.zarr --block=32,32,32"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert "100000 x 100000 x 100000 voxels (z, y, x) in blocks of 32 x 32 x 32 need " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.zarr").exists()

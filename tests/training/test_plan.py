@@ -1,13 +1,19 @@
 """The plan measures: what it says fits, fits, and what does not is made smaller."""
 
 import dataclasses
+import resource
+from pathlib import Path
 
 import jax
 import pytest
 
 from emsam_jax.config import Config, DataConfig, OptimConfig
+from emsam_jax.inference import memory
 from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.training.plan import Trial, memory_of, patches, plan, savings
+from emsam_jax.training import plan as training_plan
+from emsam_jax.training.plan import Trial, patches, plan, savings
+from emsam_jax.training.sharding import make_mesh
+from emsam_jax.volumes import machine
 
 TINY = Config(
     model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,)),
@@ -50,5 +56,37 @@ def test_savings_add_up():
     assert (last.model.dtype, last.model.remat, last.model.encoder.frozen) == ("bfloat16", True, True)
 
 
-def test_a_cpu_has_the_machines_memory():
-    assert 2**28 < memory_of(jax.devices()[0]) < 2**46
+def test_a_cpu_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    device = jax.devices()[0]
+    whole = memory.free_bytes(device)
+    assert whole is not None
+    assert 2**28 < whole < 2**46
+    group = tmp_path / "job_1/step_0"
+    group.mkdir(parents=True)
+    (tmp_path / "process").write_text("1:cpu:/elsewhere\n0::/job_1/step_0\n")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_PROCESS", tmp_path / "process")
+    for folder, limit in ((group, "max"), (group.parent, str(3 << 20))):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{1 << 20}\n")
+        (folder / "memory.stat").write_text("anon 7\ninactive_file 4096\n")
+    assert memory.free_bytes(device) == (2 << 20) + 4096
+    noted: list[str] = []
+    lines: list[str] = []
+    assert plan(TINY, [device], say=lines.append, note=noted.append)
+    assert lines[0].endswith(", 0.0 GiB on each")
+    assert noted[0] == "  compiling and timing patches of (2, 64, 64), 1 at once"
+
+
+def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
+    """As the system gives no more to this process than it has; the limit would let a patch of 16 GiB pass."""
+    config = dataclasses.replace(TINY, data=DataConfig(patch=(64, 8192, 8192)))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 30), before[1]))
+    try:
+        trial = next(training_plan._growing(config, make_mesh(1, jax.devices()[:1]), 1 << 60, lambda text: None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert trial.seconds is None
+    assert trial.row().endswith("does not fit")

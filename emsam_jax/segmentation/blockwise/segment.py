@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
-from emsam_jax.blocks import Ledger, Plan, RunLock, Stage, run_in_turn
+from emsam_jax.blocks import Ledger, LedgerError, LockLostError, Plan, RunLock, Stage, check_room, run_in_turn
 from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.blocks.report import describe_failures
 from emsam_jax.segmentation.blockwise.edges import Edges
@@ -67,6 +67,8 @@ def segment_blockwise(
     reads what is there and does again what is damaged. `run` does one step, by default block after block.
     """
     job = plan_job(affinities, out, recipe, block, **options)
+    if not occupied(job.labels.url):
+        check_room(job.plan, job.labels.url)
     if job.votes:
         print(
             f"Waterz with {recipe.scorer} merges block by block, seeing {job.context} voxels around each: "
@@ -118,7 +120,14 @@ def prepare(job: Job, steps: list[Step]) -> None:
         if occupied(layout.url) and read_facts(ledger, stage) is None:
             raise VolumeError(f"{layout.url}: there is a volume already, not begun by this; choose another place.")
     for step in steps:
-        step.open_ledger()
+        try:
+            step.open_ledger()
+        except LockLostError:
+            raise
+        except LedgerError as error:
+            if isinstance(step.stage, Fragments | Edges | Graph):
+                raise
+            raise LedgerError(f"{error} As --graph={job.graph} its fragments and edges serve another output.") from None
     for levels in ([] if job.given else [[job.fragments]]) + [plan_levels(job.labels)]:
         for layout in levels:
             create_array(layout, resume=True)
