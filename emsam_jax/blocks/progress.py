@@ -28,6 +28,7 @@ class Progress:
         self._total, self._before = len(todo.plan), len(todo.plan) - len(todo.indices)
         self._name, self._note = name, ""
         self._done, self._failed, self._began = 0, 0, time.monotonic()
+        self._ahead = 0.0  # voxels that are shown, of blocks that are not done
         voxels = todo.plan.region.voxels
         self._bar = tqdm(
             desc=name,
@@ -46,6 +47,11 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
+    def advance(self, voxels: float) -> None:
+        """Of a block at hand, so that the bar moves where blocks take long."""
+        self._ahead += voxels
+        self._bar.update(voxels)
+
     def add(self, report: GroupReport, note: str = "") -> None:
         """A note is said once, until it changes."""
         self._done += report.done
@@ -54,7 +60,9 @@ class Progress:
         text = f"{self._before + self._done} of {self._total} blocks, {tqdm.format_sizeof(rate)} blocks/s"
         text += f", {self._failed} failed" if self._failed else ""
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(report.voxels)
+        shown = min(self._ahead, report.voxels)
+        self._ahead -= shown
+        self._bar.update(report.voxels - shown)
         if note and note != self._note:
             tqdm.write(f"{self._name}: {note}", file=sys.stderr)
         self._note = note

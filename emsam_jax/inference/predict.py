@@ -53,6 +53,7 @@ def predict_affinities(
         if todo.indices:
             predictor = Predictor(model, settings, output.plan, offsets=offsets, devices=devices, watch=watch)
             with Progress(STAGE, todo, settings.progress) as shown:
+                predictor.advance = shown.advance
                 for block in predict_blocks(predictor, specimen, output, ledger, todo.blocks):
                     shown.add(GroupReport(1, block.box.voxels))
     return output.reopen()

@@ -7,6 +7,8 @@ within its sections; a volume turned round in z shares even those.
 
 import copy
 import itertools
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symme
 from emsam_jax.volumes import Box, Specimen
 from emsam_jax.volumes.box import Voxel
 
+_IN_FLIGHT = 2  # steps that wait for the device while the program goes on
 SHORT_OFFSETS: tuple[Voxel, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 Watch = Callable[[str, Any], object]  # called with a stage's name and what it gave, which may still be under way
 
@@ -77,6 +80,8 @@ class Predictor:
         self._programs = programs_for(tuple(devices), settings.coarse, settings.encode_once)
         self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
         self._features: Features | None = None
+        self.advance: Callable[[float], object] = lambda voxels: None  # called as parts of a block are computed
+        self._steps: deque[tuple[jax.Array, float]] = deque()  # under way, with voxels of the block for each
         self.fitted = self._fit(settings.batch or usual_batch())
 
     @property
@@ -88,6 +93,7 @@ class Predictor:
         """For other parameters of the same shapes."""
         other = copy.copy(self)
         other._model, other._features = jax.device_put(model, self._programs.everywhere), None
+        other._steps = deque()
         return other
 
     def predict_block(self, specimen: Specimen, box: Box) -> np.ndarray:
@@ -109,14 +115,23 @@ class Predictor:
     def predict(self, region: Region) -> jax.Array:
         """[c, z, y, x] of the whole block shape; beyond the region's box, where it is cut off, it means nothing."""
         while True:
+            self._steps.clear()
             try:
-                return jax.block_until_ready(self._predict(region))
+                found = jax.block_until_ready(self._predict(region))
+                self._end_steps(0)
+                return found
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 logging.warning("The device ran out of memory with %s at once; trying fewer.", self.fitted.batch)
                 self._features = None
                 self.fitted = self._fit(fewer(self.fitted.windows, self.extent))
+
+    def _end_steps(self, left: int) -> None:
+        while len(self._steps) > left:
+            values, voxels = self._steps.popleft()
+            jax.block_until_ready(values)
+            self.advance(voxels)
 
     def _fit(self, windows: int) -> Fitted:
         return fit(
@@ -143,6 +158,14 @@ class Predictor:
                     total = self._decode(total, region, symmetry, columns, windows)
         start = np.subtract(region.box.start, self.extent.first(region.box)).astype(np.int32)
         return self._programs.finish(total, start, shape=self.plan.block, dtype=self.settings.dtype)
+
+    def count_steps(self, box: Box) -> int:
+        """How many times the windows that touch the box are decoded, some at a time."""
+        batch, steps = self.fitted.batch, 0
+        for symmetry in self.symmetries:
+            depth, *plane = (len(self.grid.starts(axis, box.start[axis], box.stop[axis])) for axis in symmetry.order)
+            steps += -(-math.prod(plane) // batch.columns) * -(-depth // batch.depth)
+        return steps
 
     def _columns(self, region: Region, symmetry: Symmetry) -> Iterator[Columns]:
         """All places of the plane, as many at once as the batch has columns."""
@@ -188,12 +211,15 @@ class Predictor:
         first = self.extent.first(region.box)
         section, *plane = symmetry.order
         starts = np.array(self._starts(region, section))
+        share = region.box.voxels / self.count_steps(region.box)
         for step in range(0, len(starts), batch.depth):
             chosen = np.arange(step, step + batch.depth)
             within = np.minimum(chosen, len(starts) - 1)
             some = Windows(*(of_all[within, turn] for of_all in windows))
             values = self.fitted.decode(self._model, columns.tiles, self._features or (), some)
             self.watch("decode", values)
+            self._steps.append((values, share))
+            self._end_steps(_IN_FLIGHT)
             at = np.zeros((batch.columns, batch.depth, 3), np.int32)
             at[..., section] = starts[within] - first[section]
             at[..., plane] = (np.array(columns.places) - [first[axis] for axis in plane])[:, None]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import Ledger, LedgerError
+from emsam_jax.blocks import Ledger, LedgerError, progress
 from emsam_jax.config import PredictConfig
 from emsam_jax.inference import Prediction, PredictionError, predict_affinities, settings_from
 from emsam_jax.inference.output import Output
@@ -36,7 +37,10 @@ def entries(out: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("?-?-?")}
 
 
-def test_writes_a_region_with_its_place_in_the_world(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_writes_a_region_with_its_place_in_the_world(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(progress, "_IN_A_FILE", 0.0)
     raw = create_volume(tmp_path / "raw.zarr", RAW.shape, "uint8", (40, 4, 8), offset_zyx=(400, 40, 80))
     raw[...] = 255 - RAW
     specimen = Specimen(open_volume(raw.url), roi="2:11,3:19,0:26")
@@ -51,6 +55,8 @@ def test_writes_a_region_with_its_place_in_the_world(tmp_path: Path, capfd: pyte
     assert 0.1 < np.abs(coarse[...].astype(float) - found[...]).mean() < 0.5
     said = capfd.readouterr().err
     assert "predict: 100%" in said
+    shown = {int(percent) for percent in re.findall(r"predict: +(\d+)%", said)}
+    assert len(shown - {0, 100}) > 2  # of one block
     assert "voxel/s" in said
 
 
