@@ -74,7 +74,8 @@ class PatchSource:
         raise VolumeError(
             f"None of {_TRIES} places in {', '.join(specimen.name for specimen in self.specimens)} had a patch of "
             f"{self.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
-            f"{self.selection.largest:.0%}; ask for less, or narrow the region of interest to what is labelled."
+            f"{self.selection.largest:.0%}; lower data.selection.labelled, raise data.selection.largest, or narrow the "
+            "volume's roi to what is labelled."
         )
 
     def _place(self, rng: np.random.Generator, number: int) -> Box:

@@ -7,16 +7,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from emsam_jax.volumes import VolumeError
+
 
 def write_whole(path: Path, text: str) -> None:
     """A reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    begun = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            begun = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(begun).chmod(0o644)
+        Path(begun).replace(path)
+    except OSError as error:
+        if begun:
+            Path(begun).unlink(missing_ok=True)
+        raise VolumeError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def hash_of(settings: Any) -> str:

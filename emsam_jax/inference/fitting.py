@@ -45,7 +45,7 @@ def fit(
             f"{fitted.batch} at once would take {needed / 1e9:.3g} GB of the {(free or 0) / 1e9:.3g} GB that are free"
         )
         if windows == 1:
-            logging.warning("Prediction: %s; a smaller block or window would be safer.", found)
+            logging.warning("Prediction: %s; a smaller predict.block would be safer.", found)
             return fitted
         logging.warning("Prediction: %s; trying fewer.", found)
         windows = fewer(windows, extent)
@@ -55,7 +55,7 @@ def fewer(windows: int, extent: Extent) -> int:
     if windows == 1:
         raise PredictionError(
             f"The device has too little memory for one window of {extent.grid.window} in a block of "
-            f"{extent.plan.block} (z, y, x); choose a smaller block."
+            f"{extent.plan.block} (z, y, x); choose a smaller predict.block in the config."
         )
     return windows // 2
 

@@ -78,5 +78,8 @@ def run() -> None:
                 train(config, FLAGS.workdir)
         except USER_ERRORS as problem:
             sys.exit(f"train: {problem}")
+        except OSError as problem:
+            where = problem.filename or FLAGS.workdir
+            sys.exit(f"train: {where} cannot be written or read: {problem.strerror or problem}.")
 
     app.run(main, argv=arguments)

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from emsam_jax.evaluation import Request, evaluate
 from emsam_jax.scores import ScoreError, report_segmentation, score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, segmentations
 from emsam_jax.volumes import DeclaredVolume, LabelRules, VolumeError, create_volume, open_volume
-from tests.evaluation.conftest import SIZE, Study, run_eval
+from tests.evaluation.conftest import ROOT, SIZE, Study, run_eval
 
 
 def test_every_number_can_be_computed_again(study, answered):
@@ -169,3 +173,19 @@ def test_the_flood_filling_network_on_fib25(fib25_folder, tmp_path):
     assert len(re.findall('class="kind (?:splits|merges)"', page)) == 10
     assert "flood-filling network" in page  # as known, beside the same labels as judged
     assert len(page) < 6e6
+
+
+def test_a_report_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing(tmp_path: Path):
+    """In a namespace of its own, where anybody may mount a small disk."""
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
+    if not shutil.which("unshare") or subprocess.run([*own, mount], check=False, capture_output=True).returncode:
+        pytest.skip("needs `unshare --map-root-user --mount` and to mount a tmpfs in it, which is not permitted here")
+    code = (
+        "from pathlib import Path; from emsam_jax.evaluation.files import write_whole; "
+        f"write_whole(Path('{tmp_path}/eval/report.html'), 'x' * 100_000)"
+    )
+    script = f'{mount}; {sys.executable} -c "{code}" 2>&1 | tail -n 1; ls -A {tmp_path}/eval'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment).stdout
+    assert said.endswith(f"VolumeError: {tmp_path}/eval/report.html cannot be written: No space left on device.\n")
