@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,15 @@ from emsam_jax.blocks.engine import run_stage
 from emsam_jax.reconstruction.request import Request
 from emsam_jax.reconstruction.source import choose_recipe
 from emsam_jax.segmentation import Recipe
-from emsam_jax.segmentation.blockwise import EDGE, Step, read_table, segment_blockwise, usual_block
+from emsam_jax.segmentation.blockwise import (
+    EDGE,
+    Step,
+    plan_job,
+    plan_steps,
+    read_table,
+    segment_blockwise,
+    usual_block,
+)
 from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.box import Voxel
 
@@ -80,6 +89,7 @@ def forecast_run(request: Request) -> Forecast:
         else:
             from emsam_jax.reconstruction.sampling import sample_prediction  # without a model, no jax
 
+            print("Predicting some windows in the middle; to compile the model may take minutes.", file=sys.stderr)
             found = sample_prediction(request, folder / "predicted")
             recipe, source, whole = found.recipe, found.affinities, found.whole
             costs = [Cost("predict", found.blocks, found.block, found.seconds, "this process")]
@@ -91,11 +101,14 @@ def forecast_run(request: Request) -> Forecast:
         sample[...] = values
         measured = sample_segmentation(sample, folder / "out", recipe, min_each(block, whole.shape))
         times = whole.voxels / math.prod(values.shape[1:])
-        for step, seconds in measured.steps:
-            one, own = step.holds_all, step.plan.block
-            blocks = 1 if one else math.prod(-(-side // b) for side, b in zip(whole.shape, own, strict=True))
-            shape = whole.shape if one else own
-            costs.append(Cost(step.stage.name, blocks, shape, seconds * times, "this process" if one else "a worker"))
+        shape = (3, *whole.shape)
+        empty = create_volume(folder / "whole", shape, values.dtype, source.voxel_size_zyx)  # metadata alone
+        a_voxel = {step.stage.name: seconds / step.plan.region.voxels for step, seconds in measured.steps}
+        for step in plan_steps(plan_job(empty, folder / "all", recipe, block, content="of a sample")):
+            # A level that the sample is too small for: as long as labels, of which it has fewer.
+            seconds = a_voxel.get(step.stage.name, a_voxel["labels"]) * step.plan.region.voxels
+            by = "this process" if step.holds_all else "a worker"
+            costs.append(Cost(step.stage.name, len(step.plan), step.plan.block, seconds, by))
         kept = {"affinities": predicted} if predicted else {}
         kept |= {name: count * times for name, count in measured.stored.items()}
         edges = len(read_table(str(folder / "out"), "edges.npy", EDGE)) * times
@@ -114,6 +127,7 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
     """As a run does it, with one worker."""
     steps = []
     sample = open_volume(affinities.url, channel="all")
+    print("Segmenting two blocks in the middle, stage by stage.", file=sys.stderr)
     with open_cluster(workers=1) as client, tqdm(desc="Sample", unit="stage", leave=False) as bar:
 
         def run(step: Step) -> None:
