@@ -48,7 +48,7 @@ def kill_group(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 240) -> None:
     """While the process runs."""
     deadline = time.monotonic() + seconds
     while not condition():

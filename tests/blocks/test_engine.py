@@ -48,7 +48,7 @@ def start(folder: Path, **settings: Any) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> Report:
     try:
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=240)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

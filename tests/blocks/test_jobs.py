@@ -28,7 +28,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     options = ["queue=long", "job_extra_directives=--nice", "job_extra_directives=--exclusive"]
     with open_cluster(workers=1, memory="1GiB", system="slurm", job=options) as client:
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=120)
         (first,) = (tmp_path / "queue").glob("*.sh")
         keys = list(tmp_path.glob(".dask-jobqueue*"))
         assert keys
@@ -37,7 +37,7 @@ def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
         os.killpg(int(first.stem), signal.SIGKILL)
         while workers_of(client) & before:
             time.sleep(0.05)
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=120)
         assert not workers_of(client) & before
     jobs = set((tmp_path / "queue").glob("*.sh"))
     assert len(jobs) == 2
@@ -85,7 +85,7 @@ def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Pat
         (with_queue, "expected sbatch to take a job, but it did not: sbatch: error: invalid partition\n"),
     ):
         said = subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, timeout=60
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, timeout=240
         )
         assert said.stdout.endswith(message)
         assert "Traceback" not in said.stderr

@@ -35,7 +35,7 @@ def environment() -> dict[str, str]:
 
 def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=120
+        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=400
     )
 
 
@@ -59,7 +59,7 @@ def entries(folder: Path, out: str) -> dict[str, bytes]:
 
 
 def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(entries(folder, out)) < count:
         assert run.poll() is None, said(folder, out)
         assert time.monotonic() < deadline
