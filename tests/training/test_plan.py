@@ -90,3 +90,11 @@ def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert trial.seconds is None
     assert trial.row().endswith("does not fit")
+
+
+def test_a_workdir_that_cannot_be_made_is_one_sentence(start_run):
+    code, _, said = start_run(Path("/proc/nowhere")).end()
+    assert code == 1
+    assert "train: /proc/nowhere" in said
+    assert " cannot be written or read: No such file or directory." in said
+    assert "Traceback" not in said
