@@ -15,7 +15,7 @@ from distributed.core import Status
 
 from emsam_jax.blocks.errors import EngineError, StoppedError
 from emsam_jax.blocks.interruption import noticing_signals
-from emsam_jax.blocks.jobs import start_jobs
+from emsam_jax.blocks.jobs import open_jobs
 from emsam_jax.blocks.security import Tls, of_our_own, on_loopback
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
@@ -59,7 +59,7 @@ def open_cluster(
 ) -> Iterator[Client]:
     """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
 
-    `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.start_jobs`).
+    `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.open_jobs`).
 
     Workers run what they are sent, so those started here listen to this process alone, by TLS; a scheduler at `tls://`
     wants the files of `tls`. `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's.
@@ -70,14 +70,15 @@ def open_cluster(
     if dashboard and not importlib.util.find_spec("bokeh"):
         raise EngineError("Dask's dashboard needs bokeh: pip install 'emsam-jax[cluster]', or leave --dashboard out.")
     choose_what_to_hear()
+    started = contextlib.ExitStack()
     with noticing_signals() as interruption:  # Dask, interrupted at this, has much to say
         if scheduler:
             client = connect(scheduler, tls or Tls())
         elif system:
             settings = ALLOCATOR | {f"DASK_{name.replace('.', '__').upper()}": "False" for name in KEEPING_NOTHING}
             options = [*(f"job_script_prologue=export {name}={value}" for name, value in settings.items()), *job]
-            cluster = start_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard)
-            client = Client(cluster)
+            jobs = open_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard)
+            client = Client(started.enter_context(jobs))
         else:
             client = start(workers, threads_per_worker, memory, dashboard)
     try:
@@ -85,7 +86,7 @@ def open_cluster(
             raise StoppedError(f"Stopped by {interruption.signal}; the same command goes on.")
         yield client
     finally:
-        with noticing_signals():
+        with noticing_signals(), started:
             close(client)
 
 

@@ -1,10 +1,12 @@
 """Workers as jobs of a queueing system, by dask-jobqueue; the scheduler is in the process that asks for them."""
 
+import contextlib
 import shlex
 import shutil
 import sys
+import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ from dask import config
 from dask.utils import parse_bytes
 
 from emsam_jax.blocks.errors import EngineError
-from emsam_jax.blocks.security import of_our_own, on_loopback
+from emsam_jax.blocks.security import in_files, of_our_own, on_loopback
 
 SYSTEMS = ("slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab")
 _OF_LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue", "worker_extra_args")
 
 
-def start_jobs(
+@contextlib.contextmanager
+def open_jobs(
     system: str, workers: int, threads: int, memory: str, options: Sequence[str] = (), *, dashboard: str = ""
-) -> Any:
+) -> Iterator[Any]:
     """A Dask cluster that keeps so many workers: a job that ends early is submitted again.
 
     They talk by TLS, with a key in files of this user alone, in the folder `shared_temp_directory` (an option; by
@@ -47,34 +50,48 @@ def start_jobs(
     program = shlex.split(kind.job_cls.submit_command)[0]
     if shutil.which(program) is None:
         raise EngineError(f"--cluster={system}: expected its program {program} on this machine, found none in PATH.")
-    if config.get(f"jobqueue.{system}.shared-temp-directory", None) is None:
-        chosen = {"shared_temp_directory": str(Path.cwd()), **chosen}
+    shared = chosen.pop("shared_temp_directory", None) or config.get(f"jobqueue.{system}.shared-temp-directory", None)
     try:
-        cluster = kind(
-            memory=f"{per_worker * chosen['processes']}B",
-            scheduler_options={"dashboard_address": on_loopback(dashboard), "dashboard": bool(dashboard)},
-            security=of_our_own(),
-            **chosen,
-        )
-        cluster.job_script()  # refuses what it does not know, before anything is submitted
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise EngineError(f"--cluster={system}: expected options of dask-jobqueue, found that {reason}.") from None
-    try:
-        cluster.sync(submit, cluster, workers)
-    except (OSError, RuntimeError, ValueError) as error:
-        cluster.close()
-        said = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise EngineError(f"--cluster={system}: expected {program} to take a job, but it did not: {said}") from None
-    cluster.adapt(minimum=workers, maximum=workers)
-    return cluster
+        keys = tempfile.TemporaryDirectory(prefix=".emsam-jax-", dir=Path(shared or ".").expanduser().absolute())
+    except OSError as error:
+        raise EngineError(
+            f"--job=shared_temp_directory: expected a folder for the jobs' key that can be written and that they see, "
+            f"found {error.filename} ({error.strerror}); name another."
+        ) from None
+    with keys as folder:
+        chosen["memory"] = f"{per_worker * chosen['processes']}B"
+        chosen["security"] = in_files(of_our_own(), Path(folder))
+        chosen["scheduler_options"] = {"dashboard_address": on_loopback(dashboard), "dashboard": bool(dashboard)}
+        try:
+            cluster = kind(**chosen)
+            cluster.job_script()  # refuses what it does not know, before anything is submitted
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise EngineError(f"--cluster={system}: expected options of dask-jobqueue, found that {reason}.") from None
+        try:
+            cluster.sync(submit, cluster, workers)
+            cluster.adapt(minimum=workers, maximum=workers)
+            yield cluster
+        except SubmissionError as error:
+            said = next((line for line in reversed(str(error).splitlines()) if line.strip()), "nothing")
+            raise EngineError(f"--cluster={system}: expected {program} to take a job, but it said: {said}") from None
+        finally:
+            with contextlib.suppress(AssertionError):  # Dask's, of workers that could not be submitted
+                cluster.close()
+
+
+class SubmissionError(RuntimeError):
+    """With all that the queueing system said."""
 
 
 async def submit(cluster: Any, workers: int) -> None:
     """The first jobs, all at once; what Dask submits by itself ends in its log where it fails."""
     while len(cluster.worker_spec) < workers:
         cluster.worker_spec.update(cluster.new_worker_spec())
-    await cluster._correct_state()
+    try:
+        await cluster._correct_state()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SubmissionError(str(error)) from None
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Who may talk to the workers: what they are sent is code, which they run as the user who started them."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from distributed.security import Security
 
 from emsam_jax.blocks.errors import EngineError
+
+_PARTS = ("cert", "key")
 
 
 class Tls(NamedTuple):
@@ -30,6 +33,19 @@ def of_our_own() -> Security:
         return Security.temporary()
     except ImportError:
         raise EngineError("Workers are kept from other users by TLS, which needs cryptography: install it.") from None
+
+
+def in_files(security: Security, folder: Path) -> Security:
+    """The same, with its keys in files of this user alone, for workers on machines that share the folder."""
+    paths = {}
+    for name in (
+        "tls_ca_file",
+        *(f"tls_{role}_{part}" for role in ("client", "scheduler", "worker") for part in _PARTS),
+    ):
+        paths[name] = str(folder / f"{name}.pem")
+        with os.fdopen(os.open(paths[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(getattr(security, name))
+    return Security(require_encryption=True, **paths)
 
 
 def on_loopback(dashboard: str) -> str:

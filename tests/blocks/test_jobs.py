@@ -13,7 +13,7 @@ from distributed import Client
 
 from emsam_jax.blocks import EngineError
 from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.jobs import start_jobs
+from emsam_jax.blocks.jobs import open_jobs
 from tests.blocks.slurm import environment_with_slurm
 
 
@@ -30,9 +30,8 @@ def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     with open_cluster(workers=1, memory="1GiB", system="slurm", job=options) as client:
         client.wait_for_workers(1, timeout=120)
         (first,) = (tmp_path / "queue").glob("*.sh")
-        keys = list(tmp_path.glob(".dask-jobqueue*"))
-        assert keys
-        assert all(path.stat().st_mode & 0o077 == 0 for path in keys)
+        (folder,) = tmp_path.glob(".emsam-jax-*")
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (folder, *folder.iterdir()))
         before = workers_of(client)
         os.killpg(int(first.stem), signal.SIGKILL)
         while workers_of(client) & before:
@@ -45,6 +44,7 @@ def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     assert second.with_suffix(".cancelled").exists()
     script = second.read_text()
     assert "tls://" in script
+    assert not folder.exists()
     assert all(line in script for line in ("#SBATCH -p long", "#SBATCH --nice", "#SBATCH --exclusive", "--mem=1G"))
 
 
@@ -68,7 +68,7 @@ def workers_of(client: Client) -> set[str]:
 )
 def test_mistakes_are_named(system: str, workers: int, memory: str, option: str, message: str):
     with pytest.raises(EngineError, match=message):
-        start_jobs(system, workers, 1, memory, [option])
+        open_jobs(system, workers, 1, memory, [option]).__enter__()
 
 
 def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Pat
     without = {**with_queue, "PATH": str(Path(sys.executable).parent)}
     for environment, message in (
         (without, "--cluster=slurm: expected its program sbatch on this machine, found none in PATH.\n"),
-        (with_queue, "expected sbatch to take a job, but it did not: sbatch: error: invalid partition\n"),
+        (with_queue, "expected sbatch to take a job, but it said: sbatch: error: invalid partition\n"),
     ):
         said = subprocess.run(
             [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, timeout=240
