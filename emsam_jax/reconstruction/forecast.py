@@ -111,6 +111,7 @@ def forecast_run(request: Request) -> Forecast:
             costs.append(Cost(step.stage.name, len(step.plan), step.plan.block, seconds, by))
         kept = {"affinities": predicted} if predicted else {}
         kept |= {name: count * times for name, count in measured.stored.items()}
+        kept["tables and ledger"] += measured.once
         edges = len(read_table(str(folder / "out"), "edges.npy", EDGE)) * times
         return Forecast(
             request.affinities or request.raw.raw, whole, costs, kept, measured.peak, edges, request.workers or cores
@@ -119,7 +120,8 @@ def forecast_run(request: Request) -> Forecast:
 
 class Measured(NamedTuple):
     steps: list[tuple[Step, float]]  # with its seconds
-    stored: dict[str, int]
+    stored: dict[str, int]  # bytes that grow with the volume
+    once: int  # bytes of metadata, which do not
     peak: int
 
 
@@ -141,10 +143,17 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
 
         segment_blockwise(sample, out, recipe, block, run=run)
         peaks: Any = client.run(peak_bytes)
-    fragments = stored_bytes(out / "fragments")
-    labels = sum(stored_bytes(path) for path in out.iterdir() if path.name.isdigit())
-    rest = stored_bytes(out) - fragments - labels
-    return Measured(steps, {"fragments": fragments, "labels": labels, "tables and ledger": rest}, max(peaks.values()))
+    once = stored_bytes(out, "*.json")
+    fragments, labels = (
+        sum(stored_bytes(path) - stored_bytes(path, "*.json") for path in paths)
+        for paths in ([out / "fragments"], [path for path in out.iterdir() if path.name.isdigit()])
+    )
+    stored = {
+        "fragments": fragments,
+        "labels": labels,
+        "tables and ledger": stored_bytes(out) - once - fragments - labels,
+    }
+    return Measured(steps, stored, once, max(peaks.values()))
 
 
 def filled(values: Shaped[np.ndarray, "c z y x"], shape: Voxel) -> Shaped[np.ndarray, "c z y x"]:
@@ -158,8 +167,8 @@ def min_each(one: Voxel, other: Voxel) -> Voxel:
     return z, y, x
 
 
-def stored_bytes(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
+def stored_bytes(path: Path, names: str = "*") -> int:
+    files = [path] if path.is_file() else path.rglob(names)
     return sum(file.stat().st_size for file in files if file.is_file())
 
 

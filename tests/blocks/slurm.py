@@ -6,8 +6,9 @@ from pathlib import Path
 
 _PROGRAMS = {
     "sbatch": """
-        setsid sh "$1" >"$QUEUE/$$.log" 2>&1 &
-        cp "$1" "$QUEUE/$!.sh"
+        cp "$1" "$QUEUE/$$.begun"
+        setsid sh "$QUEUE/$$.begun" >"$QUEUE/$$.log" 2>&1 &
+        cp "$QUEUE/$$.begun" "$QUEUE/$!.sh"
         echo "Submitted batch job $!"
     """,
     "scancel": 'for job in "$@"; do touch "$QUEUE/$job.cancelled"; kill -- "-$job"; done',
