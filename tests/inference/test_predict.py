@@ -45,7 +45,7 @@ def test_writes_a_region_with_its_place_in_the_world(
     raw[...] = 255 - RAW
     specimen = Specimen(open_volume(raw.url), roi="2:11,3:19,0:26")
     specimen.intensity.invert = True
-    settings = Prediction(**{**QUIET, "progress": True}, block=(9, 16, 26), coarse=True)
+    settings = Prediction(**{**QUIET, "progress": True, "batch": 1}, block=(9, 16, 26), coarse=True)
     found = predict_affinities(OneSided(), specimen, tmp_path / "out.zarr", settings)
     assert (found.shape, found.dtype) == ((3, 9, 16, 26), np.float16)
     assert (found.voxel_size_zyx, found.offset_zyx) == ((40, 4, 8), (480, 52, 80))
