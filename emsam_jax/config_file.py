@@ -120,9 +120,7 @@ def _from_json(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"--config={path}: there is no such file.") from None
     except OSError as error:
-        raise ConfigError(
-            f"--config={path}: expected a file, found that it cannot be read: {error.strerror}."
-        ) from None
+        raise ConfigError(f"--config={path}: expected a file, found none that can be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected JSON in UTF-8, found other bytes.") from None
     try:

@@ -187,7 +187,7 @@ def test_every_number_has_a_limit():
 
 
 def test_senseless_values_are_refused_or_taken_as_they_are(file, tmp_path):
-    """Of a thousand overrides each gives a config that survives its JSON, or one sentence."""
+    """Of 300 overrides each gives a config that survives its JSON, or one sentence."""
     draw = random.Random(0)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(load_config(file))))
     file = str(tmp_path / "config.json")
@@ -196,7 +196,7 @@ def test_senseless_values_are_refused_or_taken_as_they_are(file, tmp_path):
     values = ["0", "-1", "1e999", "nan", "-inf", "", "None", "true", "3", "0.5", "[]", "{}", "()", "1,2,3", "[[1]]"]
     values += ["'a'", "\\x00", "9" * 30, "1e-320", "__import__('os')", "{1:2}", "\N{SNOWMAN}", "0x10", "1j", "*"]
     refused = 0
-    for _ in range(1000):
+    for _ in range(300):
         override, config, said = f"--config.{draw.choice(fields)}={draw.choice(values)}", None, ""
         try:
             config = load_config(file, [override])
@@ -207,7 +207,7 @@ def test_senseless_values_are_refused_or_taken_as_they_are(file, tmp_path):
             assert "\n" not in said
             continue
         assert from_dict(json.loads(json.dumps(to_dict(config), allow_nan=False))) == config
-    assert 300 < refused < 1000
+    assert 100 < refused < 300
 
 
 def test_a_config_survives_its_json():
