@@ -1,6 +1,7 @@
 """Whether an input is still the one that a run began with, without reading all of it."""
 
 import hashlib
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +12,12 @@ from emsam_jax.volumes import Box
 _SAMPLE = 16  # side of the boxes that are looked at, voxels
 
 
-def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Box) -> str:
-    """Of small boxes at the region's middle and between that and its corners: a whole volume is too much to read."""
+def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Box, per_axis: int = 2) -> str:
+    """Of small boxes, one at the region's middle and so many along each axis: a whole volume is too much to read."""
     found = hashlib.blake2b(digest_size=8)
     shape = tuple(min(_SAMPLE, side) for side in region.shape)
-    for at in ((0.5, 0.5, 0.5), *np.ndindex(2, 2, 2)):
-        part = [0.25 + 0.5 * p if isinstance(p, int) else p for p in at]
+    places = [(place + 0.5) / per_axis for place in range(per_axis)]
+    for part in ((0.5, 0.5, 0.5), *itertools.product(places, repeat=3)):
         start = [
             first + int(p * (side - own))
             for first, p, side, own in zip(region.start, part, region.shape, shape, strict=True)

@@ -1,9 +1,9 @@
 """A trained model from a run's folder: RUN, its best step by validation or else its newest, or a step's own folder."""
 
 import dataclasses
-import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from emsam_jax.config import Config
-from emsam_jax.config_file import from_dict
+from emsam_jax.config_file import ConfigError, from_dict
 from emsam_jax.model import EncoderError, FGNet, merge_fgnet
-from emsam_jax.model.image_encoder import FACTS_FILE, read_arrays, read_params
+from emsam_jax.model.image_encoder import FACTS_FILE, read_arrays, read_facts, read_params
 
 CHECKPOINTS, ENCODER_FOLDER, RECIPE_FILE = "checkpoints", "encoder", "postprocess.json"
 PARAMS, EMA, OPTIMIZER, FACTS = "params", "ema", "optimizer", "facts"
@@ -40,7 +40,7 @@ def load_trained(path: str | Path) -> Trained:
     config = from_dict(facts["config"])
     recipe = folder / RECIPE_FILE
     return Trained(
-        merge_fgnet(config.model, read_arrays(folder / EMA), _read_frozen(folder, facts)),
+        merge_fgnet(config.model, read_item(folder, EMA, facts), _read_frozen(folder, facts)),
         config,
         facts["step"],
         recipe if recipe.exists() else None,
@@ -52,7 +52,8 @@ def load_trained(path: str | Path) -> Trained:
 def read_trained_params(path: str | Path) -> dict[str, np.ndarray]:
     """The running mean of all parameters, a frozen encoder's too, by their dotted names."""
     folder = find_step(path)
-    return {**read_arrays(folder / EMA), **_read_frozen(folder, read_step_facts(folder))}
+    facts = read_step_facts(folder)
+    return {**read_item(folder, EMA, facts), **_read_frozen(folder, facts)}
 
 
 def find_step(path: str | Path) -> Path:
@@ -82,7 +83,7 @@ def validation_score(folder: Path) -> float | None:
             return None if score is None else float(score)
     except FileNotFoundError:
         return None
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError, RecursionError):
         pass
     raise CheckpointError(
         f"{folder / RECIPE_FILE}: expected a number or null as chosen.score; remove the file to leave it out."
@@ -90,18 +91,68 @@ def validation_score(folder: Path) -> float | None:
 
 
 def read_step_facts(folder: Path) -> dict[str, Any]:
+    """Checked by type and range: a checkpoint may come from anywhere, and its files may be damaged."""
     try:
-        return json.loads((folder / FACTS / "metadata").read_text())
-    except (OSError, ValueError):
-        raise CheckpointError(f"{folder}: expected readable facts in it; the checkpoint is damaged.") from None
+        facts = json.loads((folder / FACTS / "metadata").read_text())
+        if facts.pop("checksum") != checksum_of_facts(facts):
+            raise ValueError
+        from_dict(facts["config"])
+        z, y, x = (float(size) for size in facts["voxel_size_zyx"])
+        counters = [facts[name] for name in ("step", "samples", "skipped", "skipped_in_row")]
+        sums = [facts["checksums"][item] for item in (PARAMS, EMA, OPTIMIZER)]
+        sound = (
+            min(z, y, x) > 0
+            and math.isfinite(z + y + x)
+            and all(type(number) is int and number >= 0 for number in counters)
+            and all(isinstance(found, dict) for found in sums)
+            and isinstance(facts["encoder"], str | None)
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise CheckpointError(f"{folder}: expected readable facts in it, found damaged ones; {_instead_of(folder)}")
+    return facts
 
 
-def content_hash(params: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        digest.update(f"{name} {params[name].shape} {params[name].dtype};".encode())
-        digest.update(np.ascontiguousarray(params[name]).data)
-    return digest.hexdigest()
+def read_item(folder: Path, item: str, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """`params` or `ema` of a step, if each array is the one that was saved."""
+    try:
+        values = read_arrays(folder / item)
+    except EncoderError as error:
+        raise CheckpointError(f"{error}; {_instead_of(folder)}") from None
+    check_item(folder, item, values, facts)
+    return values
+
+
+def check_item(folder: Path, item: str, values: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
+    expected, found = facts["checksums"][item], checksums(values)
+    changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if changed:
+        raise CheckpointError(
+            f"{folder / item}: expected the arrays that were saved, found {len(changed)} changed, such as "
+            f"{changed[0]}: the checkpoint is damaged; {_instead_of(folder)}"
+        )
+
+
+def checksums(values: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """CRC-32 of each array, its type and shape."""
+    found = {}
+    for name, value in values.items():
+        array = np.ascontiguousarray(value)
+        begun = zlib.crc32(f"{array.dtype} {np.shape(value)}".encode())
+        found[name] = zlib.crc32(array.reshape(-1).view(np.uint8).data, begun)
+    return found
+
+
+def checksum_of_facts(facts: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+
+
+def _instead_of(folder: Path) -> str:
+    others = [step for step in finished_steps(folder.parent) if step != folder]
+    return f"take another step, such as {others[-1]}, or remove this one." if others else "there is no other step."
 
 
 def read_encoder(run: Path, expected: str) -> dict[str, np.ndarray]:
@@ -111,13 +162,12 @@ def read_encoder(run: Path, expected: str) -> dict[str, np.ndarray]:
         raise CheckpointError(
             f"{folder}: expected the frozen image encoder of this run there, found none; copy it back."
         )
-    params = {_PREFIX + name: value for name, value in read_params(folder).items()}
-    if content_hash(params) != expected:
+    if read_facts(folder)["hash"] != expected:
         raise EncoderError(
             f"{folder}: expected the image encoder that this run was trained with (hash {expected[:12]}), "
             "found another; copy the right one back."
         )
-    return params
+    return {_PREFIX + name: value for name, value in read_params(folder).items()}
 
 
 def _read_frozen(folder: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:

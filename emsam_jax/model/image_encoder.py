@@ -5,6 +5,7 @@ such as `trunk.blocks.0.attn.qkv.kernel` to arrays. `convert/sam2_to_flax.py` ma
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -152,7 +153,8 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
         handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(dict(params)))
-        (partial / FACTS_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n")
+        facts = {"format": FORMAT, **facts, "hash": content_hash(params)}
+        (partial / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
         yield partial
         if path.exists():
             path.rename(replaced)
@@ -169,15 +171,18 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise EncoderError(f"No image encoder at {path}: there is no such folder. convert/sam2_to_flax.py makes one.")
     try:
         facts = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
         raise EncoderError(
             f"{path} is no checkpoint of an image encoder: expected a readable {FACTS_FILE} in it. "
             "convert/sam2_to_flax.py makes one."
-        ) from None
-    if facts.get("format") != FORMAT or facts.get("size") not in SIZES:
+        )
+    sizes = (*SIZES, "toy")
+    if facts.get("format") != FORMAT or facts.get("size") not in sizes or not isinstance(facts.get("hash"), str):
         raise EncoderError(
-            f"{file}: expected format {FORMAT!r} and one of the sizes {', '.join(SIZES)}; "
-            f"found {facts.get('format')!r}, {facts.get('size')!r}. Convert the checkpoint again."
+            f"{file}: expected format {FORMAT!r}, one of the sizes {', '.join(SIZES)}, and a hash; found "
+            f"{facts.get('format')!r}, {facts.get('size')!r}, {facts.get('hash')!r}. Convert the checkpoint again."
         )
     return facts
 
@@ -199,8 +204,12 @@ def load_image_encoder(
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The parameters in a checkpoint, by their dotted names."""
-    return read_arrays(Path(path) / PARAMS_FOLDER)
+    """The parameters in a checkpoint, by their dotted names, if they are those that were written."""
+    expected = read_facts(path)["hash"]
+    params = read_arrays(Path(path) / PARAMS_FOLDER)
+    if content_hash(params) != expected:
+        raise EncoderError(f"{path}: expected parameters of hash {expected[:12]}, found others: the files are damaged.")
+    return params
 
 
 def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -208,10 +217,31 @@ def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     path: Any = Path(folder).absolute()  # which Orbax would have of a type of its own
     alone = _alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    names: Any = handler.metadata(path).tree
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    with stored_arrays(path):
+        names: Any = handler.metadata(path).tree
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+            as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+
+
+@contextlib.contextmanager
+def stored_arrays(folder: Path) -> Iterator[None]:
+    """Reading them: whatever Orbax and TensorStore raise about damaged files, of many types, as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise EncoderError(f"{folder}: expected arrays as Orbax writes them, found damaged files: {said}") from error
+
+
+def content_hash(params: FlatParams) -> str:
+    """Of names, types, shapes and values; the same in any order."""
+    digest = hashlib.sha256()
+    for name in sorted(params):
+        values = np.ascontiguousarray(params[name])
+        digest.update(f"{name} {values.shape} {values.dtype};".encode())
+        digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

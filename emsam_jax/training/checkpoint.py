@@ -6,7 +6,7 @@ position, config, ...). What is frozen is written once, to RUN/encoder; each ste
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ from emsam_jax.inference.trained import (
     FACTS,
     OPTIMIZER,
     PARAMS,
-    content_hash,
+    check_item,
+    checksum_of_facts,
+    checksums,
     finished_steps,
     read_encoder,
     read_step_facts,
     validation_score,
 )
 from emsam_jax.model.fgnet import ENCODER
-from emsam_jax.model.image_encoder import writing_image_encoder
+from emsam_jax.model.image_encoder import content_hash, stored_arrays, writing_image_encoder
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import abstract_state
 from emsam_jax.training.sharding import everywhere, gather, put
@@ -66,11 +68,24 @@ class Best:
 class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """Leaving the context waits until what is being written is whole."""
 
-    def __init__(self, workdir: Path, config: Config, voxel_size_zyx: Sequence[float] = (1.0, 1.0, 1.0)):
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        voxel_size_zyx: Sequence[float] = (1.0, 1.0, 1.0),
+        fingerprints: Mapping[str, str] | None = None,
+    ):
+        """`fingerprints`: of the training volumes, by what they are called in a message."""
         self.workdir, self.config = workdir, config
+        self.steps_before = config.optim.steps  # as the run that is resumed was asked for
         self.folder = workdir / CHECKPOINTS
         self.best = Best(self.folder)
-        self._facts = {"config": to_dict(config), "voxel_size_zyx": list(voxel_size_zyx), "encoder": None}
+        self._facts = {
+            "config": to_dict(config),
+            "voxel_size_zyx": list(voxel_size_zyx),
+            "data": dict(fingerprints or {}),
+            "encoder": None,
+        }
         self._manager = ocp.CheckpointManager(
             self.folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -95,49 +110,51 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """At a run's start. An encoder that a run without any checkpoint left behind is replaced."""
         if not frozen:
             return
-        values = gather(frozen)
-        digest = self._facts["encoder"] = content_hash(values)
-        params = {name.removeprefix(ENCODER): value for name, value in values.items()}
+        params = {name.removeprefix(ENCODER): value for name, value in gather(frozen).items()}
+        self._facts["encoder"] = content_hash(params)
         if jax.process_index() == 0:
             encoder = self.config.model.encoder
-            facts = {"size": encoder.size, "features": encoder.features, "hash": digest}
+            facts = {"size": encoder.size, "features": encoder.features}
             with writing_image_encoder(self.workdir / ENCODER_FOLDER, params, facts):
                 pass
 
     def save(self, step: int, state: TrainState) -> None:
         """Returns as soon as the values have been copied from the devices."""
-        facts = {
+        items = {PARAMS: state.params, EMA: state.ema, OPTIMIZER: _flat(state.optimizer)}
+        facts: dict[str, Any] = {
             **self._facts,
             "step": step,
             "samples": step * self.config.optim.batch,
             "skipped": int(state.skipped),
             "skipped_in_row": int(state.skipped_in_row),
             "versions": {"jax": jax.__version__, "orbax": ocp.__version__},
+            "checksums": {item: checksums(gather(values)) for item, values in items.items()},
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    PARAMS: ocp.args.StandardSave(state.params),
-                    EMA: ocp.args.StandardSave(state.ema),
-                    OPTIMIZER: ocp.args.StandardSave(_flat(state.optimizer)),
-                    FACTS: ocp.args.JsonSave(facts),
-                }
-            ),
-            force=True,
-        )
+        arrays = {item: ocp.args.StandardSave(values) for item, values in items.items()}
+        whole = ocp.args.JsonSave({**facts, "checksum": checksum_of_facts(facts)})
+        self._manager.save(step, args=ocp.args.Composite(**arrays, **{FACTS: whole}), force=True)
 
     def restore(self, step: int, mesh: Mesh) -> tuple[TrainState, Params]:
         """As they were, laid out for this mesh. A config that would have led elsewhere is refused."""
         folder = self.folder / str(step)
         facts = read_step_facts(folder)
-        check_same(facts["config"], to_dict(self.config), folder)
+        check_same(facts["config"], to_dict(self.config), folder, step)
+        self.steps_before = facts["config"]["optim"]["steps"]
+        for name, fingerprint in self._facts["data"].items():
+            if facts["data"].get(name) != fingerprint:
+                raise TrainingError(
+                    f"{name}: expected the voxels and labels that {folder} was trained on, found others; put them "
+                    "back, or take another --workdir."
+                )
         shapes, frozen_shapes = abstract_state(self.config, mesh)
         wanted = {PARAMS: shapes.params, EMA: shapes.ema, OPTIMIZER: _flat(shapes.optimizer)}
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in wanted.items()}),
-        )
+        with stored_arrays(folder):
+            items = self._manager.restore(
+                step,
+                args=ocp.args.Composite(**{name: ocp.args.StandardRestore(item) for name, item in wanted.items()}),
+            )
+        for name in wanted:
+            check_item(folder, name, gather(items[name]), facts)
         self._facts["encoder"] = facts["encoder"]
         frozen = put(mesh, read_encoder(self.workdir, facts["encoder"])) if frozen_shapes else {}
 
@@ -163,12 +180,15 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return found[-1] if found else None
 
 
-def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    def free(field: str) -> bool:
-        name = field.removeprefix("config.")
-        return any(name == one or name.startswith(f"{one}.") for one in FREE)
+def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path, step: int) -> None:
+    """A run may be asked for more steps, or fewer, but not for fewer than it has done."""
 
-    changed = [found for found in differences(saved, wanted) if not free(found[0])]
+    def free(field: str, now: Any) -> bool:
+        name = field.removeprefix("config.")
+        longer = name == "optim.steps" and now >= step
+        return longer or any(name == one or name.startswith(f"{one}.") for one in FREE)
+
+    changed = [found for found in differences(saved, wanted) if not free(found[0], found[2])]
     if changed:
         named = "; ".join(f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in changed)
         raise TrainingError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
+from emsam_jax.blocks import LedgerError
 from emsam_jax.config_file import ConfigError, load_config, split_overrides
 from emsam_jax.data.affinities import AffinityError
 from emsam_jax.inference import PredictionError
@@ -25,6 +26,7 @@ USER_ERRORS = (
     CheckpointError,
     ConfigError,
     EncoderError,
+    LedgerError,
     PredictionError,
     SegmentationError,
     TrainingError,

@@ -1,5 +1,7 @@
 """The training loop: data, step, log, save."""
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from emsam_jax.blocks import RunLock
 from emsam_jax.config import Config
 from emsam_jax.config_file import to_dict
 from emsam_jax.model.config import check_patch
@@ -15,6 +18,7 @@ from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import new_state
 from emsam_jax.training.log import BadStepsError, Log
+from emsam_jax.training.optimizer import schedule
 from emsam_jax.training.page import start_page
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.sampling import make_sampler
@@ -31,7 +35,8 @@ def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = N
     check_batch(config, mesh)
     check_patch(config.model, config.data.patch, "config.data.patch")
     stream = Stream(config)
-    with Checkpoints(workdir, config, stream.voxel_size_zyx) as checkpoints, Notice() as notice:
+    told = stream.voxel_size_zyx, stream.fingerprints()
+    with _alone(workdir), Checkpoints(workdir, config, *told) as checkpoints, Notice() as notice:
         first = checkpoints.newest() or 0
         state, frozen = _state(config, mesh, checkpoints)
         _write_config(config, workdir)
@@ -60,7 +65,7 @@ def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = N
                             validator.start(step, gather({**state.ema, **frozen}))
                         log.resume()
                     validator.collect()
-                    if stop and not last:
+                    if stop and (not last or validator.due(step)):
                         checkpoints.wait()
                         log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
                         raise Preempted(step)
@@ -68,6 +73,11 @@ def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = N
                 raise TrainingError(_advice(error, checkpoints)) from None
             validator.finish(config.optim.steps, notice)
             log.say(f"Trained for {config.optim.steps} steps: {checkpoints.folder}, {log.curves()}")
+
+
+def _alone(workdir: Path) -> contextlib.AbstractContextManager[Any]:
+    """One run at a time in a workdir; its first process holds the lock for all."""
+    return RunLock(str(workdir)) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
 def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainState, Params]:
@@ -82,8 +92,23 @@ def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainS
 def _origin(config: Config, checkpoints: Checkpoints) -> str:
     newest = checkpoints.newest()
     if newest is not None:
-        return f"going on after step {newest} from {checkpoints.folder / str(newest)}"
+        return f"going on after step {newest} from {checkpoints.folder / str(newest)}{_longer(config, checkpoints)}"
     return f"starting from {config.init_from}" if config.init_from else "starting from nothing"
+
+
+def _longer(config: Config, checkpoints: Checkpoints) -> str:
+    """What more steps than were first asked for do to the learning rate."""
+    newest, before = checkpoints.newest() or 0, checkpoints.steps_before
+    if before == config.optim.steps:
+        return ""
+    then, now = (
+        float(schedule(dataclasses.replace(config.optim, steps=steps))(newest))
+        for steps in (before, config.optim.steps)
+    )
+    return (
+        f"\n           {config.optim.steps} steps where {before} were asked for: the cosine is that of "
+        f"{config.optim.steps} steps from here on, and the learning rate goes from {then:.2e} to {now:.2e}"
+    )
 
 
 def _write_config(config: Config, workdir: Path) -> None:

@@ -4,6 +4,7 @@ Batches are spread over all devices. Parameters, optimiser and running mean are 
 `fsdp`, each along its largest axis that divides; what is small is repeated everywhere.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,11 +73,17 @@ def put(mesh: Mesh, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     }
 
 
-def gather(params: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+def gather(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
     """Whole, in the memory of every process; all of them call it."""
-    shardings = {name: everywhere(value.sharding.mesh) for name, value in params.items()}  # type: ignore[reportAttributeAccessIssue]
-    whole = jax.jit(lambda tree: tree, out_shardings=shardings)(dict(params))
-    return {name: np.asarray(value) for name, value in whole.items()}
+    if any(not value.is_fully_addressable for value in values.values()):
+        (mesh,) = {value.sharding.mesh for value in values.values()}  # type: ignore[reportAttributeAccessIssue]
+        values = _repeat(mesh)(dict(values))
+    return {name: np.array(value) for name, value in values.items()}
+
+
+@functools.cache
+def _repeat(mesh: Mesh) -> Any:
+    return jax.jit(lambda tree: tree, out_shardings=everywhere(mesh))
 
 
 def _spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:

@@ -7,11 +7,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from emsam_jax.blocks import content_of
 from emsam_jax.config import Config
 from emsam_jax.data import Batch, PatchSource, Share, Target, batches, make_augment
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.sharding import over_devices
 from emsam_jax.volumes import Specimen, VolumeError, open_declared, quick_findings
+
+_LOOKS = 6  # along each axis of a volume: a shard that is gone is seen
 
 
 class Stream:
@@ -41,6 +44,15 @@ class Stream:
     def voxel_size_zyx(self) -> tuple[float, ...]:
         """nm, of what the model is trained on."""
         return tuple(float(size) for size in self.specimens[0].raw.voxel_size_zyx)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of each volume's raw and labels, by its name: whether a run goes on with the data that it began with."""
+        found = {}
+        for place, specimen in enumerate(self.specimens):
+            of_raw = content_of(specimen.read_raw, specimen.region, per_axis=_LOOKS)
+            of_labels = content_of(lambda box, s=specimen: s.read_labels(box)[0], specimen.region, per_axis=_LOOKS)
+            found[f"config.data.train[{place}] ({specimen.name})"] = f"{of_raw} {of_labels}"
+        return found
 
     def describe(self) -> list[str]:
         """A line for each volume, and what is strange about it; what is wrong is raised."""

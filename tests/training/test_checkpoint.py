@@ -1,15 +1,22 @@
 """What is kept of a run, what it can go on from, and what a trained model is read from."""
 
 import json
+import random
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from emsam_jax.inference.trained import CheckpointError, load_trained
+from emsam_jax.inference.trained import (
+    CheckpointError,
+    checksum_of_facts,
+    load_trained,
+    read_item,
+    read_step_facts,
+)
 from emsam_jax.model import EncoderError
-from emsam_jax.model.image_encoder import read_arrays
+from emsam_jax.model.image_encoder import read_arrays, read_params
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import new_state
@@ -35,6 +42,12 @@ def run(trained_run, tmp_path):
 
 def validate(workdir, step: int, score: float) -> None:
     (workdir / f"checkpoints/{step}/postprocess.json").write_text(json.dumps({"chosen": {"score": score}}))
+
+
+def forge(folder, **changed) -> None:
+    """Facts that are whole, but say something else."""
+    facts = {**read_step_facts(folder), **changed}
+    (folder / "facts/metadata").write_text(json.dumps({**facts, "checksum": checksum_of_facts(facts)}))
 
 
 def kept(workdir) -> list[int]:
@@ -90,10 +103,9 @@ def test_steps_that_were_cut_short_are_never_taken(run):
 
 
 def test_the_frozen_encoder_is_checked(run):
-    facts = json.loads((run / "checkpoints/2/facts/metadata").read_text())
+    facts = read_step_facts(run / "checkpoints/2")
     assert facts["encoder"] == json.loads((run / "encoder/encoder.json").read_text())["hash"]
-    facts["encoder"] = "0" * 64
-    (run / "checkpoints/2/facts/metadata").write_text(json.dumps(facts))
+    forge(run / "checkpoints/2", encoder="0" * 64)
     with pytest.raises(EncoderError, match="expected the image encoder that this run was trained with"):
         load_trained(run)
     (run / "encoder").rename(run / "elsewhere")
@@ -101,6 +113,82 @@ def test_the_frozen_encoder_is_checked(run):
         load_trained(run)
     (run / "elsewhere").rename(run / "checkpoints/1/encoder")  # a step that was copied by itself
     assert load_trained(run / "checkpoints/1").step == 1
+
+
+def test_damage_never_loads_as_other_numbers(run, make_config):
+    """Single flipped bits, and files cut short, emptied or deleted, of what a model is read from."""
+    draw = random.Random(0)
+    step = run / "checkpoints/2"
+    expected = {name: value.tobytes() for name, value in read_item(step, "ema", read_step_facts(step)).items()}
+    files = [path for path in (step / "ema").rglob("*") if path.is_file()]
+    files += [step / "facts/metadata"] * 3
+    refused = 0
+    for trial in range(60):
+        path = draw.choice(files)
+        content = path.read_bytes()
+        kind = draw.choice(("flip", "flip", "flip", "cut", "empty", "delete"))
+        if kind == "flip":
+            bit = draw.randrange(8 * len(content))
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+        elif kind == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(content[: draw.randrange(len(content)) if kind == "cut" else 0])
+        found, said = {}, ""
+        try:
+            found = read_item(step, "ema", read_step_facts(step))
+        except CheckpointError as error:
+            said = str(error)
+        if said:
+            refused += 1
+            assert "\n" not in said, (trial, kind, path)
+            assert str(step) in said
+            assert said.endswith(f"take another step, such as {run}/checkpoints/1, or remove this one.")
+        else:
+            assert {name: value.tobytes() for name, value in found.items()} == expected, (trial, kind, path)
+        path.write_bytes(content)
+    assert refused > 30
+
+
+def test_damage_stops_a_run_that_would_resume(run, make_config):
+    largest = max((run / "checkpoints/2/optimizer").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises((CheckpointError, EncoderError), match=r"checkpoints/2.*damaged"):
+        train(make_config(*OVERRIDES), run, jax.devices()[:1])
+    encoder = max((run / "encoder/params").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(encoder.read_bytes())
+    content[len(content) // 2] ^= 1
+    encoder.write_bytes(content)
+    with pytest.raises(EncoderError, match="damaged"):
+        read_params(run / "encoder")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"step": "/../../../../somewhere/X"},
+        {"step": -1},
+        {"step": True},
+        {"voxel_size_zyx": [40, 0, 4]},
+        {"voxel_size_zyx": [40, float("nan"), 4]},
+        {"voxel_size_zyx": "abc"},
+        {"encoder": 3},
+        {"checksums": {}},
+        {"config": []},
+        {"config": {"predict": {"stride": [0, 0, 0]}}},
+        {"config": {"model": {"channels": ["x"]}}},
+    ],
+    ids=str,
+)
+def test_what_a_strangers_checkpoint_says_is_checked(run, changed):
+    forge(run / "checkpoints/2", **changed)
+    with pytest.raises(CheckpointError, match="checkpoints/2: ") as caught:
+        load_trained(run)
+    assert "\n" not in str(caught.value)
 
 
 def test_frozen_is_frozen(make_config, run):
@@ -138,6 +226,22 @@ def test_another_config_is_refused(make_config, run):
         "config.data.augmentation.slip was 0.2 and is now 0.0; config.optim.peak_lr was 0.001 and is now 0.5."
         in str(caught.value)
     )
+
+
+def test_other_training_data_are_refused(make_config, run, tmp_path):
+    """As small a change as 16 voxels along each axis, anywhere that is looked at."""
+    config = make_config(*OVERRIDES, "optim.steps=3")
+    labels = np.load(config.data.train[0].labels)
+    kept = labels.copy()
+    labels[2:8, 40:56, 40:56] = 0
+    np.save(config.data.train[0].labels, labels)
+    try:
+        with pytest.raises(TrainingError, match=r"config\.data\.train\[0\] .*: expected the voxels and labels that"):
+            train(config, run, jax.devices()[:1])
+    finally:
+        np.save(config.data.train[0].labels, kept)
+    with pytest.raises(TrainingError, match=r"config\.optim\.steps was 2 and is now 1\."):
+        train(make_config(*OVERRIDES, "optim.steps=1"), run, jax.devices()[:1])
 
 
 def test_fine_tuning_starts_from_the_frozen_run(make_config, run, tmp_path):

@@ -60,6 +60,36 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     assert steps == [STEPS - 3, STEPS]
 
 
+def test_a_stop_at_the_last_step_leaves_its_validation_to_the_next_start(start_run, rows_of, tmp_path):
+    """And a second run in the same workdir is refused while the first one lives."""
+    workdir = tmp_path / "short"
+    overrides = ("--config.optim.steps=1", "--config.validation.every=1")
+    run = start_run(workdir, *overrides)
+    run.wait_for((workdir / "metrics.jsonl").exists)  # the only step is compiled from here on
+    run.process.send_signal(signal.SIGSTOP)
+    code, _, err = start_run(workdir, *overrides).end()
+    assert code == 1
+    assert f"train: file://{workdir}/: another run is writing here (process {run.process.pid}" in err
+    assert "Traceback" not in err
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        run.process.send_signal(number)
+    code, out, err = run.end()
+    assert code == 75, err
+    assert "Asked to stop: step 1 is saved." in out
+    assert not (workdir / "checkpoints/1/postprocess.json").exists()
+
+    code, out, err = start_run(workdir, *overrides).end()
+    assert code == 0, err
+    assert "Traceback" not in err
+    assert (workdir / "checkpoints/1/postprocess.json").exists()
+    assert [row["step"] for row in rows_of(workdir) if "validation_voi" in row] == [1]
+
+    code, out, err = start_run(workdir, "--config.optim.steps=2").end()
+    assert code == 0, err
+    assert "2 steps where 1 were asked for: the cosine is that of 2 steps from here on" in out
+    assert (workdir / "checkpoints/2").exists()
+
+
 def test_losses_that_are_no_numbers_end_the_run(start_run, tmp_path):
     """The second step's rate carries the parameters beyond all numbers; the first one's is 0."""
     run = start_run(
