@@ -45,7 +45,6 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/worker_memory.py
 	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/worker_memory.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -71,7 +71,7 @@ class Log(contextlib.AbstractContextManager["Log"]):
             raise BadStepsError(step, in_row)
 
     def resume(self) -> None:
-        """After a pause for something else than steps, which their rate leaves out."""
+        """After a pause for something else than steps, which their rate leaves out and the time left counts."""
         self._clock.resume()
 
     def row(self, row: Row) -> None:
@@ -80,11 +80,12 @@ class Log(contextlib.AbstractContextManager["Log"]):
             self._metrics.write(row)
             for name, value in row.items():
                 if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(name.replace("_", "/", 1), value, row["step"])
+                    self._board.add_scalar(_tag(name), value, row["step"])
 
     def sample(self, step: int, sample: Sample) -> None:
         if self._writes:
-            save_sample(sample, self.workdir / "samples" / f"{step:08d}.png")
+            save_sample(sample, self.workdir / "samples" / f"{step:08d}.png", f"step {step}")
+            self.curves()
             self._board.add_image("sample/raw_truth_coarse_refined", compose(sample), step, dataformats="HW")
 
     def picture(self, step: int, name: str, image: Any) -> None:
@@ -109,6 +110,14 @@ class Log(contextlib.AbstractContextManager["Log"]):
         )
 
 
+def _tag(name: str) -> str:
+    """TensorBoard groups by what stands before a slash."""
+    for group in ("loss", "validation"):
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return name
+
+
 class _Clock:
     """Steps a second, without the first one, which is compiled; newer steps count more."""
 
@@ -116,6 +125,7 @@ class _Clock:
         self.done, self.last = first, last
         self.steps = -1  # timed
         self._seconds = 0.0  # a step
+        self._paused = 0.0  # seconds, for validations, checkpoints and pictures
         self._now = time.perf_counter()
 
     def tick(self, step: int) -> None:
@@ -127,7 +137,9 @@ class _Clock:
         self._now = now
 
     def resume(self) -> None:
-        self._now = time.perf_counter()
+        now = time.perf_counter()
+        self._paused += now - self._now
+        self._now = now
 
     @property
     def rate(self) -> float:
@@ -136,7 +148,7 @@ class _Clock:
     def left(self) -> str:
         if not self._seconds:
             return "?"
-        seconds = (self.last - self.done) * self._seconds
+        seconds = (self.last - self.done) * (self._seconds + self._paused / max(self.steps, 1))
         if seconds < 120:
             return f"{seconds:.0f} s"
         return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -23,19 +23,36 @@ class Sample(NamedTuple):
 
 def compose(sample: Sample) -> UInt8[np.ndarray, "height width"]:
     """Raw, truth, coarse and refined affinities of the middle section, side by side."""
-    middle = len(sample.raw) // 2
-    maps = [a for a in (sample.truth, sample.coarse, sample.refined) if a is not None]
-    tiles = [sample.raw[middle, ..., 0], *[a[middle][..., _PLANE].mean(-1) for a in maps]]
+    tiles = list(_tiles(sample).values())
     gap = np.ones((tiles[0].shape[0], 2))
     row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
     return (np.clip(row, 0, 1) * 255).round().astype(np.uint8)
 
 
-def save_sample(sample: Sample, path: Path) -> None:
-    from matplotlib import image
+def save_sample(sample: Sample, path: Path, title: str) -> None:
+    """The same with captions, each section 4 inches wide."""
+    from matplotlib.figure import Figure
 
     path.parent.mkdir(exist_ok=True)
-    image.imsave(path, compose(sample), cmap="gray", vmin=0, vmax=255)
+    tiles = _tiles(sample)
+    figure = Figure(figsize=(4 * len(tiles), 4.6), layout="constrained")
+    figure.suptitle(f"{title}, middle section")
+    for axes, (caption, tile) in zip(figure.subplots(1, len(tiles)), tiles.items(), strict=True):
+        axes.imshow(tile, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_title(caption)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
+def _tiles(sample: Sample) -> dict[str, Section]:
+    middle = len(sample.raw) // 2
+    maps = {
+        "true affinities (grey: unknown)": sample.truth,
+        "coarse affinities": sample.coarse,
+        "refined affinities": sample.refined,
+    }
+    shown = {caption: a[middle][..., _PLANE].mean(-1) for caption, a in maps.items() if a is not None}
+    return {"raw": sample.raw[middle, ..., 0], **shown}
 
 
 def draw_curves(metrics: Path, path: Path) -> None:

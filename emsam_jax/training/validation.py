@@ -81,6 +81,8 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
     def start(self, step: int, params: Mapping[str, Any]) -> None:
         """Predicts now; scores while the training goes on. `params` are all of the model's, as numpy arrays."""
         started = time.monotonic()
+        voxels = sum(plan.region.voxels for plan in self._plans)
+        self.log.say(f"step {step}: predicting {voxels / 1e6:.3g} million voxels for validation")
         job = self._make_job(step)
         model = merge_fgnet(self.config.model, params, {})
         for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):

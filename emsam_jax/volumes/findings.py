@@ -40,7 +40,8 @@ def quick_findings(
         return found
     labels, mask = with_size_of(raw, labels), mask and with_size_of(raw, mask)
     try:
-        return found + alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
+        aligned = alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
+        return found + [warning(finding.text) for finding in aligned]  # one crop is no proof
     except VolumeError as problem:
         return [*found, error(str(problem))]
 
