@@ -39,6 +39,8 @@ def define_flags() -> None:
     flags.DEFINE_string("mask", "", "Truth counts where this volume is not 0.")
     flags.DEFINE_string("name", "", "What to call the test volume.")
     flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
+    flags.DEFINE_list("labels_voxel_size", [], "z,y,x in nm, of the truth, instead of what it says.")
+    flags.DEFINE_list("labels_offset", [], "z,y,x in nm, of the truth's first voxel, instead of what it says.")
     flags.DEFINE_list("background", ["0"], "Ids of the truth that are no neuron.")
     flags.DEFINE_list("unlabelled", [str(i) for i in LabelRules().unlabelled], "Ids of voxels that nobody labelled.")
     flags.DEFINE_bool("invert", False, "Membranes are bright in the raw.")
@@ -68,6 +70,8 @@ def test_volume() -> DeclaredVolume | None:
         labels=FLAGS.labels,
         mask=FLAGS.mask,
         raw_voxel_size_zyx=three(FLAGS.voxel_size, float) or (),
+        labels_voxel_size_zyx=three(FLAGS.labels_voxel_size, float) or (),
+        labels_offset_zyx=three(FLAGS.labels_offset, float) or (),
         intensity=Intensity(invert=FLAGS.invert),
         rules=LabelRules(whole_numbers(FLAGS.background), whole_numbers(FLAGS.unlabelled)),
     )

@@ -1,11 +1,12 @@
 """The one place that decides axis order: files have many, users see z, y, x (channels, where asked for, first)."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import tensorstore as ts
 
+from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
 from emsam_jax.volumes.errors import VolumeError
 
 Sizes = tuple[float, float, float]
@@ -49,6 +50,8 @@ class Native:
     offset: Mapping[str, int | float] = dataclasses.field(default_factory=dict)
     levels: tuple[Sizes, ...] = ()  # voxel size z, y, x of each pyramid level
     faults: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of sizes that open_volume may be given
+    files: ChunkFiles | None = None  # that hold its chunks, where TensorStore looks for others
+    stored: Callable[[], Missing] | None = None  # where the format itself counts its chunks
     notes: tuple[str, ...] = ()  # what the voxels are not: sections that were missing and filled
 
 

@@ -14,6 +14,7 @@ from emsam_jax.volumes.errors import VolumeError, parsing
 from emsam_jax.volumes.fields import Field
 from emsam_jax.volumes.location import folder_spec, open_folder, split_last
 from emsam_jax.volumes.ome import Pyramid, array_metadata, multiscale
+from emsam_jax.volumes.precomputed import describe_scale
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "info", "attributes.json")
 _NOTHING = Field(None, "")
@@ -144,15 +145,9 @@ def _n5_level(url: str, group: Field, level: int, alone: bool) -> Native:
 
 
 def _open_precomputed(url: str, info: Field, level: int) -> Native:
-    scales = list(info["scales"])
-    check_level(level, len(scales), url)
+    check_level(level, len(list(info["scales"])), url)
     spec = {"driver": "neuroglancer_precomputed", "kvstore": folder_spec(url), "scale_index": level}
-    store = open_store(spec, url)
-    sizes = [by_axis(scale["resolution"].numbers(3), "xyz") for scale in scales]
-    corner = scales[level]["voxel_offset"]
-    corner = by_axis(corner.numbers(3) if corner else [0, 0, 0], "xyz")
-    offset = {axis: corner[axis] * sizes[level][axis] for axis in "zyx"}
-    return Native(store, "xyzc", sizes[level], offset, tuple(to_zyx(size, 1.0) for size in sizes))
+    return describe_scale(open_store(spec, url), url, info, level)
 
 
 def from_spec(spec: Mapping[str, Any]) -> Native:

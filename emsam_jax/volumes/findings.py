@@ -6,10 +6,12 @@ from typing import Literal
 import numpy as np
 
 from emsam_jax.volumes.alignment import border_contrasts
+from emsam_jax.volumes.axes import Native
 from emsam_jax.volumes.box import Box, box_of
+from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
 from emsam_jax.volumes.declared import LabelRules
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.meet import check_meet, extent_on, with_size_of
+from emsam_jax.volumes.meet import check_meet, check_within, extent_on, with_size_of
 from emsam_jax.volumes.specimen import Specimen
 from emsam_jax.volumes.volume import Volume
 
@@ -35,7 +37,10 @@ def quick_findings(
     raw: Volume, labels: Volume | None = None, mask: Volume | None = None, rules: LabelRules | None = None
 ) -> list[Finding]:
     """Seconds, whatever the volume's size: shapes, types, voxel sizes, the middle section, the labels' orientation."""
-    found = fit_findings(raw, labels, mask) + _middle(raw)
+    found = fit_findings(raw, labels, mask)
+    for volume in (raw, labels, mask):
+        found += [] if volume is None else missing_findings(volume)
+    found += _middle(raw)
     if labels is None or any(finding.severity == "error" for finding in found):
         return found
     labels, mask = with_size_of(raw, labels), mask and with_size_of(raw, mask)
@@ -51,8 +56,57 @@ def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> lis
     others = [volume for volume in (labels, mask) if volume is not None]
     found = _voxel_sizes(raw, others) + _types(raw, labels)
     for volume in others:
-        found += _meeting(raw, with_size_of(raw, volume))
+        found += _meeting(raw, with_size_of(raw, volume), volume is labels)
     return found
+
+
+def missing_findings(volume: Volume, region: Box | None = None) -> list[Finding]:
+    """Chunks of the region that are not there, and sections: few are looked for where there are many."""
+    native = volume.native
+    if native is None:
+        return []
+    found = [warning(note) for note in native.notes]
+    missing = native.stored() if native.stored else _look_for(native, region or volume.box)
+    if missing is None or not missing.missing:
+        return found
+    count, looked_for, chunks, example = missing
+    sampled = f"{looked_for} chunks" if looked_for == chunks else f"{looked_for} chunks looked for, of {chunks},"
+    if count == looked_for:
+        return [
+            *found,
+            error(
+                f"{volume.url}: none of its {sampled} is there, such as {example}: every voxel would be read as 0. "
+                "Copy or write them first."
+            ),
+        ]
+    return [
+        *found,
+        warning(
+            f"{volume.url}: {count} of its {sampled} are missing and read as 0, such as {example}. That is right "
+            "where nothing but 0 was written, else copy or write them first."
+        ),
+    ]
+
+
+def check_present(volume: Volume, region: Box | None = None) -> list[str]:
+    """Raises where nothing of the region is there; gives the sentences to show where some of it is not."""
+    found = missing_findings(volume, region)
+    for finding in found:
+        if finding.severity == "error":
+            raise VolumeError(finding.text)
+    return [finding.text for finding in found]
+
+
+def _look_for(native: Native, region: Box) -> Missing | None:
+    files = native.files or ChunkFiles.of(native.store)
+    if files is None:
+        return None
+    sides = dict(zip("zyx", zip(*region, strict=True), strict=True)) | {"t": (0, 1)}
+    ranges = []
+    for axis, size, side in zip(native.axes, files.shape, files.chunk, strict=True):
+        start, stop = sides.get(axis, (0, size))
+        ranges.append(range(start // side, -(-stop // side)))
+    return files.find_missing(ranges)
 
 
 def alignment_findings(specimen: Specimen, crops: int, search: bool = False) -> list[Finding]:
@@ -61,7 +115,7 @@ def alignment_findings(specimen: Specimen, crops: int, search: bool = False) -> 
         return []  # sparse truth that no crop met
     (_, own), *others = contrasts.items()
     best, other = max(others, key=lambda item: abs(item[1]))
-    if abs(other) > max(_CONTRAST, 1.5 * abs(own)):
+    if _fit(specimen.raw, specimen.labels) and abs(other) > max(_CONTRAST, 1.5 * abs(own)):
         return [
             error(
                 f"The raw fits the labels better when they are {best}: it is then {other:.2f} standard deviations "
@@ -91,17 +145,23 @@ def _voxel_sizes(raw: Volume, others: list[Volume]) -> list[Finding]:
     if unknown:
         found.append(warning(f"No voxel size in {' and '.join(unknown)}: declare it in nm (z, y, x)."))
     for volume in others:
-        if raw.voxel_size_known and volume.voxel_size_known:
-            ratios = np.divide(volume.voxel_size_zyx, raw.voxel_size_zyx)
-            ratios = np.maximum(ratios, 1 / ratios)
-            if not np.allclose(ratios, np.round(ratios), atol=0.01):
-                found.append(
-                    warning(
-                        f"{volume.url} has voxels of {volume.voxel_size_zyx} nm and {raw.url} of "
-                        f"{raw.voxel_size_zyx} nm (z, y, x): the sizes are no multiples of each other."
-                    )
+        if raw.voxel_size_known and volume.voxel_size_known and not _fit(raw, volume):
+            found.append(
+                warning(
+                    f"{volume.url} has voxels of {volume.voxel_size_zyx} nm and {raw.url} of "
+                    f"{raw.voxel_size_zyx} nm (z, y, x): the sizes are no multiples of each other."
                 )
+            )
     return found
+
+
+def _fit(raw: Volume, volume: Volume | None) -> bool:
+    """Whether the voxels of one are so many of the other's."""
+    if volume is None:
+        return True
+    ratios = np.divide(volume.voxel_size_zyx, raw.voxel_size_zyx)
+    ratios = np.maximum(ratios, 1 / ratios)
+    return np.allclose(ratios, np.round(ratios), atol=0.01)
 
 
 def _types(raw: Volume, labels: Volume | None) -> list[Finding]:
@@ -113,9 +173,11 @@ def _types(raw: Volume, labels: Volume | None) -> list[Finding]:
     return found
 
 
-def _meeting(raw: Volume, volume: Volume) -> list[Finding]:
+def _meeting(raw: Volume, volume: Volume, is_labels: bool) -> list[Finding]:
     try:
         check_meet(raw, volume)
+        if is_labels:
+            check_within(raw, volume)
     except VolumeError as problem:
         return [error(str(problem))]
     extent = extent_on(raw, volume)

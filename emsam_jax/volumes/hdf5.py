@@ -1,6 +1,7 @@
 """HDF5 datasets through TensorStore, with CREMI's resolution and offset attributes."""
 
 import io
+import math
 import threading
 from typing import Any
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 
 from emsam_jax.volumes.axes import Native, by_axis
+from emsam_jax.volumes.chunk_files import Missing
 from emsam_jax.volumes.errors import VolumeError, parsing
 from emsam_jax.volumes.fields import Field
 from emsam_jax.volumes.location import RemoteFile, is_remote
@@ -61,7 +63,17 @@ def _native(dataset: Any, url: str) -> Native:
     axes, size, offset, faults = array_metadata(fields, store.rank, "hdf5")
     if not size and (microns := fields["element_size_um"]):  # ilastik, PlantSeg
         size = {axis: 1e3 * value for axis, value in by_axis(microns.numbers(3), "zyx").items()}
-    return Native(store, axes, size, offset, faults=faults)
+    stored = None if dataset.is_virtual or dataset.external else lambda: _missing(dataset, url)
+    return Native(store, axes, size, offset, faults=faults, stored=stored)
+
+
+def _missing(dataset: Any, url: str) -> Missing:
+    """Chunks that were never written, and read as the fill value."""
+    with parsing(url, "an HDF5 dataset"):
+        if dataset.chunks is None:
+            return Missing(int(dataset.id.get_storage_size() == 0), 1, 1, url)
+        chunks = math.prod(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks, strict=True))
+        return Missing(chunks - dataset.id.get_num_chunks(), chunks, chunks, url)
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,8 @@ def with_size_of(raw: Volume, volume: Volume) -> Volume:
     """A volume that does not know its voxel size has the raw's."""
     if volume.voxel_size_known or not raw.voxel_size_known:
         return volume
-    return Volume(volume.store, volume.url, voxel_size_zyx=raw.voxel_size_zyx, offset_zyx=volume.offset_zyx)
+    size, offset = raw.voxel_size_zyx, volume.offset_zyx
+    return Volume(volume.store, volume.url, voxel_size_zyx=size, offset_zyx=offset, native=volume.native)
 
 
 def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.ndarray, " n"]]:
@@ -56,6 +57,11 @@ def extent_on(raw: Volume, volume: Volume) -> Box:
 
 def check_meet(raw: Volume, volume: Volume) -> None:
     """One sentence where the two cannot belong together."""
+    if not raw.voxel_size_known and volume.voxel_size_known and volume.voxel_size_zyx != raw.voxel_size_zyx:
+        raise VolumeError(
+            f"{raw.url} has no voxel size, and {volume.url} has {volume.voxel_size_zyx} nm (z, y, x), so that nobody "
+            "knows where they meet; give the raw's (--voxel_size, or raw_voxel_size_zyx in a config)."
+        )
     same_grid = np.allclose(raw.voxel_size_zyx, volume.voxel_size_zyx) and raw.offset_zyx == volume.offset_zyx
     if same_grid and raw.shape != volume.shape and sorted(raw.shape) == sorted(volume.shape):
         raise VolumeError(
@@ -66,6 +72,22 @@ def check_meet(raw: Volume, volume: Volume) -> None:
         raise VolumeError(
             f"{volume.url} lies at {_span(volume)} and {raw.url} at {_span(raw)} (nm, z, y, x): they share no voxel; "
             "correct the offset or the voxel size of one."
+        )
+
+
+def check_within(raw: Volume, labels: Volume) -> None:
+    """Labels end where the raw ends, but for a voxel of theirs: else their size or place is wrong."""
+    extent = extent_on(raw, labels)
+    slack = [math.ceil(own / size) for own, size in zip(labels.voxel_size_zyx, raw.voxel_size_zyx, strict=True)]
+    beyond = (
+        start < -more or stop > side + more
+        for start, stop, side, more in zip(*extent, raw.box.shape, slack, strict=True)
+    )
+    if any(beyond):
+        raise VolumeError(
+            f"{labels.url} reaches beyond {raw.url}: it covers {extent} of the raw's {raw.box} (z, y, x). Correct its "
+            "voxel size or offset (--labels_voxel_size, --labels_offset, or labels_voxel_size_zyx, labels_offset_zyx "
+            "in a config), or declare the region of interest (roi)."
         )
 
 

@@ -70,7 +70,7 @@ def open_volume(
         raise VolumeError(f"{url}: expected a voxel size above 0 nm, found {size} (z, y, x); give voxel_size_zyx.")
     if not all(map(math.isfinite, offset)):
         raise VolumeError(f"{url}: expected an offset in nm, found {offset} (z, y, x); give offset_zyx.")
-    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, notes=native.notes)
+    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, native=native)
 
 
 def check_store(store: ts.TensorStore, url: str) -> None:

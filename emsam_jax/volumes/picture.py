@@ -9,9 +9,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from emsam_jax.volumes.box import Box
+from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.specimen import Specimen
 
 _SIDE = 768  # voxels shown of a section, from its middle
+
+
+def check_picture(path: str | Path) -> None:
+    """Before hours of reading: whether a picture can be written there."""
+    path = Path(path)
+    known = sorted(FigureCanvasAgg.filetypes)
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise VolumeError(f"{path}: expected a picture's name that ends in one of {', '.join(known)} (--out).")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        found = "a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise VolumeError(f"{path}: expected the name of a picture in a folder that exists (--out), found {found}.")
 
 
 def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) -> None:
@@ -31,7 +43,10 @@ def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) 
         axes[0, column].set_title(f"z {box.start[0]}, y from {box.start[1]}, x from {box.start[2]}")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.savefig(path, dpi=100)
+    try:
+        figure.savefig(path, dpi=100)
+    except OSError as problem:
+        raise VolumeError(f"{path}: the picture cannot be written: {problem.strerror}.") from None
 
 
 def overlay(grey: Float[np.ndarray, "y x"], ids: Integer[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:

@@ -9,7 +9,7 @@ from emsam_jax.volumes.box import Box, Voxel, parse_box
 from emsam_jax.volumes.declared import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.intensity import intensity_range
-from emsam_jax.volumes.meet import check_meet, extent_on, read_nearest, with_size_of
+from emsam_jax.volumes.meet import check_meet, check_within, extent_on, read_nearest, with_size_of
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.volume import Volume
 
@@ -35,6 +35,8 @@ class Specimen:
         for volume in (labels, mask):
             if volume is not None:
                 check_meet(raw, volume)
+        if labels is not None and not roi:
+            check_within(raw, labels)
         if labels is not None and not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
             raise VolumeError(f"{labels.url}: expected labels of whole numbers, found {labels.dtype}; convert them.")
         self.intensity = intensity or Intensity()

@@ -13,15 +13,16 @@ from jaxtyping import Integer
 
 from emsam_jax.volumes.declared import LabelRules
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.findings import Finding, alignment_findings, error, fit_findings
+from emsam_jax.volumes.findings import Finding, alignment_findings, error, fit_findings, missing_findings
 from emsam_jax.volumes.flag_values import three, whole_numbers
 from emsam_jax.volumes.meet import nearest_indices, with_size_of
 from emsam_jax.volumes.open import open_volume
-from emsam_jax.volumes.picture import save_picture
+from emsam_jax.volumes.picture import check_picture, save_picture
 from emsam_jax.volumes.specimen import Specimen
 from emsam_jax.volumes.survey import survey_labels, survey_raw
 from emsam_jax.volumes.volume import Volume
 
+_MOST_VOXELS = 10**12  # hours of reading
 _CROPS = 3  # looked at for the orientation of the labels
 
 
@@ -38,8 +39,13 @@ def verify(
     findings = fit_findings(raw, labels, mask)
     facts = [repr(volume) for volume in (raw, labels, mask) if volume is not None]
     labels, mask = (None if volume is None else with_size_of(raw, volume) for volume in (labels, mask))
+    for volume in (raw, labels, mask):
+        if volume is not None:
+            findings += missing_findings(volume) + _size_findings(volume)
     fits = not any(finding.severity == "error" for finding in findings)
     try:
+        if max(volume.box.voxels for volume in (raw, labels, mask) if volume is not None) > _MOST_VOXELS:
+            return findings, facts
         surveys = [survey_raw(raw)]
         if labels is not None and labels.dtype.kind in "uib":
             surveys.append(survey_labels(labels, mask, rules))
@@ -56,6 +62,17 @@ def verify(
     except VolumeError as problem:
         findings.append(error(str(problem)))
     return findings, facts
+
+
+def _size_findings(volume: Volume) -> list[Finding]:
+    if volume.box.voxels <= _MOST_VOXELS:
+        return []
+    return [
+        error(
+            f"{volume.url} has {volume.box.voxels:.2g} voxels, all of which would be read: expected at most "
+            f"{_MOST_VOXELS:.2g}; choose a coarser level (--raw_level, --labels_level)."
+        )
+    ]
 
 
 def sections_to_show(specimen: Specimen, labelled_voxels: Integer[np.ndarray, " z"]) -> list[int]:
@@ -84,6 +101,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("raw_level", 0, "Level of the raw's pyramid; 0 is the finest.")
     flags.DEFINE_integer("labels_level", 0, "Level of the labels' pyramid.")
     flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
+    flags.DEFINE_list("labels_voxel_size", [], "z,y,x in nm, of the labels, instead of what they say.")
     flags.DEFINE_list("labels_offset", [], "z,y,x in nm, of the labels, instead of what they say.")
     flags.DEFINE_string("out", "verify.png", "The picture; empty for none.")
 
@@ -92,12 +110,18 @@ def main(arguments: list[str]) -> None:
     if len(arguments) not in (2, 3, 4):
         raise app.UsageError("Expected RAW, LABELS and perhaps MASK.")
     try:
+        if FLAGS.out:
+            check_picture(FLAGS.out)
         rules = LabelRules(whole_numbers(FLAGS.background), whole_numbers(FLAGS.unlabelled))
         raw = open_volume(arguments[1], level=FLAGS.raw_level, voxel_size_zyx=three(FLAGS.voxel_size, float))
         labels, mask = None, None
         if len(arguments) > 2:
-            offset = three(FLAGS.labels_offset, float)
-            labels = open_volume(arguments[2], level=FLAGS.labels_level, offset_zyx=offset)
+            labels = open_volume(
+                arguments[2],
+                level=FLAGS.labels_level,
+                voxel_size_zyx=three(FLAGS.labels_voxel_size, float),
+                offset_zyx=three(FLAGS.labels_offset, float),
+            )
         if len(arguments) > 3:
             mask = open_volume(arguments[3])
     except VolumeError as problem:

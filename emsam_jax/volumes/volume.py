@@ -8,7 +8,7 @@ import tensorstore as ts
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
-from emsam_jax.volumes.axes import Sizes, sizes
+from emsam_jax.volumes.axes import Native, Sizes, sizes
 from emsam_jax.volumes.box import Box, box_of
 from emsam_jax.volumes.errors import VolumeError, first_line
 
@@ -27,7 +27,7 @@ class Volume:
         voxel_size_zyx: Sequence[int | float] | None = None,
         offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
         levels: tuple[Sizes, ...] = (),
-        notes: tuple[str, ...] = (),
+        native: Native | None = None,
     ):
         self.store = store  # lazily read; starts at 0
         self.url = url
@@ -35,7 +35,7 @@ class Volume:
         self.voxel_size_zyx = sizes(voxel_size_zyx or (1.0, 1.0, 1.0))  # nm
         self.offset_zyx = sizes(offset_zyx)  # nm, the near corner of the first voxel
         self.levels = levels or (self.voxel_size_zyx,)  # voxel size of each level of the pyramid
-        self.notes = notes  # sentences about voxels that are not the file's own
+        self.native = native  # as its file has it, where it was opened from one
 
     @property
     def shape(self) -> tuple[int, ...]:
