@@ -4,6 +4,7 @@ python -m emsam_jax.data.sheet --out=sheet.png [--raw=RAW --labels=LABELS]
 """
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from emsam_jax.data.augment import Batch, Target, make_augment
 from emsam_jax.data.augmentation import NOTHING, Augmentation
 from emsam_jax.data.loader import Share, read_windows
 from emsam_jax.data.patches import PatchSource
-from emsam_jax.volumes import DeclaredVolume, Specimen, Volume, open_declared
+from emsam_jax.volumes import DeclaredVolume, Specimen, Volume, VolumeError, open_declared
+from emsam_jax.volumes.picture import check_picture
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 FLAGS = flags.FLAGS
@@ -68,11 +70,17 @@ def draw(made: dict[str, Batch], path: str) -> None:
 
 
 def main(_: list[str]) -> None:
-    if FLAGS.raw:
-        specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
-    else:
-        specimen = synthetic_specimen((2 * SECTIONS, 3 * FLAGS.side, 3 * FLAGS.side), FLAGS.seed)
-    draw(rows(specimen, FLAGS.side, FLAGS.seed), FLAGS.out)
+    try:
+        if FLAGS.side < 1:
+            raise VolumeError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
+        check_picture(FLAGS.out)
+        if FLAGS.raw:
+            specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
+        else:
+            specimen = synthetic_specimen((2 * SECTIONS, 3 * FLAGS.side, 3 * FLAGS.side), FLAGS.seed)
+        draw(rows(specimen, FLAGS.side, FLAGS.seed), FLAGS.out)
+    except VolumeError as problem:
+        sys.exit(f"sheet: {problem}")
 
 
 def synthetic_specimen(shape: tuple[int, int, int], seed: int) -> Specimen:

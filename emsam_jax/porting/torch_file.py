@@ -64,6 +64,7 @@ def _read_pickled(path: Path) -> Any:
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
                 raise EncoderError(_unreadable(path, "its end is missing"))
+        _refuse_bomb(path)
         # Not mapped from the file: a tensor that was converted can be let go, pages of a mapping cannot.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on the age of a file's format
@@ -81,6 +82,19 @@ def _read_pickled(path: Path) -> Any:
         if isinstance(error, EncoderError):
             raise
         raise EncoderError(_unreadable(path, str(error).splitlines()[0] if str(error) else "it ends early")) from None
+
+
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch stores its tensors as they are: what unpacks to more than the file was made to exhaust the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > 2 * path.stat().st_size:
+        raise EncoderError(
+            f"{path}: expected tensors as PyTorch stores them, uncompressed; found {path.stat().st_size} bytes that "
+            f"unpack to {unpacked}. Take an official SAM2 or SAM2.1 checkpoint."
+        )
 
 
 def _unreadable(path: Path, why: str) -> str:

@@ -29,6 +29,7 @@ from emsam_jax.segmentation.blockwise import (
 )
 from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.findings import check_present
 
 _BLOCKS = 2  # in a sample of the segmentation
 _HELD = 10  # bytes that putting a table of edges together and agglomerating it takes, for each of the table's
@@ -53,10 +54,12 @@ class Forecast:
     worker_bytes: int  # at its peak
     edges: float
     workers: int
+    warnings: list[str]
 
     def __str__(self) -> str:
         sides = " x ".join(map(str, self.whole.shape))
         lines = [f"{self.raw}: {sides} voxels (z, y, x), {as_size(self.whole.voxels)} in all", ""]
+        lines += [*(f"Warning: {text}" for text in self.warnings), *[""][: len(self.warnings)]]
         lines.append(f"{'stage':<12}{'blocks':>9}  {'of (z, y, x)':<20}{'seconds a block':>16}{'in all':>12}  by")
         for stage, blocks, block, seconds, by in self.costs:
             shape = " x ".join(map(str, block))
@@ -82,7 +85,7 @@ def forecast_run(request: Request) -> Forecast:
         if request.affinities:
             stored = Recipe.read(request.recipe) if request.recipe else None
             recipe, source = choose_recipe(request, stored), open_volume(request.affinities, channel="all")
-            whole, costs, predicted = source.box, [], 0.0
+            whole, costs, predicted, warnings = source.box, [], 0.0, check_present(source)
             block = request.block or usual_block(whole.shape, source.voxel_size_zyx)
             box = whole.middle((block[0], block[1], _BLOCKS * block[2]))
             values = source[(slice(None), *box.slices)]
@@ -91,7 +94,7 @@ def forecast_run(request: Request) -> Forecast:
 
             print("Predicting some windows in the middle; to compile the model may take minutes.", file=sys.stderr)
             found = sample_prediction(request, folder / "predicted")
-            recipe, source, whole = found.recipe, found.affinities, found.whole
+            recipe, source, whole, warnings = found.recipe, found.affinities, found.whole, found.warnings
             costs = [Cost("predict", found.blocks, found.block, found.seconds, "this process")]
             predicted = stored_bytes(folder / "predicted/0") / source.box.voxels * whole.voxels
             block = request.block or usual_block(whole.shape, source.voxel_size_zyx)
@@ -114,7 +117,14 @@ def forecast_run(request: Request) -> Forecast:
         kept["tables and ledger"] += measured.once
         edges = len(read_table(str(folder / "out"), "edges.npy", EDGE)) * times
         return Forecast(
-            request.affinities or request.raw.raw, whole, costs, kept, measured.peak, edges, request.workers or cores
+            request.affinities or request.raw.raw,
+            whole,
+            costs,
+            kept,
+            measured.peak,
+            edges,
+            request.workers or cores,
+            warnings,
         )
 
 

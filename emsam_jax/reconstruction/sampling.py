@@ -16,6 +16,7 @@ from emsam_jax.reconstruction.source import choose_recipe
 from emsam_jax.segmentation import Recipe
 from emsam_jax.volumes import Box, Volume
 from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.findings import check_present
 from emsam_jax.volumes.specimen import open_declared
 
 _WINDOWS = 4  # side by side; the first one's time, which holds compiling, is not counted
@@ -28,6 +29,7 @@ class SampledPrediction(NamedTuple):
     blocks: int  # of the whole prediction
     block: Voxel
     seconds: float
+    warnings: list[str]
 
 
 def sample_prediction(request: Request, out: Path) -> SampledPrediction:
@@ -36,6 +38,7 @@ def sample_prediction(request: Request, out: Path) -> SampledPrediction:
     named = request.recipe or trained.recipe
     recipe = choose_recipe(request, Recipe.read(named) if named else None)
     specimen = open_declared(declare_as_trained(request.raw, trained))
+    warnings = check_present(specimen.raw, specimen.region)
     settings = settings_from(trained.config.predict, trained.config.data.patch)
     channels = len(trained.config.model.offsets)
     plan = Output(f"{out}-whole", specimen, settings, specimen.region, channels).plan
@@ -54,7 +57,7 @@ def sample_prediction(request: Request, out: Path) -> SampledPrediction:
     a_block = (counted[-1] - counted[0]) / (len(counted) - 1)
     a_window = a_block / windows_touching(settings, region.middle(sampled.block))
     seconds = a_window * windows_touching(settings, plan.region.middle(plan.block)) * len(plan)
-    return SampledPrediction(affinities, plan.region, recipe, len(plan), plan.block, seconds)
+    return SampledPrediction(affinities, plan.region, recipe, len(plan), plan.block, seconds, warnings)
 
 
 def windows_touching(settings: Prediction, box: Box) -> int:

@@ -69,6 +69,8 @@ def _read_http(folder: ts.KvStore, key: str, first_bytes: int | None) -> bytes |
             answer.close() if answer.length_remaining else answer.release_conn()
     except urllib3.exceptions.HTTPError as error:
         reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
+        if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
+            raise VolumeError(f"{url} cannot be read: no answer in {PATIENCE:g} seconds.") from None
         raise VolumeError(f"{url} cannot be read: {first_line(reason)}") from None
 
 

@@ -22,7 +22,8 @@ from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.context import set_cache_limit
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
 from emsam_jax.volumes.errors import VolumeError, first_line
-from emsam_jax.volumes.flag_values import three
+from emsam_jax.volumes.findings import check_present
+from emsam_jax.volumes.flag_values import three, whole_numbers
 from emsam_jax.volumes.layout import Layout, plan_layout
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
 from emsam_jax.volumes.open import UNFINISHED, open_volume
@@ -155,6 +156,7 @@ def define_flags() -> None:
     flags.DEFINE_string("channel", None, 'One of the source\'s channels, or "all".')
     flags.DEFINE_list("voxel_size", [], "z,y,x in nm, instead of what the source says.")
     flags.DEFINE_list("offset", [], "z,y,x in nm, instead of what the source says.")
+    flags.DEFINE_boolean("allow_gaps", False, "Sections that are missing from a numbered folder become 0.")
     flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Of the destination.")
     flags.DEFINE_list("chunk", [], "z,y,x in voxels; chosen from shape and voxel size if left out.")
     flags.DEFINE_list("shard", [], "z,y,x in voxels, whole chunks.")
@@ -168,14 +170,17 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError("Expected SRC and DST.")
     try:
         set_cache_limit(FLAGS.cache_mib << 20)
-        channel: Channel = FLAGS.channel if FLAGS.channel in (None, "all") else int(FLAGS.channel)
+        channel: Channel = FLAGS.channel if FLAGS.channel in (None, "all") else whole_numbers([FLAGS.channel])[0]
         source = open_volume(
             arguments[1],
             level=FLAGS.level,
             channel=channel,
             voxel_size_zyx=three(FLAGS.voxel_size, float),
             offset_zyx=three(FLAGS.offset, float),
+            allow_gaps=FLAGS.allow_gaps,
         )
+        for warning in check_present(source):
+            print(f"ingest: {warning}", file=sys.stderr)
         if not source.voxel_size_known:
             raise VolumeError(f"{source.url} does not know its voxel size; give it as --voxel_size=z,y,x in nm.")
         chunk, shard = three(FLAGS.chunk, int), three(FLAGS.shard, int)

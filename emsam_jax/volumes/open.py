@@ -52,7 +52,7 @@ def open_volume(
         try:
             native = _open_native(url, level, allow_gaps)
         except VolumeError as problem:
-            raise problem if url in str(problem) else VolumeError(f"{url}: {problem}") from None
+            raise VolumeError(f"{url}: {problem}") if str(problem).startswith("Expected") else problem from None
     check_store(native.store, url)
     store = ordered(native, channel, url)
     if 0 in store.shape:

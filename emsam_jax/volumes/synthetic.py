@@ -9,6 +9,7 @@ are as dark as membranes are.
 """
 
 import dataclasses
+import math
 import sys
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ from absl import app, flags
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
 from emsam_jax.volumes.create import create_volume
+from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
+from emsam_jax.volumes.picture import check_picture
 
 Image = Float[np.ndarray, "z y x"]
 
@@ -236,7 +239,18 @@ def write_synthetic(volume: Synthetic, folder: str) -> None:
 def main(_: list[str]) -> None:
     if not FLAGS.picture and not FLAGS.out:
         sys.exit("synthetic: expected --out (a folder for the volume), --picture (a file), or both; found neither.")
-    shape, voxel_size = three(FLAGS.shape, int), three(FLAGS.voxel_size, float)
+    try:
+        shape, voxel_size = three(FLAGS.shape, int), three(FLAGS.voxel_size, float)
+        if not shape or min(shape) < 1:
+            raise VolumeError(
+                f"Expected --shape of three numbers of voxels, 1 or more, found {','.join(FLAGS.shape)!r}."
+            )
+        if not voxel_size or not all(0 < size < math.inf for size in voxel_size):
+            raise VolumeError(f"Expected --voxel_size of three sizes above 0 nm, found {','.join(FLAGS.voxel_size)!r}.")
+        if FLAGS.picture:
+            check_picture(FLAGS.picture)
+    except VolumeError as problem:
+        sys.exit(f"synthetic: {problem}")
     volume = synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects))
     if FLAGS.out:
         write_synthetic(volume, FLAGS.out)

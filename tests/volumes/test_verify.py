@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from emsam_jax.volumes import LabelRules, Specimen, Volume, create_volume, open_volume, quick_findings
+from emsam_jax.volumes import (
+    DeclaredVolume,
+    LabelRules,
+    Specimen,
+    Volume,
+    VolumeError,
+    create_volume,
+    open_declared,
+    open_volume,
+    quick_findings,
+)
 from emsam_jax.volumes.box import box_of
 from emsam_jax.volumes.components import Components
 from emsam_jax.volumes.verify import sections_to_show, verify
@@ -77,9 +87,34 @@ def test_no_overlap(make: Make, em: np.ndarray, truth: np.ndarray):
 
 
 def test_reaching_beyond_the_raw(make: Make, em: np.ndarray, truth: np.ndarray):
-    errors, warnings = faults(make("raw", em[:20]), make("labels", truth))
-    assert not errors
-    only(warnings, "reaches beyond")
+    raw, labels = make("raw", em[:20]), make("labels", truth)
+    errors, _ = faults(raw, labels)
+    only(errors, "reaches beyond")
+    assert "--labels_offset" in errors[0]
+    Specimen(raw, labels, roi="0:20,:,:")  # whoever says where is taken at his word
+
+
+def test_sizes_of_one_alone_are_asked_for(tmp_path: Path, make: Make, em: np.ndarray, truth: np.ndarray):
+    """Taken as 1 nm, the raw met a tenth of such labels, and was scored on it."""
+    np.save(tmp_path / "raw.npy", em)
+    labels = make("labels", truth, (40, 10, 10))
+    errors, _ = faults(open_volume(tmp_path / "raw.npy"), labels)
+    only(errors, "raw.npy has no voxel size, and")
+    assert "--voxel_size, or raw_voxel_size_zyx" in errors[0]
+    with pytest.raises(VolumeError, match="give the raw's"):
+        open_declared(DeclaredVolume(raw=str(tmp_path / "raw.npy"), labels=labels.url))
+    np.save(tmp_path / "truth.npy", truth)
+    raw = make("raw", em)
+    assert faults(raw, open_volume(tmp_path / "truth.npy"))[0] == []  # the raw's is taken
+    declared = DeclaredVolume(raw=raw.url, labels=str(tmp_path / "truth.npy"), labels_voxel_size_zyx=(80, 8, 8))
+    with pytest.raises(VolumeError, match="reaches beyond"):
+        open_declared(declared)
+
+
+def test_no_flip_is_offered_where_sizes_disagree(make: Make, em: np.ndarray, truth: np.ndarray):
+    errors, warnings = faults(make("raw", em), make("labels", truth[:, ::-1], (40, 4, 3)))
+    assert errors == []
+    assert any("no multiples of each other" in text for text in warnings)
 
 
 def test_voxel_sizes_that_do_not_fit(make: Make, em: np.ndarray, truth: np.ndarray):
@@ -242,6 +277,11 @@ def test_command_prints_a_report_draws_and_exits(make: Make, em: np.ndarray, tru
     assert absent.returncode == 1
     assert "there is no such file or folder" in absent.stderr
     assert "Traceback" not in absent.stderr
+    for out in ("none/a.png", ".", "a.words"):
+        refused = run("raw", "labels", f"--out={out}")
+        assert refused.returncode == 1
+        assert "(--out" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"needs the small real volumes in {REAL}")

@@ -171,14 +171,19 @@ def npy_fortran(folder: Path, values: np.ndarray) -> str:
 
 
 def precomputed_raw(folder: Path, values: np.ndarray) -> str:
-    return _precomputed(folder, values, "image", "raw")
+    return precomputed(folder, values, "image", "raw")
 
 
 def precomputed_compressed(folder: Path, values: np.ndarray) -> str:
-    return _precomputed(folder, values, "segmentation", "compressed_segmentation")
+    return precomputed(folder, values, "segmentation", "compressed_segmentation")
 
 
-def _precomputed(folder: Path, values: np.ndarray, kind: str, encoding: str) -> str:
+def precomputed_gzip(folder: Path, values: np.ndarray) -> str:
+    """As cloud-volume does unasked."""
+    return precomputed(folder, values, "image", "raw", compress=True)
+
+
+def precomputed(folder: Path, values: np.ndarray, kind: str, encoding: str, compress: str | bool = False) -> str:
     info = CloudVolume.create_new_info(
         num_channels=1,
         layer_type=kind,
@@ -189,7 +194,7 @@ def _precomputed(folder: Path, values: np.ndarray, kind: str, encoding: str) -> 
         chunk_size=[32, 32, 8],
         volume_size=values.shape[::-1],
     )
-    volume: Any = CloudVolume(f"file://{folder}/pre", info=info, compress=False, progress=False)
+    volume: Any = CloudVolume(f"file://{folder}/pre", info=info, compress=compress, progress=False)
     volume.commit_info()
     volume[:, :, :] = values.transpose()[..., None]
     return "pre"
@@ -222,6 +227,7 @@ WRITERS: dict[Writer, tuple[bool, bool]] = {
     npy_c: (False, False),
     npy_fortran: (False, False),
     precomputed_raw: (True, True),
+    precomputed_gzip: (True, True),
     precomputed_compressed: (True, True),
     spec: (True, False),
 }
