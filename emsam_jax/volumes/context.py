@@ -1,6 +1,7 @@
 """The TensorStore context that all volumes share: one chunk cache with a byte limit, patient but finite retries."""
 
 import functools
+import os
 
 import tensorstore as ts
 
@@ -10,6 +11,9 @@ _RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "5s"}
 # Each write to a file of its own, renamed when it is whole. With locks, TensorStore writes into the lock file that a
 # killed writer left, without cutting it off: what is shorter ends in the other's bytes.
 _LOCKING = {"file_io_locking": {"mode": "none"}}
+# A server that falls silent in the middle of a chunk is given up, where nobody has set another time.
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "60")
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
 _KINDS = ("http_request_retries", "gcs_request_retries", "s3_request_retries")
 
 

@@ -46,12 +46,14 @@ def plan_layout(
     shard: Voxel | None = None,
 ) -> Layout:
     url = normalise(str(url_or_path))
-    if len(voxel_size_zyx) != 3 or min(voxel_size_zyx) <= 0:
+    if len(voxel_size_zyx) != 3 or not all(0 < size < math.inf for size in voxel_size_zyx):
         raise VolumeError(
             f"{url}: expected a voxel size of three numbers above 0, found {voxel_size_zyx} (z, y, x, nm)."
         )
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise VolumeError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
+    if len(offset_zyx) != 3 or not all(map(math.isfinite, offset_zyx)):
+        raise VolumeError(f"{url}: expected an offset of three numbers, found {offset_zyx} (z, y, x, nm).")
     if format not in ("ome-zarr", "precomputed"):
         raise VolumeError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
     size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
