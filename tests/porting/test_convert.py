@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
         with pytest.raises(EncoderError, match="asks to run code"):
             convert(Path(file), Path("out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.pt", "zip.pt"]
+
+
+def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path):
+    """Compressed beside it, PyTorch would read it into 1000 times its memory."""
+    torch.save({"model": {"a": torch.zeros(1 << 22)}}, tmp_path / "sound.pt")
+    deflated = zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "sound.pt") as sound, deflated as bomb:
+        for entry in sound.infolist():
+            bomb.writestr(entry.filename, sound.read(entry))
+    assert (tmp_path / "bomb.pt").stat().st_size < 1 << 16
+    with pytest.raises(EncoderError, match=r"expected tensors as PyTorch stores them, uncompressed; found \d+ bytes"):
+        convert(tmp_path / "bomb.pt", tmp_path / "out")
 
 
 def test_tensors_that_do_not_fit_are_named(tiny, tmp_path):
