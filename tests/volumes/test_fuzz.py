@@ -78,7 +78,7 @@ def test_damage_is_read_or_refused(write: Callable[[Path, np.ndarray], str], tmp
     files = files or sorted(file for file in tmp_path.rglob("*") if file.is_file())[:2]
     sound = {file: file.read_bytes() for file in files}
     random_ = random.Random(write.__name__)
-    refused = 0
+    refused, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for case in range(CASES):
         file = random_.choice(files)
         damage = damage_json if file.name in METADATA else damage_bytes
@@ -91,7 +91,7 @@ def test_damage_is_read_or_refused(write: Callable[[Path, np.ndarray], str], tmp
             assert min(volume.voxel_size_zyx) > 0
             assert np.isfinite(volume.offset_zyx).all()
             shape = volume.shape[-3:]
-            part = tuple(slice(side // 2, min(side, side // 2 + 4)) for side in shape)
+            part = tuple(slice(0, min(side, 4)) for side in shape)
             assert volume[(..., *part)].shape[-3:] == tuple(s.stop - s.start for s in part)
         except VolumeError as problem:
             refused += 1
@@ -102,6 +102,6 @@ def test_damage_is_read_or_refused(write: Callable[[Path, np.ndarray], str], tmp
             raise AssertionError(f"case {case} of {file.name}: {content[:2000]!r}") from error
         assert time.monotonic() - start < 10, (case, file, content)
         file.write_bytes(sound[file])
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 * GIB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + GIB
     assert open_volume(path).shape == grey[: 4 if write is png_sections else None].shape
-    assert CASES < 12 or refused
+    assert refused
