@@ -1,0 +1,38 @@
+"""What a threshold chosen on one part costs on another, on affinities as a class-balanced loss makes them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, out: Path, *flags: str) -> dict[str, Any]:
+    command = [sys.executable, BENCHMARKS / f"{script}.py", f"--out={out}", *flags]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((out / f"{script}-cpu.json").read_text())
+
+
+def test_choosing_costs_little(tmp_path: Path):
+    results = run("choosing", tmp_path, "--quick", "--kinds=ideal,noisy")
+    assert results["mean_cost"] < 0.05
+    thresholds = [row["threshold"] for row in results["rows"]]
+    assert 0.05 < min(thresholds) <= max(thresholds) < 0.995
+
+
+def test_choosing_costs_little_on_fib25(fib25_folder: Path, tmp_path: Path):
+    """A quarter of the tissue, and the kind of affinities on which a grid up to 0.9 costs most."""
+    results = run("choosing", tmp_path, f"--data={fib25_folder}", "--kinds=ideal", "--seeds=1", "--side=125")
+    assert results["mean_cost"] < 0.05
+    assert results["rows"][0]["threshold"] > 0.9
+
+
+def test_pixel_classifier_runs(tmp_path: Path):
+    results = run("pixel_classifier", tmp_path, "--quick")
+    assert set(results["over_seeds"]) == {"all", "borders_ignored", "without_largest", "interior"}
+    assert results["over_seeds"]["all"]["voi"]["mean"] >= results["oracle_no_result"]["mean"]
+    assert results["over_seeds"]["borders_ignored"]["voi"]["mean"] < 0.3
+    assert results["looks"] == 1
