@@ -7,6 +7,7 @@ from emsam_jax.volumes.declared import CREMI_OUTSIDE, DeclaredVolume, Intensity,
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.findings import Finding, quick_findings
 from emsam_jax.volumes.open import open_volume
+from emsam_jax.volumes.overlap import Part, open_shared, part_of, refuse_overlap
 from emsam_jax.volumes.specimen import Specimen, open_declared
 from emsam_jax.volumes.volume import Volume
 
@@ -17,14 +18,18 @@ __all__ = [
     "Finding",
     "Intensity",
     "LabelRules",
+    "Part",
     "Specimen",
     "Volume",
     "VolumeError",
     "box_of",
     "create_volume",
     "open_declared",
+    "open_shared",
     "open_volume",
     "parse_box",
+    "part_of",
     "quick_findings",
+    "refuse_overlap",
     "set_cache_limit",
 ]
