@@ -9,6 +9,8 @@ from emsam_jax.data.augmentation import Voxels
 from emsam_jax.model import ModelConfig
 from emsam_jax.volumes import DeclaredVolume
 
+Balance = Literal["data", "sample", "none"]
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -28,7 +30,8 @@ class DataConfig:
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     coarse: float = 1.0  # weight of the coarse map's loss beside the refined one's
-    dice: float = 0.0  # weight of the Dice loss on the boundary class beside the cross-entropy
+    dice: float = 0.0  # weight of the Dice loss on the boundary class beside the cross-entropy; moves log odds
+    balance: Balance = "data"  # both classes of a channel count the same: over the training data, or in each sample
     max_weight: float = 10.0  # the most that the rarer class of a channel counts
 
 
@@ -38,6 +41,7 @@ class OptimConfig:
     batch: int = 4  # patches a step, over all devices
     accumulate: int = 1  # parts that a batch is worked off in, one after the other
     peak_lr: float = 1e-3  # of the new parts, after the warm-up
+    trained_lr: float = 0.1  # share of the peak for those parts where they come trained, from init_from
     encoder_lr: float = 1e-5  # of the image encoder's deepest block, where it is fine-tuned
     layer_decay: float = 0.9  # of that rate, from each block to the one before
     warmup: int = 1000  # steps from 0 to the peak

@@ -87,6 +87,7 @@ LIMITS = {
     "optim.batch": COUNT,
     "optim.accumulate": COUNT,
     "optim.peak_lr": POSITIVE,
+    "optim.trained_lr": Limit(0, 1, open_low=True),
     "optim.encoder_lr": NOT_NEGATIVE,
     "optim.layer_decay": PART,
     "optim.warmup": COUNT_OR_NONE,

@@ -4,18 +4,18 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from emsam_jax.inference.trained import Trained
+from emsam_jax.inference.trained import Measured, Trained
 from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
 from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.overlap import place_of
 
 _SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
 
 
 def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVolume:
     """The pyramid's level with voxels such as the training's, and what is not declared as the training had it."""
-    size, known = trained.voxel_size_zyx, trained.config.data.train
-    if known and declared.intensity == Intensity():
-        declared = dataclasses.replace(declared, intensity=known[0].intensity)
+    size, known = trained.measured.voxel_size_zyx, trained.config.data.train
+    declared = dataclasses.replace(declared, intensity=intensity_as_trained(declared, known, trained.measured))
     if not declared.raw:
         return declared
     raw = open_volume(declared.raw, level=declared.raw_level, voxel_size_zyx=declared.raw_voxel_size_zyx or None)
@@ -25,6 +25,29 @@ def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVo
         return declared
     levels = () if declared.raw_voxel_size_zyx else raw.levels  # a declared size is of the declared level
     return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, size))
+
+
+def intensity_as_trained(declared: DeclaredVolume, training: Sequence[DeclaredVolume], measured: Measured) -> Intensity:
+    """What is declared; if nothing is, as the first training volume is declared.
+
+    Percentiles that the training declares too are those of a training region, as raw values: of the training volume in
+    the same file, or else of the only range that training has seen. Where it has seen several, each its own volume's,
+    they are a new volume's own.
+    """
+    asked = training[0].intensity if training and declared.intensity == Intensity() else declared.intensity
+    if not asked.percentiles:
+        return asked
+    alike = [
+        (part.raw.place, seen)
+        for volume, part, seen in zip(training, measured.parts, measured.ranges, strict=True)
+        if volume.intensity == asked
+    ]
+    here = place_of(declared.raw) if declared.raw else ""
+    ranges = {seen for place, seen in alike if place == here} or {seen for _, seen in alike}
+    if len(ranges) != 1:
+        return asked
+    ((low, high),) = ranges
+    return dataclasses.replace(asked, low=low, high=high, percentiles=False)
 
 
 def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> int:

@@ -12,10 +12,14 @@ import numpy as np
 
 from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, from_dict
-from emsam_jax.model import EncoderError, FGNet, merge_fgnet
+from emsam_jax.inference.calibrated import Calibrated, calibrate
+from emsam_jax.model import EncoderError, merge_fgnet
 from emsam_jax.model.image_encoder import FACTS_FILE, read_arrays, read_facts, read_params
+from emsam_jax.volumes import Part
+from emsam_jax.volumes.overlap import part_from
 
 CHECKPOINTS, ENCODER_FOLDER, RECIPE_FILE = "checkpoints", "encoder", "postprocess.json"
+CALIBRATION_FILE = "calibration.json"  # what validation found to be wrong with a step's log odds
 PARAMS, EMA, OPTIMIZER, FACTS = "params", "ema", "optimizer", "facts"
 _PREFIX = "encoder."
 
@@ -25,13 +29,24 @@ class CheckpointError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a run finds out about its training volumes before the first step. Each of its checkpoints keeps it."""
+
+    voxel_size_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)  # nm
+    ranges: tuple[tuple[float, float], ...] = ()  # of each training volume, the raw values that become 0 and 1
+    positives: tuple[float, ...] = ()  # share of the affinities that are 1, by channel
+    prior: tuple[float, ...] = ()  # log odds that the loss's class weights add to the logits, by channel
+    parts: tuple[Part, ...] = ()  # what of which files the training sees
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained:
-    model: FGNet  # with the running mean of the parameters
+    model: Calibrated  # with the running mean of the parameters
     config: Config
     step: int
     recipe: Path | None  # postprocess.json, where this step was validated
     path: Path  # the step's own folder
-    voxel_size_zyx: tuple[float, float, float]  # nm, of the volumes it was trained on
+    measured: Measured
 
 
 def load_trained(path: str | Path) -> Trained:
@@ -39,14 +54,39 @@ def load_trained(path: str | Path) -> Trained:
     facts = read_step_facts(folder)
     config = from_dict(facts["config"])
     recipe = folder / RECIPE_FILE
+    measured = measured_from(facts)
+    model = merge_fgnet(config.model, read_item(folder, EMA, facts), _read_frozen(folder, facts))
     return Trained(
-        merge_fgnet(config.model, read_item(folder, EMA, facts), _read_frozen(folder, facts)),
+        calibrate(model, measured.prior, read_shift(folder)),
         config,
         facts["step"],
         recipe if recipe.exists() else None,
         folder,
-        tuple(facts["voxel_size_zyx"]),
+        measured,
     )
+
+
+def measured_from(facts: Mapping[str, Any]) -> Measured:
+    found = facts["measured"]
+    z, y, x = (float(size) for size in found["voxel_size_zyx"])
+    return Measured(
+        (z, y, x),
+        tuple((float(low), float(high)) for low, high in found["ranges"]),
+        tuple(map(float, found["positives"])),
+        tuple(map(float, found["prior"])),
+        tuple(map(part_from, found["parts"])),
+    )
+
+
+def read_shift(folder: Path) -> tuple[float, ...]:
+    """Of log odds, by channel, as the validation of this step found it; empty where there was none."""
+    path = folder / CALIBRATION_FILE
+    try:
+        return tuple(float(odds) for odds in json.loads(path.read_text())["shift"])
+    except FileNotFoundError:
+        return ()
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path}: expected `shift`, a number a channel; remove it to go without.") from None
 
 
 def read_trained_params(path: str | Path) -> dict[str, np.ndarray]:
@@ -97,7 +137,7 @@ def read_step_facts(folder: Path) -> dict[str, Any]:
         if facts.pop("checksum") != checksum_of_facts(facts):
             raise ValueError
         from_dict(facts["config"])
-        z, y, x = (float(size) for size in facts["voxel_size_zyx"])
+        z, y, x = measured_from(facts).voxel_size_zyx
         counters = [facts[name] for name in ("step", "samples", "skipped", "skipped_in_row")]
         sums = [facts["checksums"][item] for item in (PARAMS, EMA, OPTIMIZER)]
         sound = (

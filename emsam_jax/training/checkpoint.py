@@ -5,6 +5,7 @@ position, config, ...). What is frozen is written once, to RUN/encoder; each ste
 """
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +26,12 @@ from emsam_jax.inference.trained import (
     FACTS,
     OPTIMIZER,
     PARAMS,
+    Measured,
     check_item,
     checksum_of_facts,
     checksums,
     finished_steps,
+    measured_from,
     read_encoder,
     read_step_facts,
     validation_score,
@@ -72,20 +75,18 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self,
         workdir: Path,
         config: Config,
-        voxel_size_zyx: Sequence[float] = (1.0, 1.0, 1.0),
+        measured: Measured | None = None,
         fingerprints: Mapping[str, str] | None = None,
     ):
-        """`fingerprints`: of the training volumes, by what they are called in a message."""
+        """`measured` of the training volumes may follow, but before the first step is saved. `fingerprints`: of those
+        volumes, by what they are called in a message.
+        """
         self.workdir, self.config = workdir, config
+        self.measured = measured or Measured()
         self.steps_before = config.optim.steps  # as the run that is resumed was asked for
         self.folder = workdir / CHECKPOINTS
         self.best = Best(self.folder)
-        self._facts = {
-            "config": to_dict(config),
-            "voxel_size_zyx": list(voxel_size_zyx),
-            "data": dict(fingerprints or {}),
-            "encoder": None,
-        }
+        self._facts = {"config": to_dict(config), "data": dict(fingerprints or {}), "encoder": None}
         self._manager = ocp.CheckpointManager(
             self.folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -123,6 +124,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         items = {PARAMS: state.params, EMA: state.ema, OPTIMIZER: _flat(state.optimizer)}
         facts: dict[str, Any] = {
             **self._facts,
+            "measured": dataclasses.asdict(self.measured),
             "step": step,
             "samples": step * self.config.optim.batch,
             "skipped": int(state.skipped),
@@ -155,7 +157,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             )
         for name in wanted:
             check_item(folder, name, gather(items[name]), facts)
-        self._facts["encoder"] = facts["encoder"]
+        self._facts["encoder"], self.measured = facts["encoder"], measured_from(facts)
         frozen = put(mesh, read_encoder(self.workdir, facts["encoder"])) if frozen_shapes else {}
 
         def counter(number: int) -> jax.Array:

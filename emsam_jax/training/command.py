@@ -47,6 +47,7 @@ def _define_flags() -> None:
         "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
     )
     flags.DEFINE_string("workdir", None, "The run's folder; where it has a checkpoint, the run goes on.")
+    flags.DEFINE_bool("allow_overlap", False, "Let training, validation and test volumes hold the same voxels.")
     flags.DEFINE_bool("plan", False, "Say what fits on these devices and how long it takes, and train nothing.")
     flags.DEFINE_bool("distributed", False, "One of several processes of a run, each with its own devices.")
     flags.DEFINE_string("coordinator", "", "host:port of the first process, where it isn't found by itself.")
@@ -77,7 +78,7 @@ def run() -> None:
                 raise TrainingError("Give --workdir=FOLDER, where the run is kept; or --plan, to see what fits.")
             together = joined(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
             with together if FLAGS.distributed else contextlib.nullcontext():
-                train(config, FLAGS.workdir)
+                train(config, FLAGS.workdir, allow_overlap=FLAGS.allow_overlap)
         except USER_ERRORS as problem:
             sys.exit(f"train: {problem}")
         except OSError as problem:

@@ -14,11 +14,12 @@ from emsam_jax.blocks import RunLock
 from emsam_jax.config import Config
 from emsam_jax.config_file import to_dict
 from emsam_jax.model.config import check_patch
+from emsam_jax.training.balance import class_weights
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.errors import TrainingError
 from emsam_jax.training.initial import new_state
 from emsam_jax.training.log import BadStepsError, Log
-from emsam_jax.training.optimizer import schedule
+from emsam_jax.training.optimizer import optim_of, schedule
 from emsam_jax.training.page import start_page
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.sampling import make_sampler
@@ -26,26 +27,36 @@ from emsam_jax.training.sharding import check_batch, gather, make_mesh
 from emsam_jax.training.step import Params, TrainState, compile_train_step
 from emsam_jax.training.stream import Stream
 from emsam_jax.training.validation import Validator
+from emsam_jax.volumes import open_shared, refuse_overlap
 
 
-def train(config: Config, workdir: str | Path, devices: Sequence[Any] | None = None) -> None:
-    """To the last step, from the newest checkpoint in `workdir` if there is one."""
+def train(
+    config: Config, workdir: str | Path, devices: Sequence[Any] | None = None, *, allow_overlap: bool = False
+) -> None:
+    """To the last step, from the newest checkpoint in `workdir` if there is one.
+
+    Training, validation and test volumes that share voxels are refused, unless that is allowed.
+    """
     workdir = Path(workdir).absolute()
     mesh = make_mesh(config.fsdp, devices)
     check_batch(config, mesh)
     check_patch(config.model, config.data.patch, "config.data.patch")
+    data = config.data
+    split = open_shared({"training": data.train, "validation": data.validation, "test": data.test})
+    overlaps = refuse_overlap(split, allowed=allow_overlap)
     stream = Stream(config)
-    told = stream.voxel_size_zyx, stream.fingerprints()
-    with _alone(workdir), Checkpoints(workdir, config, *told) as checkpoints, Notice() as notice:
+    begun = stream.fingerprints()
+    with _alone(workdir), Checkpoints(workdir, config, fingerprints=begun) as checkpoints, Notice() as notice:
         first = checkpoints.newest() or 0
-        state, frozen = _state(config, mesh, checkpoints)
+        state, frozen = _state(config, mesh, checkpoints, stream)
         _write_config(config, workdir)
-        train_step = compile_train_step(config, mesh, state)
-        sample = make_sampler(config, mesh)
+        measured = checkpoints.measured
+        train_step = compile_train_step(config, mesh, state, class_weights(measured.positives, config.loss))
+        sample = make_sampler(config, mesh, measured.prior)
         with Log(config, workdir, first) as log, Validator(config, workdir, checkpoints, log) as validator:
             origin = _origin(config, checkpoints)
             seen = {"mesh": mesh, "stream": stream, "params": state.params, "frozen": frozen}
-            log.say(start_page(config, workdir, origin=origin, **seen))
+            log.say(start_page(config, workdir, origin=origin, overlaps=overlaps, measured=measured, **seen))
             validator.catch_up()
             try:
                 for step, batch in zip(
@@ -80,10 +91,11 @@ def _alone(workdir: Path) -> contextlib.AbstractContextManager[Any]:
     return RunLock(str(workdir)) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
-def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints) -> tuple[TrainState, Params]:
+def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints, stream: Stream) -> tuple[TrainState, Params]:
     newest = checkpoints.newest()
     if newest is not None:
         return checkpoints.restore(newest, mesh)
+    checkpoints.measured = stream.measure(mesh)
     state, frozen = new_state(config, mesh)
     checkpoints.keep_frozen(frozen)
     return state, frozen
@@ -102,7 +114,7 @@ def _longer(config: Config, checkpoints: Checkpoints) -> str:
     if before == config.optim.steps:
         return ""
     then, now = (
-        float(schedule(dataclasses.replace(config.optim, steps=steps))(newest))
+        float(schedule(dataclasses.replace(optim_of(config), steps=steps))(newest))
         for steps in (before, config.optim.steps)
     )
     return (

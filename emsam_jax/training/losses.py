@@ -8,29 +8,35 @@ from jaxtyping import Array, Bool, Float
 from emsam_jax.config import LossConfig
 from emsam_jax.data import Batch
 from emsam_jax.model import Maps
+from emsam_jax.training.balance import ClassWeights
 
 Affinities = Float[Array, "b z y x c"]
 Valid = Bool[Array, "b z y x c"]
 VOXELS = (1, 2, 3)
 
 
-def loss_of_maps(maps: Maps, batch: Batch, config: LossConfig) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+def loss_of_maps(
+    maps: Maps, batch: Batch, config: LossConfig, weights: ClassWeights | None = None
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The refined map's loss and the weighted coarse one's, together and by name."""
-    parts = {"refined": loss_of_logits(maps.refined, batch.affinities, batch.valid, config)}
+
+    def loss_of(logits: Affinities) -> Float[Array, ""]:
+        loss = balanced_cross_entropy(logits, batch.affinities, batch.valid, config.max_weight, weights)
+        return loss + config.dice * boundary_dice(logits, batch.affinities, batch.valid) if config.dice else loss
+
+    parts = {"refined": loss_of(maps.refined)}
     loss = parts["refined"]
     if maps.coarse is not None:
-        parts["coarse"] = loss_of_logits(maps.coarse, batch.affinities, batch.valid, config)
+        parts["coarse"] = loss_of(maps.coarse)
         loss = loss + config.coarse * parts["coarse"]
     return loss, parts
 
 
-def loss_of_logits(logits: Affinities, truth: Affinities, valid: Valid, config: LossConfig) -> Float[Array, ""]:
-    loss = balanced_cross_entropy(logits, truth, valid, config.max_weight)
-    return loss + config.dice * boundary_dice(logits, truth, valid) if config.dice else loss
-
-
-def balanced_cross_entropy(logits: Affinities, truth: Affinities, valid: Valid, max_weight: float) -> Float[Array, ""]:
-    """Both classes count the same within each channel of each sample, up to the most that one voxel may count.
+def balanced_cross_entropy(
+    logits: Affinities, truth: Affinities, valid: Valid, max_weight: float, weights: ClassWeights | None = None
+) -> Float[Array, ""]:
+    """The classes of each channel weighted; without weights both count the same in each sample, up to the most that
+    one voxel may count.
 
     96% of the affinities to neighbours are 1 and 40% of those 27 voxels away: one weight for all would be wrong.
     """
@@ -41,9 +47,12 @@ def balanced_cross_entropy(logits: Affinities, truth: Affinities, valid: Valid, 
     def weight(count: Float[Array, "b 1 1 1 c"]) -> Float[Array, "b 1 1 1 c"]:
         return jnp.minimum(total / jnp.maximum(2 * count, 1), max_weight)
 
-    weights = positive * weight(positives) + (known - positive) * weight(total - positives)
+    one, zero = weight(positives), weight(total - positives)
+    if weights is not None:
+        one, zero = (jnp.asarray(of_class, jnp.float32)[None, None, None, None] for of_class in weights)
+    weighted = positive * one + (known - positive) * zero
     losses = optax.sigmoid_binary_cross_entropy(logits, truth)
-    return ((weights * losses).sum(VOXELS, keepdims=True) / jnp.maximum(total, 1)).mean()
+    return ((weighted * losses).sum(VOXELS, keepdims=True) / jnp.maximum(total, 1)).mean()
 
 
 def boundary_dice(logits: Affinities, truth: Affinities, valid: Valid) -> Float[Array, ""]:

@@ -1,15 +1,22 @@
 """AdamW with a rate for each parameter: new parts learn fast, pre-trained ones slowly, shallow ones slowest."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from emsam_jax.config import OptimConfig
+from emsam_jax.config import Config, OptimConfig
 from emsam_jax.model.fgnet import ENCODER
 
 _BLOCK = re.compile(r"encoder\.trunk\.blocks\.(\d+)\.")
+
+
+def optim_of(config: Config) -> OptimConfig:
+    """Parts that come trained are not warmed up to the rate that random ones need: it would undo what they learned."""
+    optim = config.optim
+    return dataclasses.replace(optim, peak_lr=optim.trained_lr * optim.peak_lr) if config.init_from else optim
 
 
 def make_optimizer(config: OptimConfig, params: Mapping[str, Any]) -> optax.GradientTransformation:

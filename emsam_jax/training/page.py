@@ -1,21 +1,33 @@
 """The page that a run begins with: what is trained, on what, and from where."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from jax.sharding import Mesh
 
 from emsam_jax.config import Config
+from emsam_jax.inference.trained import Measured
 from emsam_jax.model.config import describe_encoder
 from emsam_jax.model.fgnet import ENCODER
 from emsam_jax.model.padding import warn_of_padding
+from emsam_jax.training.optimizer import optim_of
 from emsam_jax.training.sharding import DATA, FSDP
 from emsam_jax.training.step import Params
 from emsam_jax.training.stream import Stream
 
 
 def start_page(
-    config: Config, workdir: Path, *, mesh: Mesh, stream: Stream, params: Params, frozen: Params, origin: str
+    config: Config,
+    workdir: Path,
+    *,
+    mesh: Mesh,
+    stream: Stream,
+    params: Params,
+    frozen: Params,
+    origin: str,
+    measured: Measured,
+    overlaps: Sequence[str] = (),
 ) -> str:
     model, optim, data = config.model, config.optim, config.data
     encoder = {name: value for name, value in {**params, **frozen}.items() if name.startswith(ENCODER)}
@@ -32,10 +44,24 @@ def start_page(
         f"  batch    {optim.batch} patches of {z} x {y} x {x}, {optim.batch // mesh.size} on each device"
         + (f", in {optim.accumulate} parts" if optim.accumulate > 1 else ""),
         *(f"  data     {line}" for line in stream.describe()),
-        f"  steps    {optim.steps} ({optim.steps * optim.batch} patches); {origin}",
+        *(f"  warning  {text}, as --allow_overlap lets it." for text in overlaps),
+        f"  greys    {_tell_ranges(config, measured)}",
+        f"  balance  {config.loss.balance}: {' '.join(f'{share:.1%}' for share in measured.positives)} of the "
+        f"affinities are 1; {' '.join(f'{odds:+.2f}' for odds in measured.prior)} is taken from their log odds",
+        f"  steps    {optim.steps} ({optim.steps * optim.batch} patches), "
+        f"rate {optim_of(config).peak_lr:g} at most; {origin}",
         "The first step is compiled; that takes a while.",
     ]
     return "\n".join(lines)
+
+
+def _tell_ranges(config: Config, measured: Measured) -> str:
+    ranges = " and ".join(dict.fromkeys(f"{low:g} to {high:g}" for low, high in measured.ranges))
+    if not any(volume.intensity.percentiles for volume in config.data.train):
+        return f"{ranges} become 0 to 1"
+    if len(set(measured.ranges)) == 1:
+        return f"{ranges} become 0 to 1, by the training region's percentiles, in other volumes too"
+    return f"{ranges} become 0 to 1, each volume by its training region's percentiles, and new volumes by their own"
 
 
 def _count(params: Params) -> str:

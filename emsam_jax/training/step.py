@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
 from emsam_jax.model import jit, merge_fgnet
+from emsam_jax.training.balance import ClassWeights
 from emsam_jax.training.losses import loss_of_maps
-from emsam_jax.training.optimizer import make_optimizer, relative_rates, schedule
+from emsam_jax.training.optimizer import make_optimizer, optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import everywhere, place
 
 Params = dict[str, Float[Array, "..."]]
@@ -38,17 +39,23 @@ def create_state(config: Config, params: Params) -> TrainState:
     return TrainState(zero, params, make_optimizer(config.optim, params).init(params), ema, zero, jnp.copy(zero))
 
 
-def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """(state, frozen parameters, batch) -> (state, metrics); to be jitted by whoever knows the mesh."""
+def make_train_step(
+    config: Config, weights: ClassWeights | None = None
+) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
+    """(state, frozen parameters, batch) -> (state, metrics); to be jitted by whoever knows the mesh.
+
+    `weights` are the loss's; without them each sample has its own.
+    """
+    optim = optim_of(config)
 
     def loss_of(params: Params, frozen: Params, batch: Batch, key: Array) -> tuple[Float[Array, ""], Metrics]:
         maps = merge_fgnet(config.model, params, frozen)(batch.raw, None if frozen else key)
-        return loss_of_maps(maps, batch, config.loss)
+        return loss_of_maps(maps, batch, config.loss, weights)
 
     def update(learned: Learned, gradients: Params, scalars: Metrics) -> Learned:
         params, optimizer_state, ema = learned
-        optimizer: Any = make_optimizer(config.optim, params)
-        rates = relative_rates(config.optim, params)
+        optimizer: Any = make_optimizer(optim, params)
+        rates = relative_rates(optim, params)
         clipped = {name: gradient * scalars["clip"] for name, gradient in gradients.items()}
         updates, optimizer_state = optimizer.update(clipped, optimizer_state, params)
         params = {name: value - scalars["rate"] * rates[name] * updates[name] for name, value in params.items()}
@@ -70,7 +77,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         scalars = {
             "clip": jnp.minimum(1.0, config.optim.clip / jnp.maximum(norm, 1e-12)),
-            "rate": schedule(config.optim)(state.step),
+            "rate": schedule(optim)(state.step),
             # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
             "decay": jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step)),
         }
@@ -96,9 +103,10 @@ def make_train_step(config: Config) -> Callable[[TrainState, Params, Batch], tup
     return train_step
 
 
-def compile_train_step(config: Config, mesh: Mesh, state: TrainState) -> Any:
+def compile_train_step(config: Config, mesh: Mesh, state: TrainState, weights: ClassWeights | None = None) -> Any:
     """The step, jitted for a state, abstract or not, that lies as `sharding.py` says; the state given is used up."""
-    return jit(make_train_step(config), donate_argnums=0, out_shardings=(place(mesh, state), everywhere(mesh)))
+    shardings = (place(mesh, state), everywhere(mesh))
+    return jit(make_train_step(config, weights), donate_argnums=0, out_shardings=shardings)
 
 
 def _accumulated(

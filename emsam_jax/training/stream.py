@@ -1,18 +1,25 @@
 """From the declared volumes to the stream of batches on the devices."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from emsam_jax.blocks import content_of
 from emsam_jax.config import Config
 from emsam_jax.data import Batch, PatchSource, Share, Target, batches, make_augment
+from emsam_jax.inference.trained import Measured
+from emsam_jax.training.balance import mean_share, prior_of, shares_of
 from emsam_jax.training.errors import TrainingError
-from emsam_jax.training.sharding import over_devices
-from emsam_jax.volumes import Specimen, VolumeError, open_declared, quick_findings
+from emsam_jax.training.sharding import everywhere, over_devices
+from emsam_jax.volumes import Specimen, VolumeError, open_declared, part_of, quick_findings
+
+_COUNTED = 32  # samples that the share of positives is estimated from
 
 _LOOKS = 6  # along each axis of a volume: a shard that is gone is seen
 
@@ -40,10 +47,28 @@ class Stream:
             selection=data.selection,
         )
 
-    @property
-    def voxel_size_zyx(self) -> tuple[float, ...]:
-        """nm, of what the model is trained on."""
-        return tuple(float(size) for size in self.specimens[0].raw.voxel_size_zyx)
+    def measure(self, mesh: Mesh) -> Measured:
+        """What the checkpoints are to keep of the volumes; a pure function of these and the config."""
+        shares = shares_of(self._count(mesh))
+        z, y, x = (float(size) for size in self.specimens[0].raw.voxel_size_zyx)
+        return Measured(
+            voxel_size_zyx=(z, y, x),
+            ranges=tuple(specimen.intensity_range for specimen in self.specimens),
+            positives=mean_share(shares),
+            prior=prior_of(shares, self.config.loss),
+            parts=tuple(part_of("training", specimen) for specimen in self.specimens),
+        )
+
+    def _count(self, mesh: Mesh) -> Int[np.ndarray, "samples 2 c"]:
+        """Of the first samples, as they are trained on: how many affinities are known, and how many of these 1."""
+
+        def count(batch: Batch) -> Int[Array, "b 2 c"]:
+            both = (batch.valid, batch.valid & (batch.affinities > 0))
+            return jnp.stack([values.sum((1, 2, 3), dtype=jnp.int32) for values in both], 1)
+
+        counted = jax.jit(count, out_shardings=everywhere(mesh))
+        needed = -(-_COUNTED // self.config.optim.batch)
+        return np.concatenate([np.asarray(counted(batch)) for batch in itertools.islice(self.batches(mesh, 0), needed)])
 
     def fingerprints(self) -> dict[str, str]:
         """Of each volume's raw and labels, by its name: whether a run goes on with the data that it began with."""

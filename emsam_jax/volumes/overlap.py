@@ -76,12 +76,11 @@ def part_of(role: Role, specimen: Specimen) -> Part:
 def part_from(facts: Mapping[str, Any]) -> Part:
     """From what `dataclasses.asdict` made of one, by way of JSON."""
 
-    def used(found: Mapping[str, Any] | None) -> Used | None:
-        return None if found is None else Used(found["place"], *(tuple(found[n]) for n in ("start", "stop", "voxel")))
+    def used(found: Mapping[str, Any]) -> Used:
+        return Used(found["place"], *(tuple(map(float, found[name])) for name in ("start", "stop", "voxel")))
 
-    raw = used(facts["raw"])
-    assert raw is not None
-    return Part(facts["role"], facts["name"], facts["region"], raw, used(facts["labels"]))
+    labels = None if facts["labels"] is None else used(facts["labels"])
+    return Part(facts["role"], facts["name"], facts["region"], used(facts["raw"]), labels)
 
 
 def open_shared(split: Mapping[Role, Sequence[DeclaredVolume]]) -> list[Part]:

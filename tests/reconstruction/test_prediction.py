@@ -13,16 +13,19 @@ import pytest
 from distributed import Client
 
 from emsam_jax.blocks import DROPPED
+from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.config import Config, DataConfig, PredictConfig
+from emsam_jax.inference.trained import Measured
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.initial import new_state
 from emsam_jax.training.sharding import make_mesh
-from emsam_jax.volumes import DeclaredVolume, create_volume, open_volume
+from emsam_jax.volumes import DeclaredVolume, Intensity, create_volume, open_declared, open_volume, part_of
 from tests.blocks.processes import dask_cluster, has_imported, kill_group, wait_until
 from tests.reconstruction.command import ROOT, environment
 
 SIZE = (10.0, 10.0, 10.0)
+RANGE = (17.0, 230.0)  # of raw values, as if found where the model was trained
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +34,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prediction")
     raw = np.random.default_rng(0).integers(0, 256, (8, 192, 256), dtype=np.uint8)
     create_volume(folder / "raw.zarr", raw.shape, "uint8", SIZE)[...] = raw
+    trained = DeclaredVolume("raw", f"{folder}/raw.zarr", intensity=Intensity(1.0, 99.0, percentiles=True))
     config = Config(
         model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8)),
-        data=DataConfig(train=(DeclaredVolume("raw", f"{folder}/raw.zarr"),), patch=(8, 32, 32)),
+        data=DataConfig(train=(trained,), patch=(8, 32, 32)),
         predict=PredictConfig(block=(8, 64, 64), stride=(1.0, 0.5, 0.5)),
     )
-    with Checkpoints(folder / "run", config, SIZE) as checkpoints:
+    with Checkpoints(
+        folder / "run", config, Measured(SIZE, (RANGE,), parts=(part_of("training", open_declared(trained)),))
+    ) as checkpoints:
         checkpoints.save(3, new_state(config, make_mesh(1))[0])
     return folder
 
@@ -80,6 +86,9 @@ def whole(folder: Path) -> str:
     """Of an undisturbed run."""
     segment(folder, "whole.zarr")
     assert len(predicted(folder, "whole.zarr")) == 12
+    facts = read_facts(f"{folder}/whole.zarr/affinities/ledger", "predict")
+    assert facts is not None
+    assert tuple(facts["input_range"]) == RANGE
     return "whole.zarr"
 
 

@@ -30,12 +30,13 @@ SAVE = """
 import sys
 from pathlib import Path
 from emsam_jax.config_file import load_config
+from emsam_jax.inference.trained import Measured
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.initial import new_state
 from emsam_jax.training.sharding import make_mesh
 
 config = load_config(sys.argv[1])
-with Checkpoints(Path(sys.argv[2]), config, (40.0, 8.0, 8.0)) as checkpoints:
+with Checkpoints(Path(sys.argv[2]), config, Measured((40.0, 8.0, 8.0))) as checkpoints:
     checkpoints.save(3, new_state(config, make_mesh(1))[0])
 """
 

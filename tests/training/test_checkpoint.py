@@ -82,13 +82,13 @@ def test_a_run_is_read_by_its_best_step_or_else_its_newest(run):
     validate(run, 2, 0.7)
     best = load_trained(run)
     assert (best.step, best.recipe) == (1, run / "checkpoints/1/postprocess.json")
-    assert best.voxel_size_zyx == (40.0, 8.0, 8.0)
+    assert best.measured.voxel_size_zyx == (40.0, 8.0, 8.0)
     trained = load_trained(run / "checkpoints/2")
     assert trained.step == 2
     ema = read_arrays(run / "checkpoints/2/ema")
     params = read_arrays(run / "checkpoints/2/params")
     name = "refined_decoder.logits.kernel"
-    np.testing.assert_array_equal(trained.model.refined_decoder.logits.kernel[...], ema[name])
+    np.testing.assert_array_equal(trained.model.network.refined_decoder.logits.kernel[...], ema[name])
     assert not np.array_equal(ema[name], params[name])
 
 

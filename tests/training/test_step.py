@@ -14,7 +14,7 @@ from emsam_jax.data import Batch
 from emsam_jax.model import Maps, build_fgnet, merge_fgnet, split_fgnet
 from emsam_jax.training.initial import abstract_state
 from emsam_jax.training.losses import balanced_cross_entropy, boundary_dice, loss_of_maps
-from emsam_jax.training.optimizer import relative_rates, schedule
+from emsam_jax.training.optimizer import optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.step import compile_train_step, create_state
 from emsam_jax.training.stream import abstract_batch
@@ -89,6 +89,20 @@ def test_the_schedule():
     rate: Any = schedule(OptimConfig(peak_lr=1.0, warmup=10, steps=110, final_lr=0.1))
     found = [np.asarray(rate(step)) for step in (0, 5, 10, 60, 110, 200)]
     np.testing.assert_allclose(found, [0, 0.5, 1.0, 0.55, 0.1, 0.1], atol=1e-6)
+
+
+def test_parts_that_come_trained_learn_more_slowly(make_config):
+    """Fine-tuning after a frozen run: the encoder keeps its own rate, the other parts never reach their first peak."""
+    params = {name: jnp.ones((2, 2)) for name in ("encoder.trunk.blocks.0.q", "decoder")}
+
+    def peaks(*overrides: str) -> list[float]:
+        optim = optim_of(make_config("optim.steps=100", "optim.peak_lr=1e-2", "optim.encoder_lr=1e-5", *overrides))
+        highest = max(float(np.asarray(schedule(optim)(step))) for step in range(100))
+        return [highest * rate for rate in relative_rates(optim, params).values()]
+
+    assert peaks() == pytest.approx([1e-5, 1e-2], rel=1e-5)
+    assert peaks("init_from=earlier") == pytest.approx([1e-5, 1e-3], rel=1e-5)
+    assert peaks("init_from=earlier", "optim.trained_lr=0.01") == pytest.approx([1e-5, 1e-4], rel=1e-5)
 
 
 def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, batch):
