@@ -1,7 +1,8 @@
 """Validation by what users care about: whole regions predicted, segmented, and scored over thresholds.
 
-The accelerator predicts, with the running mean of the parameters; the rest happens beside the training, and its result
-comes some steps later, to metrics.jsonl, TensorBoard, and as the step's postprocess.json.
+The accelerator predicts, with the running mean of the parameters, and again where affinities of 0.5 turn out not to
+mean 50%; the rest happens beside the training, and its result comes some steps later, to metrics.jsonl, TensorBoard,
+and as the step's calibration.json and postprocess.json.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import multiprocessing
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,28 @@ from jaxtyping import Shaped
 
 from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
 from emsam_jax.config import Config
+from emsam_jax.evaluation.reliability import ODDS, Counts, count_affinities, describe_reliability, find_shift
 from emsam_jax.inference import Predictor, settings_from
-from emsam_jax.inference.trained import RECIPE_FILE, finished_steps, read_trained_params, validation_score
+from emsam_jax.inference.as_trained import intensity_as_trained
+from emsam_jax.inference.calibrated import Calibrated, calibrate
+from emsam_jax.inference.trained import (
+    CALIBRATION_FILE,
+    RECIPE_FILE,
+    Measured,
+    finished_steps,
+    read_trained_params,
+    validation_score,
+)
 from emsam_jax.model import merge_fgnet
 from emsam_jax.training import scoring
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import Log
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.scoring import Job
-from emsam_jax.volumes import Specimen, VolumeError, open_declared
+from emsam_jax.volumes import DeclaredVolume, Specimen, VolumeError, open_declared
 
 FAILED_FILE = "validation_failed.json"  # in a step's folder: why it has no score
+_CALIBRATED = 0.05  # log odds, 0.0125 at a half: by how little affinities may be wrong and are left as they are
 _LOOK_EVERY = 0.2  # seconds, while nothing else is left to do
 
 
@@ -43,7 +55,8 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
     def __init__(self, config: Config, workdir: Path, checkpoints: Checkpoints, log: Log):
         self.config, self.checkpoints, self.log = config, checkpoints, log
         self.folder = workdir / "validation"
-        self._specimens = [open_declared(volume) for volume in config.data.validation] if self.every else []
+        self._volumes = tuple(_as_trained(volume, config, checkpoints.measured) for volume in config.data.validation)
+        self._specimens = [open_declared(volume) for volume in self._volumes] if self.every else []
         self._plans = tuple(_plan(specimen, config) for specimen in self._specimens)
         # As users will predict, but for symmetries, which cost time and change little from step to step.
         chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
@@ -84,19 +97,36 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         voxels = sum(plan.region.voxels for plan in self._plans)
         self.log.say(f"step {step}: predicting {voxels / 1e6:.3g} million voxels for validation")
         job = self._make_job(step)
-        model = merge_fgnet(self.config.model, params, {})
+        network, prior = merge_fgnet(self.config.model, params, {}), self.checkpoints.measured.prior
+        counts = self._predict(job, calibrate(network, prior))
+        shift = find_shift(counts).tolist()
+        if max(map(abs, shift)) > _CALIBRATED:
+            counts = self._predict(job, calibrate(network, prior, shift))
+        else:
+            shift = [0.0] * len(shift)
+        _meet(f"predicted {step}")
+        self.checkpoints.best.awaited.add(step)
+        if jax.process_index() == 0:
+            found = {"shift": shift, **describe_reliability(counts)}
+            (job.folder / CALIBRATION_FILE).write_text(json.dumps(found))
+            self._waiting.append(job)
+            self.log.say(f"step {step}: validation predicted in {time.monotonic() - started:.1f} s")
+            self.collect()
+
+    def _predict(self, job: Job, model: Calibrated) -> Counts:
+        """Every process its share of the blocks; how reliable all of them are."""
+        counts = np.zeros((len(self.config.model.offsets), 2, len(ODDS)), np.int64)
         for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):
             # Made anew: what is compiled is kept, and between validations nothing is left on the devices.
             predictor = Predictor(model, self._settings, plan)
             for place, block in enumerate(plan):
                 if place % jax.process_count() == jax.process_index():
-                    np.save(job.block_file(number, block.name), _predict(predictor, specimen, block))
-        _meet(f"predicted {step}")
-        self.checkpoints.best.awaited.add(step)
-        if jax.process_index() == 0:
-            self._waiting.append(job)
-            self.log.say(f"step {step}: validation predicted in {time.monotonic() - started:.1f} s")
-            self.collect()
+                    found = _predict(predictor, specimen, block)
+                    counts += count_affinities(found, specimen, block.box, self.config)
+                    np.save(job.block_file(number, block.name), found)
+        if jax.process_count() == 1:
+            return counts
+        return multihost_utils.process_allgather(counts.astype(np.int32)).sum(0, dtype=np.int64)
 
     def collect(self) -> None:
         """Takes up what has ended, and begins what waits; never waits itself."""
@@ -126,7 +156,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         return Job(
             folder,
             step,
-            self.config.data.validation,
+            self._volumes,
             self._plans,
             validation.scorers,
             validation.fragments,
@@ -143,16 +173,24 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self.log.say(f"step {job.step}: no validation: {scores['error']}")
             (step / FAILED_FILE).write_text(json.dumps(scores) + "\n")
         else:
+            reliable = json.loads((job.folder / CALIBRATION_FILE).read_text())
+            scores |= {name: reliable[name] for name in ("true_at_half", "calibration_error")}
             self.log.row({"step": job.step, **{f"validation_{name}": value for name, value in scores.items()}})
             self.log.picture(job.step, "validation/raw_segmentation_truth", np.load(job.folder / scoring.PICTURE_FILE))
             self.log.say(
                 f"step {job.step}: VOI {scores['voi']:.3f} (split {scores['voi_split']:.3f}, merge "
-                f"{scores['voi_merge']:.3f}), ARAND {scores['arand']:.3f} at threshold {scores['threshold']:g}"
+                f"{scores['voi_merge']:.3f}), ARAND {scores['arand']:.3f} at threshold {scores['threshold']:g}; "
+                f"of affinities near 0.5, {_shares(scores['true_at_half'])} are 1"
                 + (f". {scores['warning']}" if "warning" in scores else "")
             )
-            (job.folder / scoring.RECIPE_FILE).replace(step / RECIPE_FILE)
+            for name, kept in ((CALIBRATION_FILE, CALIBRATION_FILE), (scoring.RECIPE_FILE, RECIPE_FILE)):
+                (job.folder / name).replace(step / kept)
         self.checkpoints.best.awaited.discard(job.step)
         shutil.rmtree(job.folder)
+
+
+def _as_trained(declared: DeclaredVolume, config: Config, measured: Measured) -> DeclaredVolume:
+    return dataclasses.replace(declared, intensity=intensity_as_trained(declared, config.data.train, measured))
 
 
 def _plan(specimen: Specimen, config: Config) -> Plan:
@@ -167,6 +205,10 @@ def _predict(predictor: Predictor, specimen: Specimen, block: Block) -> Shaped[n
     # Percentiles are those of the whole volume, as in every prediction: a region of interest must not change them.
     whole = Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
     return predictor.predict_block(whole, block.box)
+
+
+def _shares(channels: Sequence[float | None]) -> str:
+    return " ".join("-" if share is None else f"{share:.0%}" for share in channels)
 
 
 def _meet(name: str) -> None:

@@ -14,20 +14,35 @@ from emsam_jax.blocks import plan_blocks
 from emsam_jax.evaluation.choosing import Example, choose_recipes
 from emsam_jax.evaluation.subject import read_subject
 from emsam_jax.inference import predict_affinities, settings_from
+from emsam_jax.inference.as_trained import declare_as_trained
 from emsam_jax.inference.trained import load_trained
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import SHORT_OFFSETS, FragmentParameters, Recipe, ideal_affinities
 from emsam_jax.training.loop import train
 from emsam_jax.training.scoring import Job, score
-from emsam_jax.volumes import Box, DeclaredVolume, open_declared
+from emsam_jax.volumes import Box, DeclaredVolume, VolumeError, open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
-OVERRIDES = ("validation.every=2", "optim.steps=4", "checkpoint.every=1", "checkpoint.keep=1")
+OVERRIDES = (
+    *("validation.every=2", "optim.steps=4", "checkpoint.every=1", "checkpoint.keep=1"),
+    *(
+        f"data.{part}[0].intensity.{field}"
+        for part in ("train", "validation")
+        for field in ("low=2", "high=98", "percentiles=true")
+    ),
+)
 
 
 def test_scoring_needs_no_jax():
     program = "import sys, emsam_jax.training.scoring; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_a_split_that_overlaps_is_refused(make_config, tmp_path):
+    config = make_config("data.validation[0].roi=9:16,0:96,0:96")
+    with pytest.raises(VolumeError, match=r"training volume synthetic 0:10.* validation .* \(9:16"):
+        train(config, tmp_path / "run", jax.devices()[:1])
+    assert not (tmp_path / "run").exists()
 
 
 def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, capsys):
@@ -46,8 +61,10 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     assert recipe.chosen["score"] == smoothed[trained.step] == min(smoothed.values())
     assert recipe.chosen["voi"] == rows[trained.step]["validation_voi"]
 
-    (declared,) = config.data.validation
-    specimen = open_declared(declared)
+    specimen = open_declared(declare_as_trained(config.data.validation[0], trained))
+    seen = open_declared(config.data.train[0])  # whose percentiles are those of its region
+    assert trained.measured.ranges == (seen.intensity_range,) == (specimen.intensity_range,)
+    assert specimen.intensity_range != open_declared(config.data.validation[0]).intensity_range
     settings = settings_from(config.predict, config.data.patch, progress=False)
     affinities = predict_affinities(trained.model, specimen, tmp_path / "affinities.zarr", settings)
     example = Example(read_subject(specimen), affinities.read(affinities.box).astype(np.float32))
