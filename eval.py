@@ -46,6 +46,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("invert", False, "Membranes are bright in the raw.")
     flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw: what is judged.")
     flags.DEFINE_string("validation_roi", "", "Part of the same volume that fragments and thresholds are chosen on.")
+    flags.DEFINE_bool("allow_overlap", False, "Judge on what was trained or chosen on, too; the report says so.")
     flags.DEFINE_string("recipe", "", "A postprocess.json to be used instead of choosing one.")
     flags.DEFINE_bool(
         "update_checkpoint", False, "The checkpoint takes over the chosen recipe, by which segment.py then works."
@@ -100,6 +101,7 @@ def request() -> Request:
         conventions=Conventions(unsegmented=FLAGS.unsegmented),
         title=FLAGS.title,
         method_title=FLAGS.method,
+        allow_overlap=FLAGS.allow_overlap,
         standings=FLAGS.standings,
         threads=FLAGS.threads,
     )

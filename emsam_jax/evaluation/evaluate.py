@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from emsam_jax.evaluation.files import write_whole
-from emsam_jax.evaluation.freezing import Frozen, freeze, refuse_overlap
+from emsam_jax.evaluation.freezing import Frozen, freeze
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
 from emsam_jax.evaluation.methods import BASELINE, STORED
 from emsam_jax.evaluation.naming import name_apart
@@ -23,7 +23,7 @@ from emsam_jax.segmentation.baseline import intensity_affinities
 from emsam_jax.segmentation.tuner import THRESHOLDS
 from emsam_jax.view import Exhibit, Illustrations, illustrate, render
 from emsam_jax.view.standings import find_standings
-from emsam_jax.volumes import VolumeError, open_declared, open_volume
+from emsam_jax.volumes import Part, VolumeError, open_declared, open_volume, part_of, refuse_overlap
 
 Affinities = Shaped[np.ndarray, "c z y x"]
 Show = Callable[[str], None]
@@ -40,11 +40,15 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     everything = name_apart([*test, *source.validation])
     read = [read_subject(open_declared(declared), request.conventions) for declared in everything]
     subjects, held_out = read[: len(test)], read[len(test) :]
-    refuse_overlap(subjects, held_out)
+    split = _split(source, held_out, subjects)
+    overlaps = refuse_overlap(split, allowed=request.allow_overlap)
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
 
-    scores = describe(request, source, subjects, frozen)
+    scores = describe(request, source, subjects, frozen) | {
+        "split": [part.describe() for part in split],
+        "overlaps": overlaps,
+    }
     pictures: dict[str, Illustrations] = {}
     for subject in subjects:
         name, voxels = subject.name, subject.box.voxels
@@ -56,6 +60,7 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
             save_labels(request.out, subject, "baseline", judged[BASELINE].oracle)
         with clock.stage(name, "pictures", voxels):
             pictures[name] = _illustrate(subject, affinities, judged[frozen.headline], len(subjects))
+    scores["reliability"] = source.tell_reliability()
     scores["stages"] = clock.describe()
     out = Path(request.out)
     _write(out, scores, frozen, render(scores, pictures))
@@ -71,6 +76,11 @@ def _open_source(request: Request, clock: Clock) -> Source:
     from emsam_jax.evaluation.predicting import Predicted  # a stored result is judged without jax
 
     return Predicted(request, clock)
+
+
+def _split(source: Source, held_out: Sequence[Subject], subjects: Sequence[Subject]) -> list[Part]:
+    validation = [part_of("validation", subject.specimen) for subject in held_out]
+    return [*source.training, *validation, *(part_of("test", subject.specimen) for subject in subjects)]
 
 
 def _judge(

@@ -49,18 +49,6 @@ def freeze(request: Request, source: Source, isotropic: bool, held_out: Sequence
     return Frozen({headline: given} | recipes | {headline: given}, headline, how)
 
 
-def refuse_overlap(subjects: Sequence[Subject], held_out: Sequence[Subject]) -> None:
-    """What was chosen on a part of the test volume is no test."""
-    for subject in subjects:
-        for other in held_out:
-            same = subject.specimen.raw.url == other.specimen.raw.url
-            if same and (shared := subject.box.within(other.box)).voxels:
-                raise VolumeError(
-                    f"{subject.name} and the validation volume {other.name} share {shared} of "
-                    f"{subject.specimen.raw.url}: choose parts that don't overlap."
-                )
-
-
 def _choose(request: Request, source: Source, held_out: Sequence[Subject], clock: Clock) -> Frozen:
     examples = [Example(subject, source.read(subject)) for subject in held_out]
     names = usable(request.methods, min(len(example.affinities) for example in examples) if source.offsets else 3)

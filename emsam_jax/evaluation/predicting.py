@@ -10,6 +10,7 @@ from emsam_jax.blocks import LedgerError
 from emsam_jax.config import Config
 from emsam_jax.config_file import ConfigError, to_dict
 from emsam_jax.evaluation.files import hash_of
+from emsam_jax.evaluation.reliability import count_affinities, describe_reliability
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.stages import Clock
@@ -40,9 +41,11 @@ class Predicted(Source):
         self.config = trained.config
         self.out, self.clock = request.out, clock
         self.settings = settings_from(self.config.predict, self.config.data.patch)
+        self.training = trained.measured.parts
         self.offsets = self.config.model.offsets
         self.standings = self.config.standings
         self.step = trained.step
+        self._reliability: dict[str, Any] = {}
         self.recipe = Recipe.read(trained.recipe) if trained.recipe else None
         clock.show(f"  {self.title}: {trained.path}")
         data = self.config.data
@@ -54,7 +57,13 @@ class Predicted(Source):
         out = f"{self.out}/{subject.folder}/affinities-{self.step}-{named}.zarr"
         with self.clock.stage(subject.name, "predict", subject.box.voxels, f"at {out}"):
             volume = predict_affinities(self.trained.model, subject.specimen, out, self.settings, region=subject.box)
-            return volume[...]
+            affinities = volume[...]
+        counts = count_affinities(affinities[: len(self.offsets)], subject.specimen, subject.box, self.config)
+        self._reliability[subject.name] = describe_reliability(counts)
+        return affinities
+
+    def tell_reliability(self) -> dict[str, Any]:
+        return self._reliability
 
     @property
     def title(self) -> str:

@@ -24,6 +24,7 @@ class Request:
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     title: str = ""  # of the report
     method_title: str = ""  # what to call the stored affinities or the stored segmentation
+    allow_overlap: bool = False  # training, validation and test volumes may hold the same voxels; the report says so
     standings: str = ""  # name of a table of known results to show beside
     update_checkpoint: bool = False  # it takes over the recipe of the method that is shown first
     threads: int = 1

@@ -11,7 +11,7 @@ from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject, read_affinities
 from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import DeclaredVolume, open_volume
+from emsam_jax.volumes import DeclaredVolume, Part, open_volume
 
 Offsets = tuple[tuple[int, int, int], ...]
 
@@ -21,6 +21,7 @@ class Source(abc.ABC):
 
     test: tuple[DeclaredVolume, ...] = ()
     validation: tuple[DeclaredVolume, ...] = ()
+    training: tuple[Part, ...] = ()  # what the model was trained on, as far as that is known
     offsets: Offsets = ()  # of all channels; empty where only the three short ones are known
     standings: str = ""  # name of the table of known results
     step: int | None = None
@@ -32,6 +33,10 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """For scores.json and the report; `config`, if there is one, is shown by itself."""
+
+    def tell_reliability(self) -> dict[str, Any]:
+        """By volume, of those that were read; what is only stored says not what it was trained for."""
+        return {}
 
     def take_over(self, recipe: Recipe) -> None:
         """The recipe becomes the model's own; what is only stored has no place for it."""

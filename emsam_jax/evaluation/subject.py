@@ -68,6 +68,7 @@ class Subject:
             "roi": str(self.box),
             "shape": list(self.box.shape),
             "voxel_size_zyx": list(self.voxel_size_zyx),
+            "intensity": list(specimen.intensity_range),
             "voxels": self.box.voxels,
             "labelled_voxels": int(self.labelled.sum()),
             "background": list(specimen.rules.background),

@@ -42,7 +42,11 @@ def _header(scores: Mapping[str, Any]) -> str:
     nav = "".join(
         f'<a href="#{escape(anchor)}">{escape(text)}</a>' for anchor, text in [*links, ("making", "How it was made")]
     )
-    told = _tell_all(scores) if several else _tell_scores(scores, next(iter(scores["volumes"])))
+    told = "".join(
+        f'<p class="note">{escape(text)}, as --allow_overlap lets it: this is no test.</p>'
+        for text in scores["overlaps"]
+    )
+    told += _tell_all(scores) if several else _tell_scores(scores, next(iter(scores["volumes"])))
     return (
         f'<header><p class="eyebrow">Neuron segmentation, evaluated</p><h1>{escape(scores["title"])}</h1>'
         f'<p class="facts">{" &middot; ".join(map(escape, facts))}</p>{told}'
@@ -109,6 +113,8 @@ def _making(scores: Mapping[str, Any]) -> str:
     facts = [(f"model: {key}", str(value)) for key, value in scores["model"].items() if key != "title"]
     for volume, data in scores["data"].items():
         facts += [(f"{volume}: {key}", _plain(data[key])) for key in ("raw", "labels", "mask", "roi") if data.get(key)]
+    for part in scores["split"]:
+        facts.append((f"{part['role']}: {part['name']}", f"{part['raw']} {part['region']}"))
     facts += [(f"method: {name}", _plain(recipe)) for name, recipe in scores["recipes"].items()]
     facts += [(f"conventions: {key}", _plain(value)) for key, value in scores["conventions"].items()]
     facts += [("machine", _plain(scores["machine"])), ("versions", _plain(scores["versions"]))]

@@ -1,5 +1,6 @@
 """eval.py with a checkpoint alone: it names its volumes, and its numbers are those of the affinities that it leaves."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,23 +18,27 @@ from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, validation
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.tuner import THRESHOLDS
-from emsam_jax.volumes import DeclaredVolume, VolumeError
+from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
 from tests.evaluation.conftest import ROOT, Study, run_eval
 
 UNRUNNABLE = ("mutex", "baseline")  # by segment.py
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -5, 0), (0, 0, -5))
-
+GREYS = Intensity(1.0, 99.0, percentiles=True)
 
 SAVE = """
 import sys
 from pathlib import Path
 from emsam_jax.config_file import load_config
+from emsam_jax.inference.trained import Measured
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.initial import new_state
 from emsam_jax.training.sharding import make_mesh
+from emsam_jax.volumes import open_declared, part_of
 
 config = load_config(sys.argv[1])
-with Checkpoints(Path(sys.argv[2]), config, (10.0, 10.0, 10.0)) as checkpoints:
+parts = tuple(part_of("training", open_declared(volume)) for volume in config.data.train)
+measured = Measured((10.0, 10.0, 10.0), ((17.0, 230.0),), (0.9,) * 6, (1.0,) * 6, parts)
+with Checkpoints(Path(sys.argv[2]), config, measured) as checkpoints:
     checkpoints.save(3, new_state(config, make_mesh(1))[0])
 """
 
@@ -45,7 +50,7 @@ def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def declare(roi: str) -> DeclaredVolume:
         name = f"cells {roi.partition(',')[0]}"
-        return DeclaredVolume(name, f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi=roi)
+        return DeclaredVolume(name, f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi=roi, intensity=GREYS)
 
     config = Config(
         name="small",
@@ -87,6 +92,14 @@ def test_volumes_methods_and_recipe_come_from_the_checkpoint(run_folder, scores)
     assert scores["validation"]["where"] == [{"volume": "cells 8:16", "roi": "8:16,0:48,0:48"}]
     assert scores["standings"] == "fib25"
     assert scores["model"]["step"] == 3
+    assert {tuple(data["intensity"]) for data in scores["data"].values()} == {(17.0, 230.0)}  # the training's
+    assert [(part["role"], part["region"]) for part in scores["split"]] == [
+        ("training", "0:8,0:48,0:48"),
+        ("validation", "8:16,0:48,0:48"),
+        ("test", "20:28,0:48,0:48"),
+        ("test", "30:38,0:40,0:48"),
+    ]
+    assert scores["overlaps"] == []
     assert scores["config"]["data"]["patch"] == [8, 16, 16]
     assert scores["model"]["encoder"] == "none"
     written = Recipe.read(run_folder / "eval" / "postprocess.json")
@@ -123,6 +136,18 @@ def test_the_checkpoint_takes_a_recipe_over_only_when_asked_to_and_ranks_as_befo
     evaluate(request, print)
     assert Recipe.read(step / RECIPE_FILE).threshold == chosen.threshold
     assert validation_score(step) == 0.7
+
+
+def test_what_was_trained_on_is_no_test(study, run_folder, tmp_path):
+    """Also by another name of its file; unless that is allowed, and then said."""
+    (tmp_path / "link.zarr").symlink_to(study.folder / "raw.zarr")
+    volume = DeclaredVolume("cells again", f"{tmp_path}/link.zarr/", f"{study.folder}/labels.zarr", roi="4:12,:,:")
+    request = Request(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,), methods=("waterz_mean",))
+    with pytest.raises(VolumeError, match=r"training volume cells 0:8 .* test volume cells again \(4:12"):
+        evaluate(request)
+    scores = evaluate(dataclasses.replace(request, allow_overlap=True))
+    assert len(scores["overlaps"]) == 2  # with the validation volume, too
+    assert "The training volume cells 0:8" in (tmp_path / "out/report.html").read_text()
 
 
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):
