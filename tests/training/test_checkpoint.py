@@ -23,6 +23,7 @@ from emsam_jax.training.initial import new_state
 from emsam_jax.training.loop import train
 from emsam_jax.training.sharding import gather, make_mesh
 
+MEASURED = {"voxel_size_zyx": [40, 8, 8], "ranges": [], "positives": [], "prior": [], "parts": []}
 OVERRIDES = ("model.encoder.size=toy", "model.encoder.weights=random", "optim.steps=2", "checkpoint.every=1")
 
 
@@ -176,9 +177,11 @@ def test_damage_stops_a_run_that_would_resume(run, make_config):
         {"step": "/../../../../somewhere/X"},
         {"step": -1},
         {"step": True},
-        {"voxel_size_zyx": [40, 0, 4]},
-        {"voxel_size_zyx": [40, float("nan"), 4]},
-        {"voxel_size_zyx": "abc"},
+        {"measured": MEASURED | {"voxel_size_zyx": [40, 0, 4]}},
+        {"measured": MEASURED | {"voxel_size_zyx": [40, float("nan"), 4]}},
+        {"measured": MEASURED | {"voxel_size_zyx": "abc"}},
+        {"measured": MEASURED | {"prior": ["x"]}},
+        {"measured": MEASURED | {"parts": [{"role": "training"}]}},
         {"encoder": 3},
         {"checksums": {}},
         {"config": []},

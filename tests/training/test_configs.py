@@ -14,6 +14,7 @@ import pytest
 import emsam_jax.configs
 from emsam_jax.config import Config
 from emsam_jax.config_file import load_config
+from emsam_jax.inference.trained import Measured
 from emsam_jax.model.config import check_patch, check_weights
 from emsam_jax.model.fgnet import HIERAS
 from emsam_jax.model.padding import padding_shares, warn_of_padding
@@ -99,9 +100,8 @@ def test_a_run_begins_with_its_encoder_and_the_share_of_padding(volumes, tmp_pat
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, train=(volumes[False],)))
     mesh = make_mesh(1, jax.devices()[:1])
     state, frozen = abstract_state(config, mesh)
-    page = start_page(
-        config, tmp_path, mesh=mesh, stream=Stream(config), params=state.params, frozen=frozen, origin="from nothing"
-    )
+    seen = {"mesh": mesh, "stream": Stream(config), "params": state.params, "frozen": frozen, "measured": Measured()}
+    page = start_page(config, tmp_path, origin="from nothing", **seen)
     assert "encoder  SAM2's Hiera tiny, weights of weights/sam2.1_hiera_b+, frozen\n" in page
     assert f"warning  {warn_of_padding(config.model, config.data.patch)}\n" in page
     assert "82%" in page
