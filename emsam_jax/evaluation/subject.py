@@ -11,6 +11,7 @@ from emsam_jax.scores import Conventions, score_segmentation
 from emsam_jax.scores.measures import SCORE_NAMES
 from emsam_jax.segmentation import SHORT_OFFSETS
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError
+from emsam_jax.volumes.machine import check_memory
 from emsam_jax.volumes.meet import check_meet, nearest_indices, read_nearest, with_size_of
 
 
@@ -86,6 +87,8 @@ def read_subject(specimen: Specimen, conventions: Conventions | None = None) -> 
     box = specimen.labelled_region
     if not box.voxels:
         raise VolumeError(f"{specimen.name}: the region of interest {specimen.region} holds no voxel of the labels.")
+    needed = box.voxels * (specimen.raw.dtype.itemsize + specimen.labels.dtype.itemsize + 1)
+    check_memory(needed, f"Judging {specimen.name} on {box}", "choose a smaller region of interest (roi)")
     truth, labelled = specimen.read_labels(box)
     if not (truth[labelled] > 0).any():
         raise VolumeError(f"{specimen.name}: no neuron is labelled within {box}, so there is nothing to be judged by.")

@@ -14,6 +14,7 @@ from emsam_jax.segmentation.blockwise import check_guard, check_recipe
 from emsam_jax.segmentation.tuner import CUTTING
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.findings import check_present
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
 
 _RECIPE = "postprocess.json"  # by which labels were made, beside them
@@ -36,7 +37,9 @@ def open_source(request: Request, connect: Callable[[], Client] | None = None) -
     if request.affinities:
         recipe = choose_recipe(request, stored)
         tell(request, recipe, request.recipe)
-        return Source(open_volume(request.affinities, channel="all"), mask, request.block, recipe)
+        affinities = open_volume(request.affinities, channel="all")
+        check_present(affinities)
+        return Source(affinities, mask, request.block, recipe)
     from emsam_jax.reconstruction.predicting import load, predict  # without a model, no jax
 
     trained = load(request)

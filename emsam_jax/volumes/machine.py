@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.location import is_remote, normalise
 
 _CGROUPS, _PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -23,6 +24,15 @@ def free_memory() -> int | None:
             free.append(limit - used + (_field(group / "memory.stat", "inactive_file", 1) or 0))
     known = [value for value in free if value is not None]
     return min(known) if known else None
+
+
+def check_memory(needed: int, what: str, advice: str) -> None:
+    """Before it is begun: whether so many bytes are free at all."""
+    free = free_memory()
+    if free is not None and needed > free:
+        raise VolumeError(
+            f"{what} takes at least {needed / 2**30:.3g} GiB, of which {free / 2**30:.3g} are free; {advice}."
+        )
 
 
 def free_disk(url: str) -> Room | None:

@@ -12,9 +12,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from emsam_jax.volumes import VolumeError, create_volume, open_volume, quick_findings
+from emsam_jax.evaluation.subject import read_subject
+from emsam_jax.volumes import Specimen, VolumeError, create_volume, open_volume, quick_findings
 from emsam_jax.volumes.findings import check_present, missing_findings
 from emsam_jax.volumes.ingest import ingest
+from emsam_jax.volumes.verify import verify
 from tests.volumes import writers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers that write
@@ -100,8 +102,13 @@ def test_the_share_of_missing_chunks_is_exact_where_there_are_few(tmp_path: Path
 def test_a_volume_declared_huge_is_not_begun(tmp_path: Path):
     volume = create_volume(tmp_path / "a.zarr", (10**5,) * 3, "uint8", (40, 4, 4))
     volume[:8, :8, :8] = 1
+    huge = open_volume(tmp_path / "a.zarr")
     with pytest.raises(VolumeError, match=r"none of its .* of .* is there"):
-        check_present(open_volume(tmp_path / "a.zarr"))
+        check_present(huge)
+    findings, _ = verify(huge, huge)  # at once
+    assert [finding.severity for finding in findings].count("error") >= 2
+    with pytest.raises(VolumeError, match=r"Judging .* takes at least .* GiB, of which .* choose a smaller region"):
+        read_subject(Specimen(huge, huge))
 
 
 def test_hdf5_chunks_that_were_never_written(tmp_path: Path):
