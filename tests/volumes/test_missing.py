@@ -63,27 +63,23 @@ def test_missing_chunks_are_found(
     write: writers.Writer, tmp_path: Path, grey: np.ndarray, serve: Callable[[Path], str]
 ):
     path = tmp_path / write(tmp_path, grey + 1)
-    volume = open_volume(path)
-    assert missing_findings(volume) == []
+    assert missing_findings(open_volume(path)) == []
     level = next((path / name for name in ("s0", "0") if (path / name / ".zarray").exists()), path)
     metadata = (".zarray", ".zattrs", ".zgroup", "zarr.json", "attributes.json", "info")
-    files = sorted(file for file in level.rglob("*") if file.is_file() and file.name not in metadata)
-    files[0].unlink()
-    (found,) = missing_findings(open_volume(path))
-    assert found.severity == "warning"
-    assert "missing and read as 0" in found.text
-    (there,) = [missing_findings(volume, box) for box in [open_volume(path).box.middle((1, 1, 1))]]
-    assert there == [] or write in (writers.zarr3_sharded,)
-    for file in files[1:]:
+    first, *others = sorted(file for file in level.rglob("*") if file.is_file() and file.name not in metadata)
+    first.unlink()
+    if others:
+        (found,) = missing_findings(open_volume(path))
+        assert found.severity == "warning"
+        assert "missing and read as 0" in found.text
+    for file in others:
         file.unlink()
     for place in (str(tmp_path), serve(tmp_path)):
         volume = open_volume(f"{place}/{path.relative_to(tmp_path)}")
         (found,) = missing_findings(volume)
         assert found.severity == "error"
         assert f"{volume.url}: none of its " in found.text
-    assert [f.text for f in quick_findings(open_volume(path)) if f.severity == "error"] == [
-        found.text.replace(volume.url, str(path)) for found in missing_findings(open_volume(path))
-    ]
+        assert found in quick_findings(volume)
 
 
 def test_the_share_of_missing_chunks_is_exact_where_there_are_few(tmp_path: Path, grey: np.ndarray):
