@@ -153,6 +153,23 @@ def test_the_command_line_says_it_and_fails(study, tmp_path, changed, sentence):
     assert done.stderr.count("\n") == 1
 
 
+def test_sizes_that_would_move_the_truth_are_asked_for(study, tmp_path):
+    np.save(tmp_path / "raw.npy", study.raw)
+    np.save(tmp_path / "labels.npy", study.truth)
+    out = str(tmp_path / "out")
+    size = ",".join(str(2 * side) for side in SIZE)
+    larger = {"labels": f"{tmp_path}/labels.npy", "labels_voxel_size": size, "roi": "", "validation_roi": ""}
+    for changed, sentence in (
+        ({"raw": f"{tmp_path}/raw.npy"}, "has no voxel size, and"),
+        (larger, "labels.npy reaches beyond"),
+    ):
+        done = run_eval(**study.flags(out=out, **changed))
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert "voxel_size, or " in done.stderr or "--labels_voxel_size" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_the_flood_filling_network_on_fib25(fib25_folder, tmp_path):
     done = run_eval(
         raw=f"{fib25_folder}/fib25_training2.h5/raw",
