@@ -23,6 +23,7 @@ from emsam_jax.volumes import create_volume
 PACKAGES = ("bioimage-cpp", "emsam-jax", "flax", "jax", "numpy", "waterz")
 EXPLAINED = {
     "threshold": "merge where affinity > 1 - threshold; chosen on the validation volumes, or the literature's 0.5",
+    "smoothed_voi": "VOI over neighbouring thresholds, in log odds: what methods and checkpoints are compared by",
     "fixed": "the literature's threshold 0.5, with the same fragments",
     "oracle": "the lowest VOI of the sweep, chosen by looking at the truth: no result, a bound",
     "ways": "all voxels; truth borders of 1 voxel ignored; without the largest object; away from the volume's faces",

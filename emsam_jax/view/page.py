@@ -116,6 +116,8 @@ def _making(scores: Mapping[str, Any]) -> str:
     for part in scores["split"]:
         facts.append((f"{part['role']}: {part['name']}", f"{part['raw']} {part['region']}"))
     facts += [(f"method: {name}", _plain(recipe)) for name, recipe in scores["recipes"].items()]
+    if scores["validation"]:
+        facts.append(("thresholds tried", _plain(scores["validation"]["thresholds"])))
     facts += [(f"conventions: {key}", _plain(value)) for key, value in scores["conventions"].items()]
     facts += [("machine", _plain(scores["machine"])), ("versions", _plain(scores["versions"]))]
     facts += [("configuration", scores["config_hash"]), ("date", scores["date"])]
