@@ -76,7 +76,9 @@ def _assembled(job: Job, number: int) -> Float[np.ndarray, "c z y x"]:
     return whole
 
 
-def _picture(subject: Subject, affinities: Float[np.ndarray, "c z y x"], recipe: Recipe) -> UInt8[np.ndarray, "y x 3"]:
+def _picture(
+    subject: Subject, affinities: Float[np.ndarray, "c z y x"], recipe: Recipe
+) -> UInt8[np.ndarray, "y width 3"]:
     """Raw, segmentation and truth of the middle section, side by side."""
     middle = subject.box.shape[0] // 2
     labels = recipe.segment(affinities, mask=subject.mask)[middle]

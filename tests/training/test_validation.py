@@ -98,29 +98,23 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
 
 def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
     """No threshold is averaged: the row of the chosen one is found."""
-    volumes, plans = [], []
+    volumes, whole, box = [], [], Box((0, 0, 0), (6, 128, 128))
+    plan = plan_blocks(box, box, box.shape, (1, 1, 1))
+    (block,) = plan
     for number in range(3):
-        volume = synthetic_volume((6, 48, 48), number)
-        np.save(tmp_path / f"raw{number}.npy", volume.raw)
-        np.save(tmp_path / f"labels{number}.npy", volume.labels)
-        volumes.append(
-            DeclaredVolume(
-                name=f"volume {number}",
-                raw=f"{tmp_path}/raw{number}.npy",
-                labels=f"{tmp_path}/labels{number}.npy",
-                raw_voxel_size_zyx=(40, 8, 8),
-            )
-        )
-        plan = plan_blocks(Box((0, 0, 0), (6, 48, 48)), Box((0, 0, 0), (6, 48, 48)), (6, 48, 48), (1, 1, 1))
-        (block,) = plan
-        np.save(tmp_path / f"volume{number}-{block.name}.npy", ideal_affinities(volume.labels).astype(np.float16))
-        plans.append(plan)
-    score(Job(tmp_path, 5, tuple(volumes), tuple(plans), ("mean",), "2d", SHORT_OFFSETS))
+        raw, labels, _ = synthetic_volume(box.shape, number)
+        noise = np.random.default_rng(number).normal(0, 0.6, (3, *box.shape))
+        affinities = np.clip(ideal_affinities(labels) + noise, 0, 1).astype(np.float16)
+        np.save(tmp_path / f"volume{number}-{block.name}.npy", affinities)
+        whole.append((affinities, labels))
+        paths = {"raw": f"{tmp_path}/raw{number}.npy", "labels": f"{tmp_path}/labels{number}.npy"}
+        for name, values in (("raw", raw), ("labels", labels)):
+            np.save(paths[name], values)
+        volumes.append(DeclaredVolume(name=f"volume {number}", **paths, raw_voxel_size_zyx=(40, 8, 8)))
+    score(Job(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
     found = json.loads((tmp_path / "result.json").read_text())
     recipe = Recipe.read(tmp_path / "recipe.json")
-    own = [
-        score_segmentation(recipe.segment(ideal_affinities(labels).astype(np.float16)), labels)["voi"]
-        for labels in (np.load(tmp_path / f"labels{number}.npy") for number in range(3))
-    ]
+    own = [score_segmentation(recipe.segment(affinities), labels)["voi"] for affinities, labels in whole]
     assert found["voi"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert len(set(own)) == 3
     assert (found["threshold"], found["smoothed_voi"]) == (recipe.threshold, recipe.chosen["score"])
