@@ -166,6 +166,7 @@ class PatientNanny(Nanny):
     """Starts a worker again that was killed while it started: Dask's own would end the whole run."""
 
     async def instantiate(self) -> Status:
+        result = Status.failed
         for _ in range(_STARTS):
             result = await super().instantiate()
             if result == Status.running or self.status in (Status.closing, Status.closed):

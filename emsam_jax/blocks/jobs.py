@@ -44,7 +44,7 @@ def open_jobs(
         import dask_jobqueue
     except ModuleNotFoundError:
         raise EngineError(f"--cluster={system} needs dask-jobqueue: pip install 'emsam-jax[cluster]'.") from None
-    chosen = {"cores": threads, "processes": 1, "python": sys.executable, **parse_options(options)}
+    chosen: dict[str, Any] = {"cores": threads, "processes": 1, "python": sys.executable, **parse_options(options)}
     classes = {name.lower(): getattr(dask_jobqueue, name) for name in dir(dask_jobqueue) if name.endswith("Cluster")}
     kind = classes[f"{system}cluster"]
     program = shlex.split(kind.job_cls.submit_command)[0]
