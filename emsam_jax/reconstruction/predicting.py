@@ -12,8 +12,8 @@ from emsam_jax.inference.stage import predict_on_workers
 from emsam_jax.inference.trained import CheckpointError, Trained, load_trained
 from emsam_jax.model import EncoderError
 from emsam_jax.reconstruction.request import Request
+from emsam_jax.reconstruction.source import present
 from emsam_jax.volumes import Volume
-from emsam_jax.volumes.findings import check_present
 from emsam_jax.volumes.specimen import open_declared
 
 ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionError)  # that a user can put right
@@ -30,7 +30,7 @@ def predict(request: Request, trained: Trained, connect: Callable[[], Client] | 
         trained.config.predict, trained.config.data.patch, check=request.check, progress=request.progress
     )
     specimen = open_declared(declared)
-    check_present(specimen.raw, specimen.region)
+    present(specimen.raw, specimen.region)
     if connect is None:
         return predict_affinities(trained.model, specimen, out, settings)
     return predict_on_workers(connect(), trained, declared, out, settings, gpu=request.gpu)

@@ -1,6 +1,7 @@
 """Where affinities come from, and by which recipe they become neurons."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from emsam_jax.segmentation import Recipe, SegmentationError
 from emsam_jax.segmentation.blockwise import check_guard, check_recipe
 from emsam_jax.segmentation.tuner import CUTTING
 from emsam_jax.volumes import Volume, VolumeError, open_volume
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes.box import Box, Voxel
 from emsam_jax.volumes.findings import check_present
 from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
 
@@ -37,9 +38,7 @@ def open_source(request: Request, connect: Callable[[], Client] | None = None) -
     if request.affinities:
         recipe = choose_recipe(request, stored)
         tell(request, recipe, request.recipe)
-        affinities = open_volume(request.affinities, channel="all")
-        check_present(affinities)
-        return Source(affinities, mask, request.block, recipe)
+        return Source(present(open_volume(request.affinities, channel="all")), mask, request.block, recipe)
     from emsam_jax.reconstruction.predicting import load, predict  # without a model, no jax
 
     trained = load(request)
@@ -47,6 +46,13 @@ def open_source(request: Request, connect: Callable[[], Client] | None = None) -
     tell(request, recipe, request.recipe or str(trained.recipe or ""))
     affinities = predict(request, trained, connect)
     return Source(affinities, mask, request.block, recipe, content_of_dropped(affinities, normalise(request.out)))
+
+
+def present(volume: Volume, region: Box | None = None) -> Volume:
+    """Raises where none of the region's chunks is there, and says where some are missing."""
+    for missing in check_present(volume, region):
+        print(f"segment: {missing}", file=sys.stderr)
+    return volume
 
 
 def choose_recipe(request: Request, found: Recipe | None) -> Recipe:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import is_masked, plan_blocks
+from emsam_jax.blocks import check_room, is_masked, plan_blocks
 from emsam_jax.volumes import Box, Specimen, VolumeError, box_of, create_volume
 
 
@@ -46,3 +46,11 @@ def test_a_mask_of_another_resolution_tells_which_blocks_are_outside(tmp_path):
     inside = [box for box in raw.box.tiles((2, 4, 4)) if not is_masked(specimen, box)]
     assert inside == [Box((2, 20, 8), (4, 24, 12))]
     assert not is_masked(Specimen(raw), raw.box)
+
+
+def test_blocks_that_no_memory_or_disk_can_list_are_refused(tmp_path):
+    whole = box_of((10**5, 10**5, 10**5))
+    message = r"100000 x 100000 x 100000 voxels \(z, y, x\) in blocks of 32 x 32 x 32 need .* but .* are free"
+    with pytest.raises(VolumeError, match=message):
+        check_room(plan_blocks(whole, whole, (32, 32, 32), (1, 1, 1)), str(tmp_path / "not/there"))
+    check_room(plan_blocks(whole, whole, (1000, 10**5, 10**5), (1, 1, 1)), str(tmp_path / "not/there"))
