@@ -70,7 +70,7 @@ def test_what_is_reported_can_be_counted(specimen):
     found = describe_reliability(count_affinities(affinities, opened, BOX, CONFIG))
     for channel, (said, true, known) in enumerate(zip(affinities, truth, valid, strict=True)):
         near = known & (said >= 0.4) & (said <= 0.6)
-        assert found["known_at_half"][channel] == pytest.approx(near.sum(), rel=0.05)
+        assert found["known_at_half"][channel] == pytest.approx(near.sum(), rel=0.15)
         assert found["true_at_half"][channel] == pytest.approx(true[near].mean(), abs=0.05)
     gap = abs(truth[-1][valid[-1]].mean() - 0.55)
     assert found["calibration_error"][-1] == pytest.approx(gap, abs=0.01)
