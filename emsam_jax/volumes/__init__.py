@@ -5,7 +5,7 @@ from emsam_jax.volumes.context import set_cache_limit
 from emsam_jax.volumes.create import create_volume
 from emsam_jax.volumes.declared import CREMI_OUTSIDE, DeclaredVolume, Intensity, LabelRules
 from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.findings import Finding, quick_findings
+from emsam_jax.volumes.findings import Finding, check_present, quick_findings
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.overlap import Part, open_shared, part_of, refuse_overlap
 from emsam_jax.volumes.specimen import Specimen, open_declared
@@ -23,6 +23,7 @@ __all__ = [
     "Volume",
     "VolumeError",
     "box_of",
+    "check_present",
     "create_volume",
     "open_declared",
     "open_shared",

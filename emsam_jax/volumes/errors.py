@@ -18,7 +18,7 @@ def first_line(error: BaseException) -> str:
 def parsing(url: str, expected: str) -> Iterator[None]:
     """Around calls that give a library bytes which others wrote: whatever it raises is the fault of the bytes.
 
-    Nothing of ours belongs in here.
+    As little of ours as can be belongs in here; what was raised stays attached as the cause.
     """
     try:
         yield
