@@ -15,7 +15,8 @@ from absl import app, flags
 
 from emsam_jax.configs.demo import NOISE, SHAPES, VOXEL_SIZE_ZYX
 from emsam_jax.evaluation.methods import BASELINE
-from emsam_jax.volumes.synthetic import Stain, synthetic_volume, write_synthetic
+from emsam_jax.volumes import VolumeError, destination
+from emsam_jax.volumes.synthetic import Stain, check_place, synthetic_volume, write_synthetic
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "emsam_jax/configs/demo.py"
@@ -51,6 +52,10 @@ _OVERRIDES = flags.DEFINE_multi_string("override", [], "For train.py, such as --
 def main(_: list[str]) -> None:
     start, out = time.perf_counter(), Path(_OUT.value).absolute()
     say("1 of 3: volumes", VOLUMES)
+    try:
+        claim_folder(out)
+    except VolumeError as error:
+        sys.exit(f"demo: {error}")
     for seed, (part, (z, y, x)) in enumerate(SHAPES.items(), start=1):
         shape = z // _DIVIDE.value, y // _DIVIDE.value, x // _DIVIDE.value
         write_synthetic(synthetic_volume(shape, seed, VOXEL_SIZE_ZYX, stain=Stain(noise=NOISE)), str(out / part))
@@ -64,6 +69,14 @@ def main(_: list[str]) -> None:
     summary = summarise(json.loads((out / "eval" / "scores.json").read_text()), time.perf_counter() - start)
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(CONCLUSION.format(**summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html"))
+
+
+def claim_folder(out: Path) -> None:
+    """Refuses what others put where the demo writes, before it does."""
+    for part in SHAPES:
+        check_place(str(out / part))
+    destination.check_free(str(out), destination.TRAINING)
+    destination.claim(str(out), destination.DEMO)
 
 
 def say(title: str, text: str) -> None:

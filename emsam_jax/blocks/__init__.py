@@ -3,7 +3,7 @@
 `engine.run_stage` does a stage's blocks on the workers of `cluster.open_cluster`; only these two need Dask.
 """
 
-from emsam_jax.blocks.content import content_of
+from emsam_jax.blocks.content import content_of, files_of
 from emsam_jax.blocks.errors import EngineError, LedgerError, LockLostError, StoppedError
 from emsam_jax.blocks.in_turn import run_in_turn
 from emsam_jax.blocks.ledger import Entry, Ledger, Status
@@ -38,6 +38,7 @@ __all__ = [
     "content_of",
     "describe_status",
     "drop_block",
+    "files_of",
     "find_todo",
     "is_intact",
     "is_masked",

@@ -15,7 +15,7 @@ from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
 from emsam_jax.evaluation.methods import BASELINE, STORED
 from emsam_jax.evaluation.naming import name_apart
 from emsam_jax.evaluation.request import Request
-from emsam_jax.evaluation.results import describe, format_table, save_labels
+from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, save_labels
 from emsam_jax.evaluation.sources import Source, Stored
 from emsam_jax.evaluation.stages import Clock
 from emsam_jax.evaluation.subject import Subject, as_unit, read_segmentation, read_subject
@@ -42,6 +42,7 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     subjects, held_out = read[: len(test)], read[len(test) :]
     split = _split(source, held_out, subjects)
     overlaps = refuse_overlap(split, allowed=request.allow_overlap)
+    check_outputs(request.out, subjects, [request.affinities, request.segmentation])
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
 
@@ -56,8 +57,8 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
         judged = _judge(request, subject, affinities, frozen, clock)
         scores["volumes"][name] = {method: found.entry for method, found in judged.items()}
         with clock.stage(name, "saving", voxels):
-            save_labels(request.out, subject, "segmentation", judged[frozen.headline].labels)
-            save_labels(request.out, subject, "baseline", judged[BASELINE].oracle)
+            for label, found in zip(SAVED, (judged[frozen.headline].labels, judged[BASELINE].oracle), strict=True):
+                save_labels(request.out, subject, label, found)
         with clock.stage(name, "pictures", voxels):
             pictures[name] = _illustrate(subject, affinities, judged[frozen.headline], len(subjects))
     scores["reliability"] = source.tell_reliability()

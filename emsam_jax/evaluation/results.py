@@ -18,8 +18,10 @@ from emsam_jax.evaluation.methods import STORED, TITLES
 from emsam_jax.evaluation.request import Request
 from emsam_jax.evaluation.sources import Source
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.volumes import create_volume
+from emsam_jax.volumes import write_volume
+from emsam_jax.volumes.destination import EVALUATION, LABELS, check_free, claim
 
+SAVED = ("segmentation", "baseline")  # volumes of labels
 PACKAGES = ("bioimage-cpp", "emsam-jax", "flax", "jax", "numpy", "waterz")
 EXPLAINED = {
     "threshold": "merge where affinity > 1 - threshold; chosen on the validation volumes, or the literature's 0.5",
@@ -58,20 +60,29 @@ def describe(request: Request, source: Source, subjects: Sequence[Subject], froz
     }
 
 
+def check_outputs(out: str, subjects: Sequence[Subject], given: Sequence[str]) -> None:
+    """Refuses what others put where results will lie, before anything is computed."""
+    sources = list(filter(None, given))
+    for subject in subjects:
+        volumes = [subject.specimen.raw, subject.specimen.labels, subject.specimen.mask]
+        sources += [volume.url for volume in volumes if volume is not None]
+    for url in (labels_url(out, subject, name) for subject in subjects for name in SAVED):
+        check_free(url, LABELS, sources)
+    check_free(out, EVALUATION, sources)
+
+
 def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarray, "z y x"] | None) -> None:
     """As OME-Zarr where the raw lies, with ids as small as they can be."""
+    claim(out, EVALUATION)
     if labels is None:
         return
     dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64
-    volume = create_volume(
-        f"{out}/{subject.folder}/{name}.zarr",
-        labels.shape,
-        dtype,
-        subject.voxel_size_zyx,
-        offset_zyx=subject.offset_zyx,
-        overwrite=True,
-    )
-    volume[...] = labels.astype(dtype)
+    url, values = labels_url(out, subject, name), labels.astype(dtype)
+    write_volume(url, values, subject.voxel_size_zyx, LABELS, offset_zyx=subject.offset_zyx)
+
+
+def labels_url(out: str, subject: Subject, name: str) -> str:
+    return f"{out}/{subject.folder}/{name}.zarr"
 
 
 def versions() -> dict[str, str]:

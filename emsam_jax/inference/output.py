@@ -7,6 +7,7 @@ from emsam_jax.blocks.ledger import read_facts
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
+from emsam_jax.volumes.destination import PREDICTION, claim
 from emsam_jax.volumes.layout import Layout, chunk_for, plan_layout, shard_for, shard_within
 from emsam_jax.volumes.location import normalise
 
@@ -19,6 +20,7 @@ class Output:
     def __init__(self, url: str, specimen: Specimen, settings: Prediction, region: Box, channels: int):
         self.url = normalise(url)
         raw = specimen.raw
+        self._sources = [volume.url for volume in (raw, specimen.mask) if volume is not None]
         chunk = chunk_for(region.shape, raw.voxel_size_zyx)
         block = settings.block_shape(chunk, shard_for(region.shape, chunk))
         shard = shard_within(block, chunk, region.shape)
@@ -39,11 +41,11 @@ class Output:
     def ledger_url(self) -> str:
         return ledger_url(self.url)
 
-    def check_free(self) -> None:
+    def claim(self) -> None:
         if not occupied(self.url):
             check_room(self.plan, self.url)
-        elif read_facts(self.ledger_url, STAGE) is None:
-            raise VolumeError(f"{self.url}: there is a volume already, and no prediction's; choose another place.")
+        if claim(self.url, PREDICTION, self._sources) and occupied(self.url) and not read_facts(self.ledger_url, STAGE):
+            raise VolumeError(f"{self.url}: there is a volume already, but no ledger of it; choose another place.")
 
     def open(self) -> None:
         """Creates what is not there yet."""

@@ -44,7 +44,7 @@ def predict_affinities(
     specimen = without_region(specimen)
     offsets = offsets_of(model) if offsets is None else tuple(offsets)
     output = Output(str(out), specimen, settings, region, len(offsets))
-    output.check_free()
+    output.claim()
     with RunLock(output.ledger_url):
         ledger = Ledger(output.ledger_url, STAGE, facts_of(model, specimen, settings, output.plan, **(facts or {})))
         output.open()

@@ -84,7 +84,7 @@ def predict_on_workers(
     output = lay_out(declared, out, settings, channels)
     facts = facts_of(trained.model, without_region(open_declared(declared)), settings, output.plan)
     stage = Predict(str(trained.path), declared, output.url, settings, channels, facts)
-    output.check_free()
+    output.claim()
     with RunLock(output.ledger_url):
         Ledger(output.ledger_url, STAGE, facts)  # refuses another's, before anything is made
         output.open()

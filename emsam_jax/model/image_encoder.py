@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,10 @@ SIZES = {
 }
 FORMAT = "emsam_jax image encoder 1"
 FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
+_OURS = re.compile(  # and Orbax's
+    rf"{re.escape(FACTS_FILE)}|{PARAMS_FOLDER}(\.orbax-checkpoint-tmp[^/]*)?/"
+    r"(array_metadatas/.*|(.*/)?([0-9a-f]{32}|_[A-Z_]+|_sharding|manifest\.ocdbt|commit_success\.txt)(_?[0-9a-f]*\.__lock)?)"
+)
 
 ArrayLike = Array | np.ndarray
 FlatParams = Mapping[str, jax.Array | np.ndarray]
@@ -140,10 +145,15 @@ def fill(encoder: M, params: FlatParams) -> M:
 def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> Iterator[Path]:
     """Writes the checkpoint beside `path`, gives it to be looked at, and moves it there when the block ends well.
 
-    What was at `path` goes only then; a run that dies before leaves a folder that does not load.
+    What was at `path` goes only then; a run that dies before leaves a folder that does not load. Folders with anything
+    in them that is no part of an image encoder are refused.
     """
     path = Path(path).absolute()
     partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
+    for folder in (path, partial, replaced):
+        refuse_strangers(folder)
+    if replaced.exists() and not path.exists():  # a run died between the two renames
+        replaced.rename(path)
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -162,6 +172,19 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def refuse_strangers(folder: Path) -> None:
+    """Of files that this software would not have written there; a folder without them may be removed."""
+    inside = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not _is_folder(file))
+    found = sorted(name for name in inside if not _OURS.fullmatch(name))
+    if found or folder.is_symlink() or folder.is_file():
+        what = ", ".join(found[:3]) or "a link or a file"
+        raise EncoderError(f"{folder}: expected nothing, or an image encoder alone, found {what}; move that away.")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from emsam_jax.reconstruction.request import Request
 from emsam_jax.reconstruction.source import keep_recipe, open_source
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.volumes import Volume
+from emsam_jax.volumes.destination import SEGMENTATION, claim
 
 
 class ReconstructionError(ValueError):
@@ -26,6 +27,8 @@ class ReconstructionError(ValueError):
 
 def reconstruct(request: Request) -> Volume:
     """Called again it goes on where it was stopped."""
+    if request.ckpt:  # whose affinities come first, and below the labels
+        claim(request.out, SEGMENTATION, [request.raw.raw, request.raw.mask])
     with contextlib.ExitStack() as opened:
 
         @functools.cache

@@ -28,6 +28,7 @@ from emsam_jax.training.step import Params, TrainState, compile_train_step
 from emsam_jax.training.stream import Stream
 from emsam_jax.training.validation import Validator
 from emsam_jax.volumes import open_shared, refuse_overlap
+from emsam_jax.volumes.destination import TRAINING, check_free, claim
 
 
 def train(
@@ -38,6 +39,9 @@ def train(
     Training, validation and test volumes that share voxels are refused, unless that is allowed.
     """
     workdir = Path(workdir).absolute()
+    place = str(workdir), TRAINING, [volume.raw for volume in (*config.data.train, *config.data.validation)]
+    if jax.process_index() == 0:
+        check_free(*place)
     mesh = make_mesh(config.fsdp, devices)
     check_batch(config, mesh)
     check_patch(config.model, config.data.patch, "config.data.patch")
@@ -45,6 +49,8 @@ def train(
     split = open_shared({"training": data.train, "validation": data.validation, "test": data.test})
     overlaps = refuse_overlap(split, allowed=allow_overlap)
     stream = Stream(config)
+    if jax.process_index() == 0:
+        claim(*place)
     begun = stream.fingerprints()
     with _alone(workdir), Checkpoints(workdir, config, fingerprints=begun) as checkpoints, Notice() as notice:
         first = checkpoints.newest() or 0

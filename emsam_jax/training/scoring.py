@@ -22,6 +22,7 @@ from emsam_jax.view.colours import colours_of
 from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared
 
 RESULT_FILE, RECIPE_FILE, PICTURE_FILE = "result.json", "recipe.json", "segmentation.npy"
+FILES = r"volume\d+-[\d-]+\.npy|(result|recipe|calibration)\.json|segmentation\.npy"  # of a job
 
 
 @dataclasses.dataclass(frozen=True)

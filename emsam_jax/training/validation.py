@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
-import shutil
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -43,6 +42,7 @@ from emsam_jax.training.log import Log
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.scoring import Job
 from emsam_jax.volumes import DeclaredVolume, Specimen, VolumeError, open_declared
+from emsam_jax.volumes.removal import remove
 
 FAILED_FILE = "validation_failed.json"  # in a step's folder: why it has no score
 _CALIBRATED = 0.05  # log odds, 0.0125 at a half: by how little affinities may be wrong and are left as they are
@@ -150,8 +150,8 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
     def _make_job(self, step: int) -> Job:
         folder, validation = self.folder / str(step), self.config.validation
         if jax.process_index() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            remove(str(folder), scoring.FILES)
         _meet(f"validation {step}")
         return Job(
             folder,
@@ -186,7 +186,9 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             for name, kept in ((CALIBRATION_FILE, CALIBRATION_FILE), (scoring.RECIPE_FILE, RECIPE_FILE)):
                 (job.folder / name).replace(step / kept)
         self.checkpoints.best.awaited.discard(job.step)
-        shutil.rmtree(job.folder)
+        remove(str(job.folder), scoring.FILES)
+        with contextlib.suppress(OSError):  # others' files are in it
+            job.folder.rmdir()
 
 
 def _as_trained(declared: DeclaredVolume, config: Config, measured: Measured) -> DeclaredVolume:

@@ -2,7 +2,7 @@
 
 from emsam_jax.volumes.box import Box, box_of, parse_box
 from emsam_jax.volumes.context import set_cache_limit
-from emsam_jax.volumes.create import create_volume
+from emsam_jax.volumes.create import create_volume, write_volume
 from emsam_jax.volumes.declared import CREMI_OUTSIDE, DeclaredVolume, Intensity, LabelRules
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.findings import Finding, check_present, quick_findings
@@ -33,4 +33,5 @@ __all__ = [
     "quick_findings",
     "refuse_overlap",
     "set_cache_limit",
+    "write_volume",
 ]

@@ -5,15 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorstore as ts
+from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
 from emsam_jax.volumes.axes import Native, ordered
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.context import shared_context
+from emsam_jax.volumes.destination import CONVERSION, UNFINISHED, VOLUME, VOLUMES, Kind, claim
 from emsam_jax.volumes.errors import VolumeError, first_line
 from emsam_jax.volumes.layout import Format, Layout, corner_of, plan_layout
 from emsam_jax.volumes.location import folder_spec, open_folder, read_key, write_key
+from emsam_jax.volumes.removal import remove
 from emsam_jax.volumes.volume import Volume
 
 
@@ -31,30 +35,45 @@ def create_volume(
 ) -> Volume:
     """An empty volume of `shape` [z, y, x] or [c, z, y, x] to write into; boxes of whole shards write fastest.
 
-    Its voxels are 0, and a shard of nothing but zeros makes no file.
+    Its voxels are 0, and a shard of nothing but zeros makes no file. `overwrite` deletes a volume that this software
+    wrote there; files of others beside it stay.
     """
     layout = plan_layout(
         url_or_path, shape, dtype, voxel_size_zyx, offset_zyx=offset_zyx, format=format, chunk=chunk, shard=shard
     )
-    if not overwrite and occupied(layout.url):
+    begun = claim(layout.url, VOLUME, over=VOLUMES if overwrite else [])
+    if begun and not overwrite and occupied(layout.url):
         raise VolumeError(f"{layout.url}: there is a volume already; choose another place or ask for overwriting.")
-    volume = create_array(layout, overwrite=overwrite)
+    remove(layout.url, CONVERSION.files)
+    volume = create_array(layout)
     write_image_metadata(layout)
     return volume
 
 
-def create_array(layout: Layout, *, overwrite: bool = False, resume: bool = False) -> Volume:
+def write_volume(
+    url_or_path: str | Path,
+    values: Shaped[np.ndarray, "*c z y x"],
+    voxel_size_zyx: Sequence[int | float],
+    kind: Kind,
+    *,
+    offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
+) -> None:
+    """An OME-Zarr that holds `values`, in place of an earlier one of its kind; until it is whole, nothing opens it."""
+    layout = plan_layout(url_or_path, values.shape, values.dtype, voxel_size_zyx, offset_zyx=offset_zyx)
+    claim(layout.url, kind)
+    folder = open_folder(layout.url)
+    write_key(folder, UNFINISHED, b"{}")
+    remove(layout.url, kind.files, keep=[UNFINISHED])
+    create_array(layout)[...] = values
+    write_image_metadata(layout)
+    write_key(folder, UNFINISHED, None)
+
+
+def create_array(layout: Layout, *, resume: bool = False) -> Volume:
     """The array of one level alone, which is no OME-Zarr image before `write_image_metadata`."""
-    if overwrite and not layout.level:
-        for name in ("zarr.json", "info"):
-            write_key(open_folder(layout.url), name, None)
-    # To delete one level of precomputed is to delete them all.
-    delete = overwrite and (layout.format == "ome-zarr" or not layout.level)
     spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
     try:
-        store = ts.open(
-            spec, context=shared_context(), create=True, open=resume or None, delete_existing=delete
-        ).result()
+        store = ts.open(spec, context=shared_context(), create=True, open=resume or None).result()
     except ValueError as error:
         raise VolumeError(f"{layout.url} cannot be created: {first_line(error)}") from None
     axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]

@@ -13,13 +13,13 @@ from emsam_jax.volumes import hdf5, npy, sections, tiff
 from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, sizes, to_zyx
 from emsam_jax.volumes.bounded import read_bounded
 from emsam_jax.volumes.chunked import check_level, check_remote, from_spec, open_chunked
+from emsam_jax.volumes.destination import UNFINISHED
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.fields import Field
 from emsam_jax.volumes.location import is_remote, normalise, open_folder, split_last
 from emsam_jax.volumes.virtual import CHUNK_BYTES
 from emsam_jax.volumes.volume import Volume
 
-UNFINISHED = "unfinished.json"  # what ingest leaves in a volume until it is whole
 _NUMBERS = {"bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (4, 8, 16, 32, 64))}
 _MOST_VOXELS = 1 << 60
 _FORMATS = (
@@ -88,8 +88,13 @@ def check_store(store: ts.TensorStore, url: str) -> None:
 
 
 def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
-    if read_bounded(open_folder(url), UNFINISHED) is not None:
-        raise VolumeError(f"{url} is unfinished: its conversion was stopped. Call emsam_jax.volumes.ingest again.")
+    parent, name = split_last(url)
+    image = parent if name.isdigit() else url  # of a level
+    if read_bounded(open_folder(image), UNFINISHED) is not None:
+        raise VolumeError(
+            f"{image} is unfinished: its conversion was stopped. Call what wrote it again, such as "
+            "emsam_jax.volumes.ingest."
+        )
     native = open_chunked(url, level)
     if native is not None:
         return native

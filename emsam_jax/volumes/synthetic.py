@@ -18,7 +18,8 @@ import numpy as np
 from absl import app, flags
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
-from emsam_jax.volumes.create import create_volume
+from emsam_jax.volumes.create import write_volume
+from emsam_jax.volumes.destination import SYNTHETIC, check_free
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
@@ -199,12 +200,13 @@ def _spoilt(rng: np.random.Generator, image: Image, share: float) -> Image:
     return image
 
 
+NAMES = ("raw.zarr", "labels.zarr")
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     flags.DEFINE_string("picture", "", "Where to write a picture of it (PNG).")
-    flags.DEFINE_string("out", "", "Folder for raw.zarr and labels.zarr; written over if they are there.")
+    flags.DEFINE_string("out", "", "Folder for raw.zarr and labels.zarr; those that this wrote before are replaced.")
     flags.DEFINE_list("shape", ["4", "384", "384"], "z,y,x in voxels.")
     flags.DEFINE_list("voxel_size", ["40", "8", "8"], "z,y,x in nm.")
     flags.DEFINE_integer("seed", 0, "Which volume.")
@@ -230,10 +232,16 @@ def draw(volume: Synthetic, path: str) -> None:
 
 
 def write_synthetic(volume: Synthetic, folder: str) -> None:
-    """As raw.zarr and labels.zarr."""
-    for name, values in {"raw": volume.raw, "labels": volume.labels}.items():
-        size = volume.voxel_size_zyx
-        create_volume(f"{folder}/{name}.zarr", values.shape, values.dtype, size, overwrite=True)[...] = values
+    """As raw.zarr and labels.zarr; those that this wrote there before are replaced."""
+    check_place(folder)
+    for name, values in zip(NAMES, (volume.raw, volume.labels), strict=True):
+        write_volume(f"{folder}/{name}", values, volume.voxel_size_zyx, SYNTHETIC)
+
+
+def check_place(folder: str) -> None:
+    """Refuses it where others' files lie under these names."""
+    for name in NAMES:
+        check_free(f"{folder}/{name}", SYNTHETIC)
 
 
 def main(_: list[str]) -> None:
@@ -253,7 +261,10 @@ def main(_: list[str]) -> None:
         sys.exit(f"synthetic: {problem}")
     volume = synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects))
     if FLAGS.out:
-        write_synthetic(volume, FLAGS.out)
+        try:
+            write_synthetic(volume, FLAGS.out)
+        except VolumeError as error:
+            sys.exit(f"synthetic: {error}")
     if FLAGS.picture:
         draw(volume, FLAGS.picture)
 

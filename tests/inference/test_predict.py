@@ -104,7 +104,7 @@ def test_another_prediction_is_refused(tmp_path: Path):
                 model, other, out, settings, region=region, facts={"step": 2} if changed == "model" else {}
             )
     create_volume(tmp_path / "there.zarr", (3, 2, 2, 2), "uint8", (1, 1, 1))
-    with pytest.raises(VolumeError, match="there is a volume already, and no prediction's"):
+    with pytest.raises(VolumeError, match="there is a volume already; choose another place"):
         predict_affinities(OneSided(), specimen_of(RAW), tmp_path / "there.zarr", Prediction(**QUIET))
     with pytest.raises(PredictionError, match="window: expected three voxel counts"):
         predict_affinities(OneSided(), specimen_of(RAW), tmp_path / "no.zarr", Prediction())

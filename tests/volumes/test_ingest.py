@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from emsam_jax.ingest.size import refuse_too_large
 from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
 from emsam_jax.volumes.ingest import ingest
-from emsam_jax.volumes.layout import Layout
+from emsam_jax.volumes.layout import Layout, plan_layout
 from emsam_jax.volumes.pyramid import Method, read_coarsened
 from tests.volumes import writers
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
@@ -79,7 +80,7 @@ def test_coarser_levels_are_means_and_are_gone_on_with(
         return read_coarsened(volume, coarse, box, method)
 
     with monkeypatch.context() as patch:
-        patch.setattr("emsam_jax.volumes.ingest.read_coarsened", failing)
+        patch.setattr("emsam_jax.ingest.conversion.read_coarsened", failing)
         with pytest.raises(RuntimeError, match="in the middle"):
             ingest(source, out, format=format, pyramid="mean")
     with pytest.raises(VolumeError, match="whose pyramid is mean, not None"):
@@ -98,11 +99,86 @@ def test_coarser_levels_are_means_and_are_gone_on_with(
 
 
 def test_an_unfinished_conversion_of_something_else_is_left_alone(tmp_path: Path, grey: np.ndarray):
-    (tmp_path / "b.zarr").mkdir()
-    (tmp_path / "b.zarr/unfinished.json").write_text('{"source": "/else", "shards_done": 3}')
-    source = open_volume(tmp_path / writers.cremi(tmp_path, grey))
-    with pytest.raises(VolumeError, match=r"holds an unfinished conversion whose source is /else, not .*cremi"):
+    first, other = (open_volume(tmp_path / write(tmp_path, grey)) for write in (writers.cremi, writers.n5))
+    out = tmp_path / "b.zarr"
+    ingest(first, str(out))
+    (out / "unfinished.json").write_text("{")  # its content says nothing
+    with pytest.raises(VolumeError, match=r"holds an unfinished conversion whose source is .*cremi.*, not .*c\.n5"):
+        ingest(other, str(out))
+    np.testing.assert_array_equal(ingest(first, str(out))[:], grey)
+
+
+def test_shards_lost_between_are_written_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Deleted, cut short, or another's; stopped or finished."""
+    values = np.random.default_rng(0).integers(1, 256, (8, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    source, out = open_volume(tmp_path / "a.npy", voxel_size_zyx=(1, 1, 1)), tmp_path / "b.zarr"
+    sizes = {"chunk": (8, 8, 8), "shard": (8, 8, 8)}
+    ingest(source, str(out), **sizes)
+    shards = out / "0/c/0"
+    for unfinished in (True, False):
+        (shards / "0/0").unlink()
+        (shards / "1/1").write_bytes((shards / "1/2").read_bytes())
+        (shards / "2/2").write_bytes((shards / "2/2").read_bytes()[:-9])
+        (shards / "3/3_0123abcd.__lock").write_bytes(b"torn")
+        (shards / "3/notes.__lock").write_bytes(b"mine")
+        if unfinished:
+            (out / "unfinished.json").touch()
+        np.testing.assert_array_equal(ingest(source, str(out), **sizes)[:], values)
+        assert "3 shards are damaged or missing" in capsys.readouterr().err
+        assert [path.name for path in out.rglob("*__lock")] == ["notes.__lock"]
+    ingest(source, str(out), **sizes)
+    assert capsys.readouterr().err == f"{out}: all 16 shards are done already.\n"
+
+
+def test_a_source_that_changed_is_noticed(tmp_path: Path):
+    values = np.random.default_rng(0).integers(1, 256, (8, 32, 32), dtype=np.uint8)
+
+    def write(changed: np.ndarray) -> Volume:
+        np.save(tmp_path / "a.npy", changed)
+        return open_volume(tmp_path / "a.npy", voxel_size_zyx=(1, 1, 1))
+
+    source, out = write(values), str(tmp_path / "b.zarr")
+    read = source.read
+
+    def replaced(box: Box, outside: int | float = 0) -> np.ndarray:
+        if box.start[2] == 16:
+            write(values[::-1])
+        return read(box, outside)
+
+    source.read = replaced  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(VolumeError, match=r"expected the files that the conversion began with .* stays unfinished"):
+        ingest(source, out, chunk=(8, 8, 8), shard=(8, 8, 8))
+    with pytest.raises(VolumeError, match="is unfinished"):
+        open_volume(f"{out}/0")
+    for changed in (values[::-1], values + (np.arange(32) == 0)):  # everywhere, and where no sample is taken
+        with pytest.raises(VolumeError, match=r"unfinished conversion whose source_files is 1, of .* or --overwrite"):
+            ingest(write(changed), out, chunk=(8, 8, 8), shard=(8, 8, 8))
+    copied = ingest(write(values), out, chunk=(8, 8, 8), shard=(8, 8, 8), overwrite=True)
+    np.testing.assert_array_equal(copied[:], values)
+
+
+def test_two_at_once(tmp_path: Path):
+    """One is refused while the other writes, which is whole in the end."""
+    values = np.random.default_rng(0).integers(0, 256, (64, 256, 256), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    run = command(tmp_path / "a.npy", tmp_path / "b.zarr", "--voxel_size=9,9,9", "--chunk=8,16,16", "--shard=8,16,16")
+    both = [subprocess.Popen(run, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in both]
+    for process, text in zip(both, said, strict=True):  # the later one may come after the first has ended
+        assert process.returncode == 0 or "another run" in text
+    assert 0 in [process.returncode for process in both]
+    np.testing.assert_array_equal(open_volume(tmp_path / "b.zarr")[:], values)
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path):
+    create_volume(tmp_path / "a.zarr", (10**5, 10**5, 10**5), np.uint8, (8, 8, 8))
+    source = open_volume(tmp_path / "a.zarr")
+    with pytest.raises(VolumeError, match="would be too much for its disk even if they were compressed 100 times"):
         ingest(source, str(tmp_path / "b.zarr"))
+    with pytest.raises(VolumeError, match=r"of memory, .* are free; choose smaller ones by --shard"):
+        refuse_too_large(plan_layout("memory://b", source.shape, np.uint8, (8, 8, 8), shard=(51200, 51200, 51200)))
+    assert not (tmp_path / "b.zarr").exists()
 
 
 @pytest.mark.parametrize(
@@ -150,4 +226,4 @@ def test_memory_is_bounded(tmp_path: Path):
         for z in range(0, 192, 16):
             dataset[z : z + 16] = values
     run = [sys.executable, "-c", CONVERT, str(tmp_path / "a.h5/raw"), str(tmp_path / "b.zarr")]
-    assert int(subprocess.run(run, capture_output=True, check=True).stdout) < 16 + 64  # MiB
+    assert int(subprocess.run(run, capture_output=True, check=True).stdout) < 16 + 80  # MiB

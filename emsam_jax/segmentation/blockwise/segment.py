@@ -23,6 +23,7 @@ from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.volumes import Volume, VolumeError, open_volume
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
+from emsam_jax.volumes.destination import SEGMENTATION, claim
 from emsam_jax.volumes.pyramid import plan_levels
 
 
@@ -75,6 +76,7 @@ def segment_blockwise(
             "the labels are approximate, where those by the mean would be exact.",
             file=sys.stderr,
         )
+    claim_outputs(job)
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))
@@ -109,6 +111,13 @@ def plan_steps(job: Job) -> list[Step]:
     ]
 
 
+def claim_outputs(job: Job) -> None:
+    """Affinities that were predicted for the labels lie below them."""
+    given = [job.mask, job.given, *([] if job.affinities == f"{job.labels.url}/affinities" else [job.affinities])]
+    claim(job.labels.url, SEGMENTATION, given if job.graph == job.labels.url else [*given, job.graph])
+    claim(job.graph, SEGMENTATION, [job.mask, job.given])
+
+
 def prepare(job: Job, steps: list[Step]) -> None:
     """Refuses what belongs to another run, before anything is computed; creates the volumes that are not there yet."""
     for layout, stage, ledger in (
@@ -118,7 +127,7 @@ def prepare(job: Job, steps: list[Step]) -> None:
         if job.given and stage == "fragments":
             continue
         if occupied(layout.url) and read_facts(ledger, stage) is None:
-            raise VolumeError(f"{layout.url}: there is a volume already, not begun by this; choose another place.")
+            raise VolumeError(f"{layout.url}: there is a volume already, but no ledger of it; choose another place.")
     for step in steps:
         try:
             step.open_ledger()

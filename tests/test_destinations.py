@@ -1,0 +1,243 @@
+"""Every command that writes leaves alone what others wrote, whatever the name that a place is called by."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emsam_jax import demo
+from emsam_jax.config import Config
+from emsam_jax.evaluation import Request, evaluate
+from emsam_jax.inference.trained import CALIBRATION_FILE
+from emsam_jax.ingest import ingest
+from emsam_jax.model import EncoderError
+from emsam_jax.model.image_encoder import writing_image_encoder
+from emsam_jax.segmentation import Recipe
+from emsam_jax.segmentation.blockwise import segment_blockwise
+from emsam_jax.training import scoring
+from emsam_jax.training.loop import train
+from emsam_jax.volumes import DeclaredVolume, VolumeError, create_volume, open_volume
+from emsam_jax.volumes.destination import EVALUATION, LABELS, TRAINING, claim
+from emsam_jax.volumes.layout import Format
+from emsam_jax.volumes.location import open_folder
+from emsam_jax.volumes.removal import remove
+from emsam_jax.volumes.synthetic import Synthetic, write_synthetic
+
+SHAPE, SIZE = (8, 32, 32), (8.0, 8.0, 8.0)
+GREY = np.random.default_rng(0).integers(1, 256, SHAPE, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes to read."""
+    folder = tmp_path_factory.mktemp("made")
+    create_volume(folder / "raw.zarr", SHAPE, "uint8", SIZE)[...] = GREY
+    create_volume(folder / "labels.zarr", SHAPE, "uint32", SIZE)[...] = 1 + GREY // 100
+    create_volume(folder / "affinities.zarr", (3, *SHAPE), "float32", SIZE)[...] = 0.5
+    return folder
+
+
+def ingest_zarr(made: Path, out: Path) -> None:
+    ingest(open_volume(made / "raw.zarr"), str(out))
+
+
+def ingest_precomputed(made: Path, out: Path) -> None:
+    ingest(open_volume(made / "raw.zarr"), str(out), format="precomputed")
+
+
+def ingest_over(made: Path, out: Path) -> None:
+    ingest(open_volume(made / "raw.zarr"), str(out), overwrite=True)
+
+
+def ingest_precomputed_over(made: Path, out: Path) -> None:
+    ingest(open_volume(made / "raw.zarr"), str(out), format="precomputed", overwrite=True)
+
+
+def create(made: Path, out: Path) -> None:
+    create_volume(out, SHAPE, "uint8", SIZE)
+
+
+def create_over(made: Path, out: Path) -> None:
+    create_volume(out, SHAPE, "uint8", SIZE, format="precomputed", overwrite=True)
+
+
+def synthetic(made: Path, out: Path) -> None:
+    write_synthetic(Synthetic(GREY, GREY.astype(np.uint32), SIZE), str(out))
+
+
+def segment(made: Path, out: Path) -> None:
+    segment_blockwise(open_volume(made / "affinities.zarr", channel="all"), out, Recipe())
+
+
+def judge(made: Path, out: Path) -> None:
+    test = DeclaredVolume(name="v", raw=f"{made}/raw.zarr", labels=f"{made}/labels.zarr")
+    evaluate(Request(out=str(out), segmentation=f"{made}/labels.zarr", test=(test,)), show=lambda text: None)
+
+
+def train_there(made: Path, out: Path) -> None:
+    train(Config(), out)
+
+
+def demonstrate(made: Path, out: Path) -> None:
+    demo.claim_folder(out)
+
+
+def convert(made: Path, out: Path) -> None:
+    with writing_image_encoder(out, {"a": GREY}, {"size": "tiny"}):
+        pass
+
+
+Command = Callable[[Path, Path], None]
+VOLUMES = [ingest_zarr, ingest_precomputed, ingest_over, ingest_precomputed_over, create, create_over, segment]
+# Others' files: notes, sections, and volumes in formats whose names are ours too.
+NOTES, SECTION, N5, ZARR2 = "notes.txt", "em_001.tif", "attributes.json", "0/.zarray"
+STRANGERS: list[tuple[Command, str]] = [
+    *((command, key) for command in VOLUMES for key in (NOTES, SECTION, N5, ZARR2, "zarr.json", "emsam_jax.json")),
+    *((synthetic, key) for key in ("raw.zarr/.zgroup", "raw.zarr/zarr.json", "labels.zarr/notes.txt", "raw.zarr")),
+    *((judge, key) for key in ("scores.json", "report.html", "v/segmentation.zarr/.zgroup", "v/baseline.zarr/a")),
+    *((train_there, key) for key in ("config.json", "encoder/x", "encoder.replaced/x", "validation/5/notes.txt")),
+    *((demonstrate, key) for key in ("demo.json", "test/raw.zarr/x", "encoder/x", "config.json")),
+    *((convert, key) for key in (NOTES, "params/notes.txt", "../out.partial/x", "../out.replaced/params/x")),
+]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("command", "key"), STRANGERS, ids=lambda value: getattr(value, "__name__", value))
+def test_what_others_wrote_is_refused_and_left_alone(command: Command, key: str, made: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / key).parent.mkdir(parents=True, exist_ok=True)
+    (out / key).write_text('{"theirs": true}')
+    (out / "empty").mkdir()
+    before = files_in(tmp_path)
+    with pytest.raises((VolumeError, EncoderError), match=r"expected .*(found|is a file)"):
+        command(made, out)
+    assert files_in(tmp_path) == before
+    assert (out / "empty").is_dir()
+
+
+@pytest.mark.parametrize("command", [ingest_over, ingest_precomputed_over, create_over, synthetic])
+def test_overwriting_keeps_the_files_of_others(command: Command, made: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    command(made, out)
+    whole = files_in(out)
+    theirs = ("notes.txt", "0/notes.txt", "0/c/notes.txt", "labels/0/.zarray", "8_8_8/mine.txt", "ledger/notes.txt")
+    for key in theirs:
+        (out / key).parent.mkdir(parents=True, exist_ok=True)
+        (out / key).write_text("theirs")
+    command(made, out)
+    after = files_in(out)
+    assert {key: after.pop(key) for key in theirs} == dict.fromkeys(theirs, b"theirs")
+    assert after.keys() == whole.keys()
+
+
+def test_another_format_takes_the_place_of_the_first_one(made: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    ingest_zarr(made, out)
+    ingest_precomputed_over(made, out)
+    assert not list(out.rglob("zarr.json"))
+    create_volume(out, SHAPE, "uint16", SIZE, overwrite=True)
+    assert sorted(files_in(out)) == ["0/zarr.json", "emsam_jax.json", "zarr.json"]
+
+
+@pytest.mark.parametrize("first", [ingest_zarr, create, segment, synthetic, judge])
+@pytest.mark.parametrize("second", [ingest_zarr, create, segment])
+def test_work_of_another_kind_is_refused(first: Command, second: Command, made: Path, tmp_path: Path):
+    if first is second is not create:
+        pytest.skip("its own work: goes on")
+    first(made, tmp_path / "out")
+    before = files_in(tmp_path)
+    with pytest.raises(VolumeError, match=r"there (is|are) .* already|found .*, which it did not write"):
+        second(made, tmp_path / "out")
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("a.zarr", "a.zarr"),
+        ("a.zarr", "a.zarr/"),
+        ("a.zarr/", "../{}/a.zarr"),
+        ("a.zarr", "link"),
+        ("link", "a.zarr"),
+        ("link/0", "a.zarr"),
+        ("a.zarr/0", "a.zarr"),
+        ("a.zarr", "a.zarr/0"),
+        ("a.zarr", "link/new/deep"),
+        ("a.zarr", "file://{}/a.zarr"),
+        ('{{"driver": "zarr3", "kvstore": "file://{}/a.zarr/0/"}}', "link"),
+        ('{{"driver": "zarr3", "kvstore": {{"driver": "file", "path": "{}/a.zarr/0/"}}}}', "a.zarr"),
+    ],
+)
+def test_a_source_is_known_by_all_its_names(
+    source: str, destination: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    create_volume("a.zarr", SHAPE, "uint8", SIZE)[...] = GREY
+    Path("link").symlink_to("a.zarr")
+    before = files_in(tmp_path)
+    volume = open_volume(source.format(tmp_path), voxel_size_zyx=SIZE)
+    place = destination.format(tmp_path.name if ".." in destination else tmp_path)
+    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+        ingest(volume, place, overwrite=overwrite)
+    assert files_in(tmp_path) == before
+
+
+def test_labels_and_runs_keep_out_of_their_sources(made: Path, tmp_path: Path):
+    affinities = open_volume(made / "affinities.zarr", channel="all")
+    (tmp_path / "link").symlink_to(made)
+    for place in ("affinities.zarr", "affinities.zarr/labels"):
+        with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+            segment_blockwise(affinities, tmp_path / "link" / place, Recipe())
+    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+        claim(str(made / "raw.zarr/run"), TRAINING, [str(made / "raw.zarr")])
+    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+        judge(made, made / "labels.zarr/eval")
+    assert not claim(str(tmp_path / "run"), TRAINING, [str(tmp_path / "run/train/raw.zarr")])  # as the demo's lie
+
+
+@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+def test_remote_places(format: Format):  # noqa: A002
+    """Through the same key-value stores as gs:// and s3://."""
+    theirs, url = open_folder("memory://theirs"), f"memory://ours-{format}"
+    theirs.write("a/notes.txt", b"theirs").result()
+    for overwrite in (False, True):
+        with pytest.raises(VolumeError, match=r"memory://theirs: expected an empty .*, found a, which"):
+            create_volume("memory://theirs", SHAPE, "uint8", SIZE, format=format, overwrite=overwrite)
+    assert theirs.list().result() == [b"a/notes.txt"]
+
+    volume = create_volume(url, SHAPE, "uint8", SIZE, format=format)
+    volume[...] = GREY
+    open_folder(url).write("0/notes.txt", b"theirs").result()
+    for place in (url, f"{url}/", f"{url}/0"):
+        with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+            ingest(volume, place, overwrite=True)
+    create_volume(url, SHAPE, "uint16", SIZE, format="precomputed", overwrite=True)[...] = GREY
+    keys = {key.decode() for key in open_folder(url).list().result()}
+    assert keys == {"info", "8_8_8/0.shard", "emsam_jax.json", "0/notes.txt"}
+
+
+def test_a_marker_counts_only_as_this_software_writes_it(tmp_path: Path):
+    for content in ("[]", '"volume"', '{"software": "emsam_jax", "wrote": {}}', '{"wrote": ["labels"]}', "[" * 10**5):
+        (tmp_path / "emsam_jax.json").write_text(content)
+        with pytest.raises(VolumeError, match=r"found emsam_jax\.json, which it did not write"):
+            claim(str(tmp_path), LABELS)
+    (tmp_path / "emsam_jax.json").unlink()
+    assert not claim(str(tmp_path), EVALUATION)
+    assert not claim(str(tmp_path), TRAINING)
+    assert claim(str(tmp_path), EVALUATION)
+    assert json.loads((tmp_path / "emsam_jax.json").read_text())["wrote"] == ["evaluation", "training"]
+
+
+def test_a_validation_removes_its_own_files(tmp_path: Path):
+    own = ("volume0-1-2-3.npy", CALIBRATION_FILE, scoring.RESULT_FILE, scoring.RECIPE_FILE, scoring.PICTURE_FILE)
+    for name in (*own, "notes.txt", "volume.npy"):
+        (tmp_path / name).touch()
+    remove(str(tmp_path), scoring.FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "volume.npy"]
