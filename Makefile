@@ -45,6 +45,8 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/worker_memory.py
 	$(BIN)/python benchmarks/scaling.py
+	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/choosing.py
+	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/pixel_classifier.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -64,8 +64,8 @@ def _score(job: Job) -> dict[str, Any]:
     recipe.write(job.folder / RECIPE_FILE)
     np.save(job.folder / PICTURE_FILE, _picture(*examples[0], recipe))
     (chosen,) = (row for row in rows if row["threshold"] == recipe.threshold)
-    told = {name: recipe.chosen[name] for name in ("warning",) if name in recipe.chosen}
-    return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **told}
+    warning = {"warning": recipe.chosen["warning"]} if "warning" in recipe.chosen else {}
+    return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **warning}
 
 
 def _assembled(job: Job, number: int) -> Float[np.ndarray, "c z y x"]:
