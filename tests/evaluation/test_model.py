@@ -176,3 +176,12 @@ def test_voxels_of_another_size_are_refused_with_both_sizes(study, run_folder, t
     with pytest.raises(CheckpointError, match="it holds no finished checkpoint"):
         evaluate(Request(out=str(tmp_path / "out"), ckpt=str(tmp_path)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoints_score_is_a_number_or_none(tmp_path):
+    for text in ('{"chosen": {"score": NaN}}', '{"chosen": {"score": "best"}}', '{"chosen": {"score": 1e999}}', "[]"):
+        (tmp_path / RECIPE_FILE).write_text(text)
+        with pytest.raises(CheckpointError, match=r"postprocess\.json: expected a number or null as chosen\.score"):
+            validation_score(tmp_path)
+    (tmp_path / RECIPE_FILE).write_text('{"chosen": {"score": null}}')
+    assert validation_score(tmp_path) is None
