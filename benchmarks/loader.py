@@ -4,8 +4,8 @@
 
 Patches of 18 x 160 x 160 with elastic deformation, rotation, flips and transposes, contrast and brightness, displaced
 sections, 2D border widening and three affinities. gunpowder has a worker process a core. The peer is stopped while
-ours runs, and both make a few patches before their clock starts. Reading alone is given too, and on a GPU the
-patches a second that augmentation makes there of windows already read.
+ours runs, and both make a few patches before their clock starts. Reading alone, which includes the warp, is given too,
+and on a GPU the patches a second that it makes of samples already read.
 """
 
 import json
@@ -24,7 +24,7 @@ import numpy as np
 import tensorstore as ts
 from absl import app, flags
 
-from emsam_jax.data import Augmentation, PatchSource, Share, Target, Windows, batches, make_augment, read_windows
+from emsam_jax.data import Augmentation, PatchSource, Samples, Share, Target, batches, make_augment, read_samples
 from emsam_jax.volumes import DeclaredVolume, open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
     rates: dict[str, list[float]] = {"ours": [], "reading alone": []}
     with tempfile.TemporaryDirectory() as folder:
         specimen = write_volume(Path(folder) / "volume.zarr", (12, 96, 96) if quick else (64, 512, 512))
-        source = PatchSource([specimen], target.patch, target.window(AUGMENTATION), seed=0)
+        source = PatchSource([specimen], target, AUGMENTATION, seed=0)
         augment = make_augment(target, AUGMENTATION, seed=0)
         ours = batches(Share(source, batch, 0, 1), augment, threads=threads)
         jax.block_until_ready(next(ours))
@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
         for _turn in range(rounds):
             rates["ours"].append(rate(ours, batch, patches))
             rates["reading alone"].append(
-                rate(read_windows(Share(source, batch, 0, 1), threads=threads), batch, patches)
+                rate(read_samples(Share(source, batch, 0, 1), threads=threads), batch, patches)
             )
             if peer:
                 rates["gunpowder"].append(peer.rate(max(patches // 4, 1)))
@@ -127,8 +127,8 @@ def rate(iterator, batch: int, patches: int, warm: int = 5) -> float:
 
 
 def augmenting_rate(source: PatchSource, augment, batch: int) -> float:
-    windows = next(read_windows(Share(source, batch, 0, 1)))
-    on_device = Windows(*(jax.device_put(part) for part in windows))
+    samples = next(read_samples(Share(source, batch, 0, 1)))
+    on_device = Samples(*(jax.device_put(part) for part in samples))
     jax.block_until_ready(augment(on_device))
     start = time.perf_counter()
     jax.block_until_ready([augment(on_device) for _ in range(10)])

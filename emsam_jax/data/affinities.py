@@ -40,19 +40,20 @@ def affinities_from_labels(
     margin = [max(abs(offset[axis]) for offset in offsets) for axis in range(3)]
     known = jnp.ones(labels.shape, bool) if unlabelled is None else labels != unlabelled
     wide = [(n, n) for n in margin]
-    return affinities_within(jnp.pad(labels, wide), jnp.pad(known, wide), margin, offsets, background)
+    padded = (jnp.pad(values, wide) for values in (labels, known))
+    return affinities_within(*padded, offsets, background, start=margin, shape=labels.shape)
 
 
 def affinities_within(
     labels: Int[Array, "zl yl xl"],
     known: Bool[Array, "zl yl xl"],
-    margin: Sequence[int],
     offsets: Sequence[Sequence[int]],
     background: int | None = 0,
+    *,
+    start: Sequence[int],
+    shape: Sequence[int],
 ) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
-    """For all voxels but those of a margin on each side, which are partners only."""
-    start = tuple(margin)
-    shape = [side - 2 * more for side, more in zip(labels.shape, margin, strict=True)]
+    """For the voxels of this shape from `start` on; those around them are partners only."""
 
     def shifted(values: Array, offset: Sequence[int]) -> Array:
         first = [at + by for at, by in zip(start, offset, strict=True)]

@@ -1,7 +1,6 @@
 """What may happen to a patch: each kind of augmentation with its probability and strength."""
 
 import dataclasses
-import math
 
 Voxels = tuple[int, int, int]
 
@@ -45,11 +44,6 @@ class Augmentation:
         off = dict.fromkeys(("slip", "jump", "missing_section", "missing_part", "blurred_section"), 0.0)
         return dataclasses.replace(self, section_contrast=0.0, section_brightness=0.0, section_gamma=0.0, **off)
 
-    @property
-    def displacement(self) -> int:
-        """The most that a section moves, voxels, also where a slip and a jump meet."""
-        return self.misalign_voxels if self.slip or self.jump else 0
-
 
 NOTHING = Augmentation(
     symmetries=False,
@@ -60,25 +54,3 @@ NOTHING = Augmentation(
     noise=0.0,
     cut_out=0.0,
 )
-
-
-def window_shape(patch: Voxels, margin: Voxels, augmentation: Augmentation, isotropic: bool) -> Voxels:
-    """Voxels to read around a patch, so that no warp looks beyond them; margins on both sides belong to the labels."""
-    z, *plane = (side + 2 * more for side, more in zip(patch, margin, strict=True))
-    if augmentation.symmetries:
-        plane = [max(plane)] * 2
-    angles = [
-        math.radians(augmentation.rotate_degrees * step / 720) for step in range(721 if augmentation.rotate else 1)
-    ]
-    reach = [
-        max(abs(math.cos(a)) * side + abs(math.sin(a)) * other for a in angles) for side, other in (plane, plane[::-1])
-    ]
-    stretch = augmentation.scale_by if augmentation.scale else 1.0
-    beyond = 2 * augmentation.elastic_voxels if augmentation.elastic else 0.0
-    moves = any((augmentation.rotate, augmentation.scale, augmentation.elastic))
-    sides = [z] + [math.ceil(side * stretch + 2 * beyond + 2 * augmentation.displacement) + 2 * moves for side in reach]
-    # The same parity as the patch, so that both have their centre at a voxel or between two.
-    sides = [side + (side - n) % 2 for side, n in zip(sides, patch, strict=True)]
-    if isotropic and augmentation.symmetries:
-        sides = [max(sides) + (max(sides) - n) % 2 for n in patch]
-    return sides[0], sides[1], sides[2]

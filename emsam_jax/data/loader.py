@@ -1,4 +1,4 @@
-"""Batches without end: windows read by threads, augmented on the device, sharded over all processes."""
+"""Batches without end: samples read by threads, augmented on the device, sharded over all processes."""
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from emsam_jax.data.augment import Batch, Windows
-from emsam_jax.data.patches import PatchSource
+from emsam_jax.data.augment import Batch
+from emsam_jax.data.patches import PatchSource, Samples
 
 
 class Share:
@@ -28,12 +28,12 @@ class Share:
     def __len__(self) -> int:
         return len(self.source) // self.batch * self.rows
 
-    def __getitem__(self, position: int) -> Windows:
+    def __getitem__(self, position: int) -> Samples:
         step, row = divmod(position, self.rows)
         return self.source[step * self.batch + self.first + row]
 
 
-def read_windows(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Windows]:
+def read_samples(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Samples]:
     """The rows of this process, from `step` on, as numpy arrays, read `ahead` batches early."""
     dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
     early = max(ahead, 1) * share.rows
@@ -43,7 +43,7 @@ def read_windows(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 
 
 def batches(
     share: Share,
-    augment: Callable[[Windows], Batch],
+    augment: Callable[[Samples], Batch],
     sharding: NamedSharding | None = None,
     step: int = 0,
     *,
@@ -56,15 +56,15 @@ def batches(
     on the device, before they are asked for. An exception ends the iteration for good.
     """
     under_way: collections.deque[Batch] = collections.deque()
-    for windows in read_windows(share, step, threads=threads, ahead=ahead):
-        placed = windows
+    for samples in read_samples(share, step, threads=threads, ahead=ahead):
+        placed = samples
         if sharding is not None:
-            placed = jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), windows)
+            placed = jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), samples)
         under_way.append(augment(placed))
         if len(under_way) > ahead:
             yield under_way.popleft()
     yield from under_way
 
 
-def _stack(samples: Sequence[Windows]) -> Windows:
-    return Windows(*(np.stack(parts) for parts in zip(*samples, strict=True)))
+def _stack(samples: Sequence[Samples]) -> Samples:
+    return Samples(*(np.stack(parts) for parts in zip(*samples, strict=True)))

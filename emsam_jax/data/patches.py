@@ -1,19 +1,27 @@
-"""Which patch sample i is, and reading it: a pure function of (seed, i)."""
+"""Which patch sample i is, and reading it: a pure function of (seed, i).
+
+What lies outside a volume's region of interest does not exist: raw is mirrored there, as prediction mirrors it at the
+end of a volume, and labels are unlabelled.
+"""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float32, Int, Int32, Shaped, UInt32
 
 from emsam_jax.data.affinities import renumbered
-from emsam_jax.data.augment import UNLABELLED, Windows
-from emsam_jax.data.augmentation import Voxels
+from emsam_jax.data.augmentation import Augmentation, Voxels
 from emsam_jax.data.objects import ObjectIndex
-from emsam_jax.volumes import Box, Specimen, VolumeError
+from emsam_jax.data.target import UNLABELLED, Target
+from emsam_jax.data.warp import Field, Turn, draw_field, sample_linear, sample_nearest, turns
+from emsam_jax.volumes import Box, Specimen, VolumeError, read_mirrored
 
 _INT32_MAX = np.iinfo(np.int32).max
 _TRIES = 200
+Array = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,68 +33,77 @@ class Selection:
     by_object: bool = False  # draw an object first, whatever its size, then a place in it: thin processes are seen
 
 
+class Samples(NamedTuple):
+    """Warped patches, with one more axis in front where they are several."""
+
+    raw: Float32[Array, "*b z y x"]  # on [0, 1]
+    labels: Int32[Array, "*b zl yl xl"]  # neurons > 0; with the target's margin
+    number: UInt32[Array, "*b"]
+
+
 class PatchSource:
-    """Random access to samples, without end: windows of raw and labels around patches, as numpy arrays."""
+    """Random access to samples, without end, as numpy arrays."""
 
     def __init__(
         self,
         specimens: Sequence[Specimen],
-        patch: Voxels,
-        window: Voxels,
+        target: Target,
+        augmentation: Augmentation,
         seed: int,
         *,
         weights: Sequence[float | int] | None = None,
         selection: Selection | None = None,
     ):
         """`weights`: how often each volume is chosen; by default as often as it has voxels."""
-        self.specimens, self.patch, self.window, self.seed = tuple(specimens), patch, window, seed
+        self.specimens, self.target, self.augmentation, self.seed = tuple(specimens), target, augmentation, seed
         self.selection = selection or Selection()
-        for specimen in self.specimens:
-            _check_fits(specimen, patch)
-        dtypes = {str(specimen.raw.dtype) for specimen in self.specimens}
-        if not dtypes <= {"uint8", "uint16"}:
-            raise VolumeError(f"Training takes raw volumes of uint8 or uint16; found {', '.join(sorted(dtypes))}.")
-        self.dtype = np.uint8 if dtypes == {"uint8"} else np.uint16
         share = np.asarray(weights or [specimen.labelled_region.voxels for specimen in self.specimens], float)
         self.chances = share / share.sum()
+        self._turns = [_turns(specimen, target, augmentation) for specimen in self.specimens]
         self._objects = [ObjectIndex(specimen) for specimen in self.specimens] if self.selection.by_object else []
 
     def __len__(self) -> int:
         return int(_INT32_MAX)
 
-    def __getitem__(self, index: int) -> Windows:
+    def __getitem__(self, index: int) -> Samples:
         """Sample `index`, without a batch axis."""
+        specimen, field = self.locate(index)
+        inner = field.crop(self.target.margin.before, self.target.patch)
+        raw = sample_linear(lambda box: read_mirrored(specimen, box), inner)
+        labels = sample_nearest(lambda box: _read_labels(specimen, box), field)
+        return Samples(specimen.normalised(raw), labels, np.asarray(index, np.uint32))
+
+    def locate(self, index: int) -> tuple[Specimen, Field]:
+        """The volume of sample `index`, and where in it its patch with the margin lies."""
         rng = np.random.default_rng([self.seed, index])
+        specimen, turn, place = self._choose(rng)
+        return specimen, draw_field(rng, self.augmentation, self.target, turn, place)
+
+    def _choose(self, rng: np.random.Generator) -> tuple[Specimen, Turn, Box]:
+        """A place within a region whose labels are worth training on, and how the patch lies there."""
         for _ in range(_TRIES):
             number = int(rng.choice(len(self.specimens), p=self.chances))
-            specimen = self.specimens[number]
-            patch = self._place(rng, number)
-            around = _around(patch, self.window)
-            ids, labelled = specimen.read_labels(around)
-            z, y, x = around.start
-            inner = patch.shifted((-z, -y, -x)).slices
-            if not self._accepts(ids[inner], labelled[inner]):
-                continue
-            low, high = specimen.intensity_range
-            grey_range = np.array([high, low] if specimen.intensity.invert else [low, high], np.float32)
-            raw = specimen.read_raw(around).astype(self.dtype, copy=False)
-            return Windows(raw, as_int32(ids, labelled), grey_range, np.asarray(index, np.uint32))
+            specimen, fitting = self.specimens[number], self._turns[number]
+            turn = fitting[rng.integers(len(fitting))]
+            place = self._place(rng, number, turn.shape(self.target.patch))
+            if self._accepts(*specimen.read_labels(place)):
+                return specimen, turn, place
         raise VolumeError(
             f"None of {_TRIES} places in {', '.join(specimen.name for specimen in self.specimens)} had a patch of "
-            f"{self.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
+            f"{self.target.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
             f"{self.selection.largest:.0%}; lower data.selection.labelled, raise data.selection.largest, or narrow the "
             "volume's roi to what is labelled."
         )
 
-    def _place(self, rng: np.random.Generator, number: int) -> Box:
+    def _place(self, rng: np.random.Generator, number: int, shape: Voxels) -> Box:
         region = self.specimens[number].labelled_region
-        highest = [stop - side for stop, side in zip(region.stop, self.patch, strict=True)]
-        start = rng.integers(region.start, np.asarray(highest) + 1)
+        highest = np.subtract(region.stop, shape)
         if self._objects:
-            centre = self._objects[number].draw(rng) - np.asarray(self.patch) // 2
-            start = np.clip(centre, region.start, highest)
-        z, y, x = (int(n) for n in start)
-        return Box((z, y, x), (z + self.patch[0], y + self.patch[1], x + self.patch[2]))
+            start = np.clip(self._objects[number].draw(rng) - np.asarray(shape) // 2, region.start, highest)
+        else:
+            start = rng.integers(region.start, highest, endpoint=True)
+        z, y, x = start.tolist()
+        return Box((z, y, x), (z + shape[0], y + shape[1], x + shape[2]))
 
     def _accepts(self, ids: Shaped[np.ndarray, "z y x"], labelled: Shaped[np.ndarray, "z y x"]) -> bool:
         if labelled.mean() < self.selection.labelled:
@@ -97,6 +114,31 @@ class PatchSource:
         return bool(counts.max(initial=0) <= self.selection.largest * labelled.sum())
 
 
+def _turns(specimen: Specimen, target: Target, augmentation: Augmentation) -> list[Turn]:
+    """The symmetries by which the patch fits into the region: a flat one does not hold it in every direction."""
+    region = specimen.labelled_region.shape
+
+    def fits(shape: Voxels) -> bool:
+        return all(side <= there for side, there in zip(shape, region, strict=True))
+
+    if not fits(target.patch):
+        raise VolumeError(
+            f"{specimen.name}: expected at least a patch of {target.patch} voxels (z, y, x), found {region} in the "
+            "region of interest with labels; choose a smaller patch or a larger volume."
+        )
+    known = turns(target.isotropic) if augmentation.symmetries else [Turn()]
+    return [turn for turn in known if fits(turn.shape(target.patch))]
+
+
+def _read_labels(specimen: Specimen, box: Box) -> Int32[np.ndarray, "z y x"]:
+    inside = box.within(specimen.labelled_region)
+    numbers = as_int32(*specimen.read_labels(inside))
+    if inside == box:
+        return numbers
+    beyond = [(a - start, stop - b) for start, stop, a, b in zip(*box, *inside, strict=True)]
+    return np.pad(numbers, beyond, constant_values=UNLABELLED)
+
+
 def as_int32(ids: Shaped[np.ndarray, "z y x"], labelled: Shaped[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
     """Ids as the device takes them, which knows no 64 bits: numbered anew where they are too large."""
     if ids.itemsize >= 4 and ids.dtype != np.int32 and int(ids.max()) > _INT32_MAX:
@@ -105,20 +147,3 @@ def as_int32(ids: Shaped[np.ndarray, "z y x"], labelled: Shaped[np.ndarray, "z y
     numbers = ids.astype(np.int32)
     np.copyto(numbers, UNLABELLED, where=~labelled)
     return numbers
-
-
-def _around(patch: Box, window: Voxels) -> Box:
-    """The window with the patch's centre."""
-    start = [
-        first - (side - (last - first)) // 2 for first, last, side in zip(patch.start, patch.stop, window, strict=True)
-    ]
-    return Box((start[0], start[1], start[2]), (start[0] + window[0], start[1] + window[1], start[2] + window[2]))
-
-
-def _check_fits(specimen: Specimen, patch: Voxels) -> None:
-    region = specimen.labelled_region
-    if any(side > there for side, there in zip(patch, region.shape, strict=True)):
-        raise VolumeError(
-            f"{specimen.name}: expected at least a patch of {patch} voxels (z, y, x), found {region.shape} in the "
-            "region of interest with labels; choose a smaller patch or a larger volume."
-        )

@@ -11,10 +11,11 @@ import numpy as np
 import tensorstore as ts
 from absl import app, flags
 
-from emsam_jax.data.augment import Batch, Target, make_augment
+from emsam_jax.data.augment import Batch, make_augment
 from emsam_jax.data.augmentation import NOTHING, Augmentation
-from emsam_jax.data.loader import Share, read_windows
+from emsam_jax.data.loader import Share, read_samples
 from emsam_jax.data.patches import PatchSource
+from emsam_jax.data.target import Target
 from emsam_jax.volumes import DeclaredVolume, Specimen, Volume, VolumeError, open_declared
 from emsam_jax.volumes.picture import check_picture
 from emsam_jax.volumes.synthetic import synthetic_volume
@@ -44,9 +45,8 @@ def rows(source: Specimen, side: int, seed: int) -> dict[str, Batch]:
     target = Target(patch=(SECTIONS, side, side))
     made = {}
     for name, augmentation in kinds.items():
-        patches = PatchSource([source], target.patch, target.window(augmentation), seed)
-        windows = next(read_windows(Share(patches, 1, 0, 1)))
-        made[name] = jax.device_get(make_augment(target, augmentation, seed)(windows))
+        samples = next(read_samples(Share(PatchSource([source], target, augmentation, seed), 1, 0, 1)))
+        made[name] = jax.device_get(make_augment(target, augmentation, seed)(samples))
     return made
 
 

@@ -1,126 +1,166 @@
-"""Everything that moves voxels, composed into one field of coordinates that is sampled once.
+"""Everything that moves voxels, composed into one field of coordinates that is sampled once, on the host.
 
 Sections are never interpolated between: a field says where in its section a voxel is read (for all sections alike),
 which section, and how far that section is displaced. Raw is read linearly in y and x, labels from the nearest voxel.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 
 from emsam_jax.data.augmentation import Augmentation, Voxels
+from emsam_jax.data.target import Target
+from emsam_jax.volumes import Box
+
+Read = Callable[[Box], Shaped[np.ndarray, "zv yv xv"]]
+Plane = Float[np.ndarray, "2 y x"]
+
+
+class Turn(NamedTuple):
+    """A symmetry of the voxels."""
+
+    axis: int = 0  # of the volume, that becomes the patch's z
+    transposed: bool = False  # whether the other two, in their order, become x and y
+    flips: tuple[int, int, int] = (1, 1, 1)  # -1 where it runs backwards: the axis, then the other two
+
+    @property
+    def axes(self) -> Voxels:
+        """Which axis of the patch each axis of the volume becomes."""
+        axes = [2, 1] if self.transposed else [1, 2]
+        axes.insert(self.axis, 0)
+        z, y, x = axes
+        return z, y, x
+
+    def shape(self, patch: Voxels) -> Voxels:
+        """Of the box in the volume that becomes the patch."""
+        z, y, x = (patch[axis] for axis in self.axes)
+        return z, y, x
+
+
+def turns(isotropic: bool) -> list[Turn]:
+    """The symmetries of the voxels: 16, or 48 where all axes may be exchanged."""
+    flips = itertools.product((1, -1), repeat=3)
+    return [Turn(*turn) for turn in itertools.product(range(3 if isotropic else 1), (False, True), flips)]
 
 
 class Field(NamedTuple):
-    """Where each voxel of the patch is read in a window whose axes are taken in the order `axes`."""
+    """Where in the volume each voxel of a patch is read, in voxels."""
 
-    plane: Float[Array, "2 y x"]  # y and x in the window
-    sections: Int[Array, " z"]
-    shifts: Int[Array, "z 2"]  # of each section's y and x
-    axes: Int[Array, "3"]  # which of the window's axes act as z, y, x
+    axis: int  # of the volume, across which sections lie
+    sections: Int[np.ndarray, " z"]
+    plane: Plane  # along the two other axes
+    shifts: Int[np.ndarray, "z 2"]  # of each section, along these
+
+    def crop(self, start: Voxels, shape: Voxels) -> "Field":
+        (z, y, x), (nz, ny, nx) = start, shape
+        return self._replace(
+            sections=self.sections[z : z + nz],
+            plane=self.plane[:, y : y + ny, x : x + nx],
+            shifts=self.shifts[z : z + nz],
+        )
+
+    def box(self) -> Box:
+        """The voxels between which, or at which, it reads."""
+        low = np.floor(self.plane.min((1, 2))).astype(int) + self.shifts.min(0)
+        high = np.ceil(self.plane.max((1, 2))).astype(int) + self.shifts.max(0) + 1
+        z0, y0, x0 = np.insert(low, self.axis, self.sections.min()).tolist()
+        z1, y1, x1 = np.insert(high, self.axis, self.sections.max() + 1).tolist()
+        return Box((z0, y0, x0), (z1, y1, x1))
 
 
-def draw_field(
-    key: Key[Array, ""], augmentation: Augmentation, patch: Voxels, window: tuple[int, ...], isotropic: bool
-) -> Field:
-    turn_key, plane_key, elastic_key, shift_key = jax.random.split(key, 4)
-    turns = jax.random.randint(turn_key, (5,), 0, jnp.array([2, 2, 2, 2, 3]))
-    if not augmentation.symmetries:
-        turns = jnp.zeros_like(turns)
-    flip_z, flip_y, flip_x, transposed, axis = turns
-    z, y, x = (jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2 for side in patch)
-
-    # Seen from the centre of the patch: [y, x] = matrix @ [y, x] of the patch, then the elastic displacement.
-    straight = jnp.diag(1.0 - 2 * jnp.stack([flip_y, flip_x]).astype(jnp.float32))
-    turned = jnp.where(transposed == 1, straight[::-1], straight) @ _rotation_and_scale(plane_key, augmentation)
-    grid = jnp.stack([jnp.broadcast_to(y[:, None], patch[1:]), jnp.broadcast_to(x[None], patch[1:])])
-    plane = jnp.einsum("ij,jyx->iyx", turned, grid, precision="highest")
-    plane += _elastic(elastic_key, augmentation, patch)
-
-    axes = (jnp.arange(3) + (axis if isotropic else 0)) % 3
-    middle = (jnp.array(window)[axes] - 1) / 2
-    sections = jnp.where(flip_z == 1, -z, z) + middle[0]
-    return Field(
-        plane + middle[1:, None, None],
-        jnp.round(sections).astype(jnp.int32),
-        _displacements(shift_key, augmentation, patch[0]),
-        axes,
+def draw_field(rng: np.random.Generator, augmentation: Augmentation, target: Target, turn: Turn, place: Box) -> Field:
+    """For the target's patch with its margin, warped around the middle of its place in the volume."""
+    z, y, x = (
+        np.arange(-before, side + behind) - (side - 1) / 2
+        for side, before, behind in zip(target.patch, *target.margin, strict=True)
     )
+    middle = [(start + stop - 1) / 2 for start, stop in zip(*place, strict=True)]
+    middle_of_sections = middle.pop(turn.axis)
+    sections = np.rint(middle_of_sections + turn.flips[0] * z).astype(int)
+
+    # Seen from the middle: [a, b] in the volume = matrix @ [y, x] of the patch, then the elastic displacement.
+    straight = np.eye(2)[::-1] if turn.transposed else np.eye(2)
+    matrix = np.array(turn.flips[1:])[:, None] * straight @ _rotation_and_scale(rng, augmentation)
+    plane = np.stack([a * y[:, None] + b * x + at for (a, b), at in zip(matrix, middle, strict=True)])
+    plane += _elastic(rng, augmentation, (len(y), len(x)))
+    return Field(turn.axis, sections, plane, _displacements(rng, augmentation, len(z)))
 
 
-def crop(field: Field, start: Voxels, shape: Voxels) -> Field:
-    (z, y, x), (nz, ny, nx) = start, shape
-    return Field(
-        field.plane[:, y : y + ny, x : x + nx], field.sections[z : z + nz], field.shifts[z : z + nz], field.axes
-    )
+def sample_linear(read: Read, field: Field) -> Float32[np.ndarray, "z y x"]:
+    take = _reader(read, field)
+    corner = np.floor(field.plane)
+    fraction_y, fraction_x = (field.plane - corner).astype(np.float32)
+    y, x = corner.astype(np.intp)
+    if not fraction_y.any() and not fraction_x.any():
+        return take(y, x).astype(np.float32)
+    # A fraction of 0 must not read on: the next voxel may lie outside what is read.
+    below, right = y + (fraction_y > 0), x + (fraction_x > 0)
+    upper = take(y, x) * (1 - fraction_x) + take(y, right) * fraction_x
+    lower = take(below, x) * (1 - fraction_x) + take(below, right) * fraction_x
+    return (upper * (1 - fraction_y) + lower * fraction_y).astype(np.float32, copy=False)
 
 
-def sample_linear(window: Shaped[Array, "zw yw xw"], field: Field) -> Float[Array, "z y x"]:
-    corner = jnp.floor(field.plane)
-    fraction_y, fraction_x = (field.plane - corner)[:, None]
-    at, (_, step_y, step_x) = _addresses(window.shape, field, corner.astype(jnp.int32))
-    flat = window.reshape(-1)
-
-    def read(offset: Array | int) -> Float[Array, "z y x"]:
-        return jnp.take(flat, at + offset, mode="clip").astype(jnp.float32)
-
-    # A fraction of 0 must not read on: the next voxel may lie outside the window.
-    below, right = (jnp.where(f > 0, 1, 0) for f in (fraction_y, fraction_x))
-    upper = read(0) * (1 - fraction_x) + read(right * step_x) * fraction_x
-    lower = read(below * step_y) * (1 - fraction_x) + read(below * step_y + right * step_x) * fraction_x
-    return upper * (1 - fraction_y) + lower * fraction_y
+def sample_nearest(read: Read, field: Field) -> Shaped[np.ndarray, "z y x"]:
+    y, x = np.rint(field.plane).astype(np.intp)
+    return _reader(read, field)(y, x)
 
 
-def sample_nearest(window: Shaped[Array, "zw yw xw"], field: Field) -> Shaped[Array, "z y x"]:
-    at, _ = _addresses(window.shape, field, jnp.round(field.plane).astype(jnp.int32))
-    return jnp.take(window.reshape(-1), at, mode="clip")
+def _reader(
+    read: Read, field: Field
+) -> Callable[[Int[np.ndarray, "y x"], Int[np.ndarray, "y x"]], Shaped[np.ndarray, "z y x"]]:
+    """Takes voxels at whole places in the plane, from all sections, out of one box that is read."""
+    box = field.box()
+    stack = np.moveaxis(read(box), field.axis, 0)
+    width, flat = stack.shape[2], stack.reshape(len(stack), -1)
+    corner = list(box.start)
+    sections = field.sections - corner.pop(field.axis)
+    backwards = len(sections) > 1 and sections[0] > sections[-1]
+    # Few sections are displaced: all those between two that are not alike are taken at once.
+    ends = [*np.flatnonzero(np.diff(field.shifts, axis=0).any(1)) + 1, len(sections)]
+    runs = []
+    for first, end in itertools.pairwise([0, *ends]):
+        low, high = sorted((sections[first], sections[end - 1]))
+        runs.append((slice(low, high + 1), field.shifts[first] @ (width, 1)))
+
+    def take(y: Int[np.ndarray, "y x"], x: Int[np.ndarray, "y x"]) -> Shaped[np.ndarray, "z y x"]:
+        at = (y - corner[0]) * width + (x - corner[1])
+        parts = [np.take(flat[rows], at + shift, axis=1) for rows, shift in runs]
+        taken = [part[::-1] if backwards else part for part in parts]
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+    return take
 
 
-def _addresses(
-    shape: tuple[int, ...], field: Field, plane: Int[Array, "2 y x"]
-) -> tuple[Int[Array, "z y x"], Int[Array, "3"]]:
-    """Places in the flattened window, and how far the next voxel along z, y and x is."""
-    steps = jnp.array([shape[1] * shape[2], shape[2], 1], jnp.int32)[field.axes]
-    in_plane = plane[0] * steps[1] + plane[1] * steps[2]
-    of_section = field.sections * steps[0] + field.shifts @ steps[1:]
-    return of_section[:, None, None] + in_plane[None], steps
+def _rotation_and_scale(rng: np.random.Generator, augmentation: Augmentation) -> Float[np.ndarray, "2 2"]:
+    do_rotate, do_scale = rng.random(2) < (augmentation.rotate, augmentation.scale)
+    turn, size = rng.uniform(-1, 1, 2)
+    angle = do_rotate * turn * np.deg2rad(augmentation.rotate_degrees)
+    scale = augmentation.scale_by ** (do_scale * size)
+    return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def _rotation_and_scale(key: Key[Array, ""], augmentation: Augmentation) -> Float[Array, "2 2"]:
-    do_rotate, do_scale, angle, size = jax.random.uniform(key, (4,))
-    angle = jnp.where(do_rotate < augmentation.rotate, (2 * angle - 1) * np.deg2rad(augmentation.rotate_degrees), 0.0)
-    scale = jnp.where(do_scale < augmentation.scale, augmentation.scale_by ** (2 * size - 1), 1.0)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return scale * jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
-
-
-def _elastic(key: Key[Array, ""], augmentation: Augmentation, patch: Voxels) -> Float[Array, "2 y x"]:
+def _elastic(rng: np.random.Generator, augmentation: Augmentation, shape: tuple[int, int]) -> Plane:
     """Random displacements of control points, joined by cubic B-splines."""
-    if not augmentation.elastic:
-        return jnp.zeros((2, *patch[1:]))
-    do_key, point_key = jax.random.split(key)
-    to_y, to_x = (_spline_basis(side, augmentation.elastic_spacing) for side in patch[1:])
-    points = jax.random.truncated_normal(point_key, -2, 2, (2, to_y.shape[1], to_x.shape[1]))
-    points *= augmentation.elastic_voxels * (jax.random.uniform(do_key) < augmentation.elastic)
-    return jnp.einsum("ya,cab,xb->cyx", to_y, points, to_x, precision="highest")
+    to_y, to_x = (_spline_basis(side, augmentation.elastic_spacing) for side in shape)
+    points = np.clip(rng.standard_normal((2, to_y.shape[1], to_x.shape[1])), -2, 2) * augmentation.elastic_voxels
+    return to_y @ points @ to_x.T if rng.random() < augmentation.elastic else np.zeros((2, *shape))
 
 
 def _spline_basis(side: int, spacing: float) -> Float[np.ndarray, "side points"]:
     """Cubic B-splines: no weighted mean of the points lies beyond the farthest of them."""
     places = np.arange(side)[:, None] / spacing
     t = np.abs(places - np.arange(-1, int(np.ceil(side / spacing)) + 2))
-    return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6).astype(np.float32)
+    return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)
 
 
-def _displacements(key: Key[Array, ""], augmentation: Augmentation, z: int) -> Int[Array, "z 2"]:
-    chance_key, place_key, far_key = jax.random.split(key, 3)
-    slips, jumps = jax.random.uniform(chance_key, (2,)) < jnp.array([augmentation.slip, augmentation.jump])
-    slipped, jumped = jax.random.randint(place_key, (2,), jnp.array([0, 1 % z]), z)
+def _displacements(rng: np.random.Generator, augmentation: Augmentation, z: int) -> Int[np.ndarray, "z 2"]:
+    slips, jumps = rng.random(2) < (augmentation.slip, augmentation.jump)
+    slipped, jumped = rng.integers((0, 1 % z), z)
     most = augmentation.misalign_voxels
-    slip, jump = jax.random.randint(far_key, (2, 2), -most, most + 1)
-    sections = jnp.arange(z)[:, None]
-    moved = jnp.where((sections == slipped) & slips, slip, 0) + jnp.where((sections >= jumped) & jumps, jump, 0)
-    return jnp.clip(moved, -most, most)
+    slip, jump = rng.integers(-most, most, (2, 2), endpoint=True)
+    sections = np.arange(z)[:, None]
+    moved = np.where(sections == slipped, slips * slip, 0) + np.where(sections >= jumped, jumps * jump, 0)
+    return np.clip(moved, -most, most)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from emsam_jax.blocks import Plan
-from emsam_jax.inference.grid import Grid, reflect
-from emsam_jax.volumes import Box
+from emsam_jax.inference.grid import Grid
+from emsam_jax.volumes import Box, reflect
 from emsam_jax.volumes.box import Voxel
 
 

@@ -7,7 +7,7 @@ affinity. Windows reach beyond the volume, where it is reflected, so that every 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from emsam_jax.volumes.box import Voxel
 
@@ -42,11 +42,3 @@ class Grid:
             summed = padded.reshape(-1, stride, *padded.shape[1:]).sum(0)
             total = np.moveaxis(summed[np.arange(side) % stride], 0, axis)
         return total
-
-
-def reflect(indices: Int[np.ndarray, "*n"], size: int) -> Int[np.ndarray, "*n"]:
-    """Where in an axis of this size an index beyond it lies, with mirrors at the first and the last voxel."""
-    if size == 1:
-        return np.zeros_like(indices)
-    folded = np.abs(indices) % (2 * size - 2)
-    return np.where(folded < size, folded, 2 * size - 2 - folded)

@@ -22,12 +22,11 @@ from emsam_jax.blocks import Plan
 from emsam_jax.inference.errors import PredictionError
 from emsam_jax.inference.extent import Extent
 from emsam_jax.inference.fitting import Fitted, fewer, fit
-from emsam_jax.inference.grid import reflect
 from emsam_jax.inference.memory import out_of_memory, usual_batch
 from emsam_jax.inference.programs import AffinityModel, Devices, Features, Windows, programs_for
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
-from emsam_jax.volumes import Box, Specimen
+from emsam_jax.volumes import Box, Specimen, reflect
 from emsam_jax.volumes.box import Voxel
 
 _IN_FLIGHT = 2  # steps that wait for the device while the program goes on

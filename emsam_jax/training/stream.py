@@ -40,8 +40,8 @@ class Stream:
             )
         self._source = PatchSource(
             self.specimens,
-            data.patch,
-            self.target.window(data.augmentation),
+            self.target,
+            data.augmentation,
             config.seed,
             weights=data.weights or None,
             selection=data.selection,
@@ -113,7 +113,7 @@ def abstract_batch(config: Config) -> Batch:
 
 
 def _findings(specimen: Specimen) -> list[str]:
-    found = quick_findings(specimen.raw, specimen.labels, specimen.mask, specimen.rules)
+    found = quick_findings(specimen)
     for finding in found:
         if finding.severity == "error":
             raise VolumeError(f"{specimen.name}: {finding.text}")

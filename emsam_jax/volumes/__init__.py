@@ -6,6 +6,7 @@ from emsam_jax.volumes.create import create_volume, write_volume
 from emsam_jax.volumes.declared import CREMI_OUTSIDE, DeclaredVolume, Intensity, LabelRules
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.findings import Finding, check_present, quick_findings
+from emsam_jax.volumes.mirror import read_mirrored, reflect
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.overlap import Part, open_shared, part_of, refuse_overlap
 from emsam_jax.volumes.specimen import Specimen, open_declared
@@ -31,6 +32,8 @@ __all__ = [
     "parse_box",
     "part_of",
     "quick_findings",
+    "read_mirrored",
+    "reflect",
     "refuse_overlap",
     "set_cache_limit",
     "write_volume",

@@ -7,9 +7,7 @@ import numpy as np
 
 from emsam_jax.volumes.alignment import border_contrasts
 from emsam_jax.volumes.axes import Native
-from emsam_jax.volumes.box import Box, box_of
 from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
-from emsam_jax.volumes.declared import LabelRules
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.meet import check_meet, check_within, extent_on, with_size_of
 from emsam_jax.volumes.specimen import Specimen
@@ -33,19 +31,18 @@ def warning(text: str) -> Finding:
     return Finding("warning", text)
 
 
-def quick_findings(
-    raw: Volume, labels: Volume | None = None, mask: Volume | None = None, rules: LabelRules | None = None
-) -> list[Finding]:
-    """Seconds, whatever the volume's size: shapes, types, voxel sizes, the middle section, the labels' orientation."""
-    found = fit_findings(raw, labels, mask)
-    for volume in (raw, labels, mask):
+def quick_findings(specimen: Specimen) -> list[Finding]:
+    """Seconds, whatever the volume's size: shapes, types and voxel sizes; of its region of interest the middle section
+    and the labels' orientation.
+    """
+    found = fit_findings(specimen.raw, specimen.labels, specimen.mask)
+    for volume in (specimen.raw, specimen.labels, specimen.mask):
         found += [] if volume is None else missing_findings(volume)
-    found += _middle(raw)
-    if labels is None or any(finding.severity == "error" for finding in found):
+    found += _middle(specimen)
+    if specimen.labels is None or any(finding.severity == "error" for finding in found):
         return found
-    labels, mask = with_size_of(raw, labels), mask and with_size_of(raw, mask)
     try:
-        aligned = alignment_findings(Specimen(raw, labels, mask, rules=rules), crops=1)
+        aligned = alignment_findings(specimen, crops=1)
         return found + [warning(finding.text) for finding in aligned]  # one crop is no proof
     except VolumeError as problem:
         return [*found, error(str(problem))]
@@ -186,14 +183,8 @@ def _meeting(raw: Volume, volume: Volume, is_labels: bool) -> list[Finding]:
     return []
 
 
-def middle_of(volume: Volume) -> Box:
-    z, y, x = (min(look, side) for look, side in zip(_LOOK, volume.box.shape, strict=True))
-    start = [(side - own) // 2 for side, own in zip(volume.box.shape, (z, y, x), strict=True)]
-    return box_of((z, y, x)).shifted((start[0], start[1], start[2]))
-
-
-def _middle(raw: Volume) -> list[Finding]:
-    box = middle_of(raw)
+def _middle(specimen: Specimen) -> list[Finding]:
+    raw, box = specimen.raw, specimen.region.middle(_LOOK)
     try:
         values = raw.read(box)
     except VolumeError as problem:

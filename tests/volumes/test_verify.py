@@ -237,10 +237,13 @@ def test_one_object_fills_everything(make: Make, em: np.ndarray, truth: np.ndarr
     assert any("one object (12) fills 8" in text for text in warnings)
 
 
-def test_quick_part_finds_a_flip_too(make: Make, em: np.ndarray, truth: np.ndarray):
-    assert quick_findings(make("raw", em), make("labels", truth)) == []
-    found = quick_findings(make("raw2", em), make("labels2", truth[:, ::-1]))
+def test_quick_part_finds_a_flip_too_in_its_region_alone(make: Make, em: np.ndarray, truth: np.ndarray):
+    assert quick_findings(Specimen(make("raw", em), make("labels", truth))) == []
+    half = np.concatenate([truth[:15, ::-1], truth[15:]])
+    raw, labels = make("raw2", em), make("labels2", half)
+    found = quick_findings(Specimen(raw, labels, roi="0:15,:,:"))
     only([finding.text for finding in found if finding.severity == "warning"], "flipped along y")
+    assert quick_findings(Specimen(raw, labels, roi="15:30,:,:")) == []
 
 
 def test_components_agree_with_scipy_across_blocks():
