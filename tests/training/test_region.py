@@ -1,6 +1,8 @@
 """What lies outside a training volume's region of interest does not exist, whichever shipped config is trained."""
 
 import dataclasses
+import runpy
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,24 +24,15 @@ FILES = sorted(Path(emsam_jax.configs.__path__[0]).glob("[!_]*.py"))
 BEYOND = 40  # voxels of the volume on either side of the region
 
 
-def shipped() -> Iterator[Config]:
+def shipped() -> list[Config]:
     """A config for each way of making batches; variants that differ elsewhere are one."""
-    known = set()
+    known = {}
     for file in FILES:
-        for variant in variants(file):
-            config = load_config(f"{file}:{variant}" if variant else str(file))
-            way = make_target(config), config.data.augmentation
-            if way not in known:
-                known.add(way)
-                yield config
-
-
-def variants(file: Path) -> list[str]:
-    import runpy
-    import typing
-
-    known = runpy.run_path(str(file))["get_config"].__annotations__.get("variant")
-    return list(typing.get_args(known)) or [""]
+        variants = typing.get_args(runpy.run_path(str(file))["get_config"].__annotations__.get("variant"))
+        for path in [f"{file}:{variant}" for variant in variants] or [str(file)]:
+            config = load_config(path)
+            known.setdefault((make_target(config), config.data.augmentation), config)
+    return list(known.values())
 
 
 def declare(folder: Path, config: Config, axis: int) -> tuple[DeclaredVolume, DeclaredVolume]:
