@@ -39,7 +39,7 @@ def declare(folder: Path, config: Config, axis: int) -> tuple[DeclaredVolume, De
     """Two volumes that are alike in their region, which is cut on both sides of an axis."""
     rng = np.random.default_rng(axis)
     patch = config.data.patch
-    sides = [(max(patch) if config.model.isotropic else side) + 2 for side in patch]
+    sides = [max(patch) if config.model.isotropic else side for side in patch]
     shape = [side + 2 * BEYOND * (at == axis) for at, side in enumerate(sides)]
     region = tuple(slice(BEYOND, BEYOND + side) if at == axis else slice(0, side) for at, side in enumerate(sides))
     raw = rng.integers(0, 256, shape).astype(np.uint8)
@@ -105,7 +105,7 @@ def test_what_lies_outside_the_region_changes_no_bit_of_a_batch(tmp_path, config
     for values, values_too in zip(batch, same, strict=True):
         np.testing.assert_array_equal(values, values_too)
     assert not np.asarray(batch.valid).all()
-    assert np.asarray(batch.valid).mean() > 0.3
+    assert np.asarray(batch.valid).mean() > 0.2
 
 
 def test_nor_of_a_trained_step(tmp_path, make_config):
