@@ -7,6 +7,7 @@ import numpy as np
 
 from emsam_jax.volumes.alignment import border_contrasts
 from emsam_jax.volumes.axes import Native
+from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
 from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.meet import check_meet, check_within, extent_on, with_size_of

@@ -79,7 +79,7 @@ def test_missing_chunks_are_found(
         (found,) = missing_findings(volume)
         assert found.severity == "error"
         assert f"{volume.url}: none of its " in found.text
-        assert found in quick_findings(volume)
+        assert found in quick_findings(Specimen(volume))
 
 
 def test_the_share_of_missing_chunks_is_exact_where_there_are_few(tmp_path: Path, grey: np.ndarray):
