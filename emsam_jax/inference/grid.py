@@ -7,7 +7,7 @@ affinity. Windows reach beyond the volume, where it is reflected, so that every 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from emsam_jax.volumes.box import Voxel
 
@@ -32,6 +32,12 @@ class Grid:
     def gaussian(self) -> Float[np.ndarray, "z y x"]:
         sides = [np.exp(-0.5 * (((2 * np.arange(n) + 1) / n - 1) / _SIGMA) ** 2) for n in self.window]
         return sides[0][:, None, None] * sides[1][:, None] * sides[2]
+
+    def holds_both(self, offset: Voxel) -> Bool[np.ndarray, "z y x"]:
+        """Where in a window the voxel that the offset leads to lies in it too."""
+        partners = [np.arange(side) + step for side, step in zip(self.window, offset, strict=True)]
+        z, y, x = ((at >= 0) & (at < side) for at, side in zip(partners, self.window, strict=True))
+        return z[:, None, None] & y[:, None] & x
 
     def over_windows(self, weights: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
         """What the weights of all windows over a voxel sum up to, for each voxel of one window."""

@@ -18,6 +18,7 @@ from emsam_jax.inference.errors import PredictionError
 from emsam_jax.inference.grid import Grid
 from emsam_jax.volumes.box import Voxel
 
+WITHIN_SECTIONS = 16  # the first so many of all symmetries leave z where it is
 _NAMED = ("none", "anisotropic", "isotropic")
 
 
@@ -119,7 +120,10 @@ def check_symmetries(symmetries: Iterable[Symmetry], grid: Grid) -> None:
 def blending_weights(
     grid: Grid, symmetries: Sequence[Symmetry], offsets: Sequence[Voxel]
 ) -> Float[np.ndarray, "z y x c"]:
-    """Of a window's values under each symmetry, such that those of all windows and symmetries sum up to 1 anywhere."""
+    """Of a window's values under each symmetry, such that those of all windows and symmetries sum up to 1 anywhere.
+
+    An edge that leaves the window counts only where no window of the grid holds both of its voxels.
+    """
     gaussian, weights = grid.gaussian(), []
     undos = [symmetry.undo(offsets, grid.window) for symmetry in symmetries]
     for channel, offset in enumerate(offsets):
@@ -127,11 +131,15 @@ def blending_weights(
         for undo in undos:
             z, y, x = (line[channel] < side for line, side in zip(undo[1:], grid.window, strict=True))
             views += z[:, None, None] & y[:, None] & x
-        blended = grid.over_windows(gaussian * (views > 0))
+        valued = gaussian * (views > 0)
+        within = valued * grid.holds_both(offset)
+        blended = grid.over_windows(within)
+        held = blended > 0
+        valued, blended = np.where(held, within, valued), np.where(held, blended, grid.over_windows(valued))
         if not blended.all():
             raise PredictionError(
                 f"symmetries: {', '.join(map(str, symmetries))} leave voxels without a value for the offset "
                 f"{offset} (z, y, x); add zyx or choose a smaller stride."
             )
-        weights.append(gaussian * (views > 0) / np.maximum(views, 1) / blended)
+        weights.append(valued / np.maximum(views, 1) / blended)
     return np.stack(weights, -1).astype(np.float32)

@@ -1,5 +1,7 @@
 """Prediction equals the plain sliding window over the whole volume, whatever blocks, devices and order do."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from flax import nnx
 from emsam_jax.blocks import plan_blocks
 from emsam_jax.inference import Prediction, PredictionError, Predictor
 from emsam_jax.inference.symmetry import Symmetry, parse_symmetries
-from emsam_jax.model import EncoderConfig, ModelConfig, abstract_fgnet
+from emsam_jax.model import EncoderConfig, Maps, ModelConfig, abstract_fgnet
 from emsam_jax.model.image_encoder import fill, flat_state
 from emsam_jax.volumes import Box, box_of
 from tests.inference.brute_force import slide
@@ -17,6 +19,7 @@ from tests.inference.models import Edges, OneSided, affinities_of, specimen_of, 
 
 WINDOW = (4, 8, 8)
 RAW = np.random.default_rng(0).integers(0, 256, (11, 19, 26), dtype=np.uint8)
+SHORT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 EXACT = {"rtol": 0, "atol": 1e-5}
 
 
@@ -35,7 +38,7 @@ def predict(model, raw, block, region=None, *, devices=1, offsets=None, **settin
 
 
 def whole(raw, window=WINDOW, stride=(2, 4, 4), predict_window=affinities_of):
-    return slide(raw / 255, window, stride, lambda grey: (values := predict_window(grey), np.ones_like(values)))
+    return slide(raw / 255, window, stride, SHORT, lambda grey: (values := predict_window(grey), np.ones_like(values)))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_encoding_once_changes_nothing_for_fgnet():
     assert once.std() > 0.01
 
 
-LONG = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -3, 0), (0, 0, -3), (0, -2, 1), (0, 1, -2))
+LONG = (*SHORT, (-2, 0, 0), (0, -3, 0), (0, 0, -3), (0, -2, 1), (0, 1, -2))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +104,39 @@ LONG = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-2, 0, 0), (0, -3, 0), (0, 0, -3), 
 )
 def test_symmetries_change_nothing_for_a_model_that_has_them(names, window):
     raw = RAW[:6, :8, :10]
-    options = {"window": window, "offsets": LONG if window[0] < 6 else LONG[:3], "batch": 100}
+    options = {"window": window, "offsets": LONG if window[0] < 6 else SHORT, "batch": 100}
     model = Edges(options["offsets"])
     alone = predict(model, raw, raw.shape, **options)
     assert alone.std() > 0.1
     np.testing.assert_allclose(predict(model, raw, raw.shape, symmetries=names, **options), alone, **EXACT)
+
+
+class Held(nnx.Module):
+    """Says of each edge whether the window holds both of its voxels."""
+
+    def encode(self, sections: Any) -> Any:
+        return ()
+
+    def decode(self, raw: Any, features: Any) -> Maps:
+        places = np.moveaxis(np.indices(raw.shape[1:4]), 0, -1)[..., None, :] + np.array(LONG)
+        held = ((places >= 0) & (places < raw.shape[1:4])).all(-1)
+        return Maps(None, jnp.broadcast_to(jnp.where(held, 40.0, -40.0), (*raw.shape[:4], len(LONG))))
+
+
+@pytest.mark.parametrize("names", ["zyx", "anisotropic"])
+@pytest.mark.parametrize("stride", [(2, 4, 4), (3, 6, 7), (4, 8, 8), (1, 5, 8)])
+def test_edges_that_leave_a_window_count_only_where_no_window_holds_them(stride, names):
+    shape = (7, 17, 18)
+    found = predict(Held(), np.zeros(shape, np.uint8), (3, 8, 18), offsets=LONG, stride=stride, symmetries=(names,))
+    for channel, offset in enumerate(LONG):
+        ends = [[np.arange(n), np.arange(n) + step] for n, step in zip(shape, offset, strict=True)]
+        held = [  # along each axis: is there a window, from -20 strides on, that has both ends?
+            np.any([((s <= np.array(pair)) & (np.array(pair) < s + side)).all(0) for s in range(-20 * by, 40, by)], 0)
+            for pair, side, by in zip(ends, WINDOW, stride, strict=True)
+        ]
+        np.testing.assert_allclose(
+            found[channel], np.einsum("z,y,x->zyx", *(np.float32(one) for one in held)), atol=1e-6
+        )
 
 
 def seen_without(symmetry: Symmetry, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +172,7 @@ def test_symmetries_average_a_model_that_has_none(names, window):
         found, count = np.sum(views, axis=0)
         return found / np.maximum(count, 1), count > 0
 
-    wanted = slide(raw / 255, window, tuple(side // 2 for side in window), average)
+    wanted = slide(raw / 255, window, tuple(side // 2 for side in window), SHORT, average)
     found = predict(OneSided(), raw, (3, 6, 7), window=window, symmetries=names, batch=100)
     np.testing.assert_allclose(found, wanted, **EXACT)
 
