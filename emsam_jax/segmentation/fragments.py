@@ -9,7 +9,7 @@ import numpy as np
 from bioimage_cpp.distance import distance_transform
 from bioimage_cpp.filters import gaussian_smoothing
 from bioimage_cpp.segmentation import label, watershed, watershed_from_affinities
-from jaxtyping import Bool, Float32, UInt32, UInt64
+from jaxtyping import Bool, Float32, Shaped, UInt32, UInt64
 
 from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
 
@@ -22,16 +22,16 @@ class FragmentParameters:
 
     kind: str = "2d"  # each section by itself (anisotropic), in 3D, or 3D flooding along the affinities
     boundary_threshold: float = 0.5  # boundary above which a voxel bounds the distance transform
-    seed_distance: int = 5  # voxels to each side in which a seed is the maximum
+    seed_distance: int = 5  # voxels to each side in which a seed is the maximum; 0: higher than all it touches
     sigma: float = 0.0  # voxels, Gaussian smoothing of the distance before its maxima are sought
     min_size: int = 0  # voxels; smaller fragments go to their neighbours
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SegmentationError(f"The kind of fragments must be one of {', '.join(KINDS)}, but is {self.kind!r}.")
-        if self.seed_distance < 1 or self.sigma < 0 or self.min_size < 0:
+        if self.seed_distance < 0 or self.sigma < 0 or self.min_size < 0:
             raise SegmentationError(
-                f"Fragments want seed_distance >= 1, sigma >= 0 and min_size >= 0, but have {self}."
+                f"Fragments want seed_distance >= 0, sigma >= 0 and min_size >= 0, but have {self}."
             )
 
 
@@ -101,8 +101,36 @@ def _find_seeds(
     distance = np.asarray(distance_transform(objects))
     if parameters.sigma:
         distance = gaussian_smoothing(distance, parameters.sigma)
+    if not parameters.seed_distance:
+        return regional_maxima(distance, objects)
     objects &= distance == _maximum_filter(distance, parameters.seed_distance)
     return label(objects).astype(np.uint32)
+
+
+def regional_maxima(
+    values: Float32[np.ndarray, "*shape"], objects: Bool[np.ndarray, "*shape"]
+) -> UInt32[np.ndarray, "*shape"]:
+    """Plateaus in the objects that are higher than all their face neighbours, numbered 1..n."""
+    highest = objects.copy()
+    for axis in range(values.ndim):
+        (before, here), (one, other) = _pairs(values, axis), _pairs(highest, axis)
+        one &= before >= here
+        other &= here >= before
+    # Neighbours that are both highest are level: each piece is a plateau, or what a higher neighbour left of one.
+    pieces = label(highest, connectivity=1).astype(np.uint32)
+    whole = np.ones(int(pieces.max()) + 1, bool)
+    whole[0] = False
+    for axis in range(values.ndim):
+        (before, here), (one, other) = _pairs(values, axis), _pairs(pieces, axis)
+        left = (before == here) & ((one == 0) != (other == 0))
+        whole[one[left]] = whole[other[left]] = False
+    return np.where(whole, np.cumsum(whole), 0).astype(np.uint32)[pieces]
+
+
+def _pairs(values: Shaped[np.ndarray, "*shape"], axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of the voxels and of the next ones along an axis."""
+    along = np.moveaxis(values, axis, 0)
+    return along[:-1], along[1:]
 
 
 def _maximum_filter(values: Float32[np.ndarray, "*shape"], radius: int) -> Float32[np.ndarray, "*shape"]:

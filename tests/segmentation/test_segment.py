@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import mahotas
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -17,7 +18,7 @@ from emsam_jax.segmentation import (
     segmentations,
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
-from emsam_jax.segmentation.fragments import _maximum_filter
+from emsam_jax.segmentation.fragments import _maximum_filter, regional_maxima
 
 
 def draw_cells(seed: int = 0, shape: tuple[int, int, int] = (24, 60, 64), cells: int = 12) -> np.ndarray:
@@ -102,6 +103,27 @@ def test_sections_in_threads_and_by_themselves() -> None:
     np.testing.assert_array_equal(fragments, make_fragments(AFFINITIES, parameters, threads=2))
     assert all(len(np.unique(np.argwhere(fragments == i)[:, 0])) == 1 for i in range(1, int(fragments.max()) + 1, 7))
     assert set(np.unique(fragments)) == set(range(1, int(fragments.max()) + 1))
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (12, 20, 30), (1, 7)])
+def test_regional_maxima_equal_those_of_mahotas(shape: tuple[int, ...]) -> None:
+    """On few levels, so that plateaus are large."""
+    values = np.random.default_rng(0).integers(0, 4, shape)
+    expected, count = mahotas.label(mahotas.regmax(values) & (values > 0))
+    found = regional_maxima(values.astype(np.float32), values > 0)
+    np.testing.assert_array_equal(found > 0, expected > 0)
+    assert found.max() == count
+    assert len(np.unique(np.stack([found.ravel(), expected.ravel()]), axis=1).T) == count + 1
+
+
+def test_fragments_of_regional_maxima_have_the_literatures_seeds() -> None:
+    noisy = np.clip(AFFINITIES + np.random.default_rng(0).normal(0, 0.3, AFFINITIES.shape), 0, 1).astype(np.float32)
+    fragments = make_fragments(noisy, FragmentParameters("2d", seed_distance=0))
+    for section, (_, y, x) in zip(fragments, np.moveaxis(noisy, 1, 0), strict=True):
+        seeds, count = mahotas.label(mahotas.regmax(ndimage.distance_transform_edt((y + x) / 2 > 0.5)))
+        assert len(np.unique(section)) == count
+        at = seeds > 0
+        assert len(np.unique(np.stack([section[at], seeds[at].astype(np.uint64)]), axis=1).T) == count
 
 
 @pytest.mark.parametrize(("shape", "radius"), [((30,), 1), ((30, 17), 5), ((6, 7, 40), 7)])
