@@ -32,6 +32,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     flags.DEFINE_string("ckpt", "", "A run's folder (its best checkpoint), or a checkpoint's own.")
+    flags.DEFINE_multi_string(
+        "predict", [], "A field of its config.predict, such as symmetries=16 or window=16,256,256."
+    )
     flags.DEFINE_string("affinities", "", "Stored affinities [channels, z, y, x] to be judged instead of a model's.")
     flags.DEFINE_string("segmentation", "", "Stored labels to be judged.")
     flags.DEFINE_string("raw", "", "The test volume instead of those that the checkpoint's config names.")
@@ -90,6 +93,7 @@ def request() -> Request:
     return Request(
         out=FLAGS.out or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt else "runs/eval"),
         ckpt=FLAGS.ckpt,
+        predict=tuple(FLAGS.predict),
         affinities=FLAGS.affinities,
         segmentation=FLAGS.segmentation,
         test=test,

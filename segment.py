@@ -37,6 +37,9 @@ STOPPED = 75  # as train.py: temporary, call it again
 
 def define_flags() -> None:
     flags.DEFINE_string("ckpt", "", "A run's folder (its best checkpoint), or a checkpoint's own.")
+    flags.DEFINE_multi_string(
+        "predict", [], "A field of its config.predict, such as symmetries=16 or window=16,256,256."
+    )
     flags.DEFINE_string("raw", "", "The volume that it segments.")
     flags.DEFINE_string("affinities", "", "Stored affinities [channels, z, y, x] instead of a model's.")
     flags.DEFINE_string("out", "", "The labels; tables, fragments, affinities and the ledger lie below them.")
@@ -72,6 +75,7 @@ def request() -> Request:
     return Request(
         out=FLAGS.out,
         ckpt=FLAGS.ckpt,
+        predict=tuple(FLAGS.predict),
         raw=DeclaredVolume(
             raw=FLAGS.raw,
             mask=FLAGS.mask,

@@ -33,6 +33,7 @@ from emsam_jax.config_file import load_config
 from emsam_jax.inference import Prediction, Predictor
 from emsam_jax.inference.output import Output
 from emsam_jax.inference.predict import predict_blocks
+from emsam_jax.inference.settings import window_of
 from emsam_jax.model import EncoderConfig, FGNet, ModelConfig, abstract_fgnet
 from emsam_jax.model.image_encoder import fill, flat_state
 from emsam_jax.volumes import Specimen, create_volume
@@ -88,7 +89,7 @@ def case_of(name: str, on_gpu: bool) -> Case:
         return Case(ModelConfig(encoder=toy, projected=4, channels=(4, 4), norm_groups=2, coarse=False), (4, 32, 32))
     if name == "demo":
         config = load_config(str(Path(__file__).parents[1] / "emsam_jax/configs/demo.py"))
-        return Case(config.model, config.data.patch)
+        return Case(config.model, window_of(config))
     encoder: Any = EncoderConfig(size=name, attention="cudnn" if on_gpu else "xla")  # type: ignore[arg-type]
     side = {"none": 160, "large": 256}.get(name, 224)
     return Case(ModelConfig(encoder=encoder, dtype="bfloat16" if on_gpu else "float32"), (16, side, side))

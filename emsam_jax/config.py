@@ -73,8 +73,9 @@ class LogConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    stride: tuple[float, float, float] = (0.5, 0.5, 0.5)  # between windows, shares of the patch along z, y, x
-    symmetries: int = 1  # of test-time augmentation: 1 to 16, or to 48 where voxels are isotropic
+    window: tuple[int, ...] = ()  # voxels z, y, x; empty: the patch, or a cube where symmetries exchange z
+    stride: tuple[float, float, float] = (0.5, 0.5, 0.5)  # between windows, shares of the window along z, y, x
+    symmetries: int = 1  # of test-time augmentation: 1 to 16, or to 48 where the model is isotropic
     block: Voxels = (64, 512, 512)  # voxels z, y, x that are computed, written and remembered as one
     batch: int = 0  # windows at once on each device; 0: what fits
     dtype: Literal["float16", "uint8"] = "float16"  # of stored affinities

@@ -37,11 +37,19 @@ class _Text(str):
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """The config of `file.py`, `file.py:variant` or `config.json`, with `--config.field=value` applied in order."""
-    fields = _from_json(path) if path.endswith(".json") else _from_python(path)
-    for override in overrides:
-        name, equals, value = override.removeprefix(PREFIX).partition("=")
+    return _overridden(_from_json(path) if path.endswith(".json") else _from_python(path), overrides)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with `--config.field=value` applied in order."""
+    return _overridden(to_dict(config), overrides)
+
+
+def _overridden(fields: dict[str, Any], overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        name, equals, value = text.removeprefix(PREFIX).partition("=")
         if not equals or not _FIELD.fullmatch(name):
-            raise ConfigError(f"{override}: expected {PREFIX}field=value, such as {PREFIX}optim.steps=1000.")
+            raise ConfigError(f"{text}: expected {PREFIX}field=value, such as {PREFIX}optim.steps=1000.")
         _put(fields, re.findall(r"[^.\[\]]+", name), _Text(value), "config")
     return from_dict(fields)
 

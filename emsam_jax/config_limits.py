@@ -102,6 +102,7 @@ LIMITS = {
     "validation.thresholds[]": OPEN_SHARE,
     "log.every": COUNT,
     "log.pictures_every": COUNT,
+    "predict.window[]": VOXELS,
     "predict.stride[]": PART,
     "predict.symmetries": Limit(1, 48),
     "predict.block[]": VOXELS,

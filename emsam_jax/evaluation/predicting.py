@@ -37,10 +37,10 @@ class Predicted(Source):
     """The best checkpoint of a run, or the one that is named."""
 
     def __init__(self, request: Request, clock: Clock):
-        self.trained = trained = load_trained(request.ckpt)
+        self.trained = trained = load_trained(request.ckpt, request.predict)
         self.config = trained.config
         self.out, self.clock = request.out, clock
-        self.settings = settings_from(self.config.predict, self.config.data.patch)
+        self.settings = settings_from(self.config)
         self.training = trained.measured.parts
         self.offsets = self.config.model.offsets
         self.standings = self.config.standings
@@ -75,6 +75,7 @@ class Predicted(Source):
             "checkpoint": str(self.trained.path),
             "step": self.step,
             **describe_model(self.config),
+            "window": " ".join(map(str, self.settings.window)),
             "stride": " ".join(map(str, self.settings.stride)),
             "symmetries": self.config.predict.symmetries,
             "config": to_dict(self.config),

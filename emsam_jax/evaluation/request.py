@@ -13,6 +13,7 @@ class Request:
 
     out: str  # folder for scores.json, report.html, postprocess.json and the segmentations
     ckpt: str = ""  # a run's folder, or a step's
+    predict: tuple[str, ...] = ()  # fields of its config.predict with other values, such as symmetries=16
     affinities: str = ""  # instead of a model's: [channels, z, y, x]
     segmentation: str = ""  # instead of affinities: labels that someone made
     test: tuple[DeclaredVolume, ...] = ()
@@ -38,6 +39,8 @@ class Request:
             )
         if self.update_checkpoint and not self.ckpt:
             raise VolumeError("--update_checkpoint changes the recipe of --ckpt: expected that, found none.")
+        if self.predict and not self.ckpt:
+            raise VolumeError(f"--predict={self.predict[0]}: expected --ckpt, which predicts, found --{given[0]}.")
         if not self.ckpt and not self.test:
             raise VolumeError(
                 f"--{given[0]} needs --raw and --labels to be judged by; only a checkpoint names its own."

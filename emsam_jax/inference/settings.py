@@ -1,18 +1,23 @@
 """How a volume is predicted."""
 
 import dataclasses
+import itertools
+import math
 from typing import Any, Literal
 
-from emsam_jax.config import PredictConfig
+from absl import logging
+
+from emsam_jax.config import Config
 from emsam_jax.inference.errors import PredictionError
 from emsam_jax.inference.grid import Grid
-from emsam_jax.inference.symmetry import all_symmetries
+from emsam_jax.inference.symmetry import WITHIN_SECTIONS, all_symmetries
+from emsam_jax.model.config import check_patch, multiples
 from emsam_jax.volumes.box import Voxel
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    window: tuple[int, ...] = ()  # voxels z, y, x; empty: the patch that the model was trained on
+    window: tuple[int, ...] = ()  # voxels z, y, x; `window_of` gives that of an experiment
     stride: tuple[int, ...] = ()  # voxels z, y, x between windows; empty: half a window
     block: tuple[int, ...] = ()  # voxels z, y, x, rounded up to chunks; empty: whole shards, about 4 windows a side
     dtype: Literal["float16", "uint8", "float32"] = "float16"  # on disk; uint8 is 255 times the affinity
@@ -45,19 +50,49 @@ class Prediction:
         return z, y, x
 
 
-def settings_from(config: PredictConfig, window: tuple[int, ...], **more: Any) -> Prediction:
-    """As an experiment's config has it: strides are shares of the window; of the symmetries the first so many."""
-    stride = tuple(max(1, round(share * side)) for share, side in zip(config.stride, window, strict=True))
-    every = [str(symmetry) for symmetry in all_symmetries()]
-    if not 1 <= config.symmetries <= len(every):
-        raise PredictionError(f"predict.symmetries: expected 1 to {len(every)}, found {config.symmetries}.")
+def settings_from(config: Config, **more: Any) -> Prediction:
+    """As an experiment has it: strides are shares of the window; of the symmetries the first so many."""
+    chosen, window = config.predict, window_of(config)
+    if window != config.data.patch:
+        logging.warning(
+            "Prediction: windows of %s (z, y, x), where the model was trained on patches of %s; group normalisation "
+            "takes its means over the window, so that affinities depend on it.",
+            window,
+            config.data.patch,
+        )
+    stride = tuple(max(1, round(share * side)) for share, side in zip(chosen.stride, window, strict=True))
     return Prediction(
-        window=tuple(window),
+        window=window,
         stride=stride,
-        block=config.block,
-        dtype=config.dtype,
-        coarse=config.coarse,
-        symmetries=tuple(every[: config.symmetries]),
-        batch=config.batch,
+        block=chosen.block,
+        dtype=chosen.dtype,
+        coarse=chosen.coarse,
+        symmetries=tuple(map(str, all_symmetries()[: chosen.symmetries])),
+        batch=chosen.batch,
         **more,
     )
+
+
+def window_of(config: Config) -> Voxel:
+    """Voxels z, y, x that the model predicts at once: those that were asked for, or the patch; or, where symmetries
+    exchange z with other axes, the smallest cube that the model takes and that holds as many voxels as the patch.
+    """
+    chosen = config.predict
+    turned = chosen.symmetries > WITHIN_SECTIONS
+    if turned and not config.model.isotropic:
+        raise PredictionError(
+            f"predict.symmetries: expected 1 to {WITHIN_SECTIONS}, since this model is not isotropic and z cannot be "
+            f"exchanged with other axes, found {chosen.symmetries}."
+        )
+    if chosen.window:
+        if len(chosen.window) != 3:
+            raise PredictionError(f"predict.window: expected three voxel counts (z, y, x), found {chosen.window}.")
+        check_patch(config.model, chosen.window, "predict.window")
+        z, y, x = chosen.window
+        return z, y, x
+    patch = config.data.patch
+    if not turned or len(set(patch)) == 1:
+        return patch
+    multiple = math.lcm(*multiples(config.model))
+    side = next(n for n in itertools.count(multiple, multiple) if n**3 >= math.prod(patch))
+    return side, side, side

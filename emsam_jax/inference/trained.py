@@ -4,14 +4,14 @@ import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emsam_jax.config import Config
-from emsam_jax.config_file import ConfigError, from_dict
+from emsam_jax.config_file import ConfigError, from_dict, override
 from emsam_jax.inference.calibrated import Calibrated, calibrate
 from emsam_jax.model import EncoderError, merge_fgnet
 from emsam_jax.model.image_encoder import FACTS_FILE, read_arrays, read_facts, read_params
@@ -49,10 +49,11 @@ class Trained:
     measured: Measured
 
 
-def load_trained(path: str | Path) -> Trained:
+def load_trained(path: str | Path, predict: Sequence[str] = ()) -> Trained:
+    """`predict` are fields of its `config.predict` with other values, such as symmetries=16."""
     folder = find_step(path)
     facts = read_step_facts(folder)
-    config = from_dict(facts["config"])
+    config = override(from_dict(facts["config"]), [f"predict.{field}" for field in predict])
     recipe = folder / RECIPE_FILE
     measured = measured_from(facts)
     model = merge_fgnet(config.model, read_item(folder, EMA, facts), _read_frozen(folder, facts))

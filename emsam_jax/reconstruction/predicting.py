@@ -20,15 +20,13 @@ ERRORS = (CheckpointError, ConfigError, EncoderError, LedgerError, PredictionErr
 
 
 def load(request: Request) -> Trained:
-    return load_trained(request.ckpt)
+    return load_trained(request.ckpt, request.predict)
 
 
 def predict(request: Request, trained: Trained, connect: Callable[[], Client] | None) -> Volume:
     """At `affinities` below the output; by the workers that `connect` leads to, or else by this process."""
     declared, out = declare_as_trained(request.raw, trained), f"{request.out.rstrip('/')}/affinities"
-    settings = settings_from(
-        trained.config.predict, trained.config.data.patch, check=request.check, progress=request.progress
-    )
+    settings = settings_from(trained.config, check=request.check, progress=request.progress)
     specimen = open_declared(declared)
     present(specimen.raw, specimen.region)
     if connect is None:

@@ -15,6 +15,7 @@ class Request:
 
     out: str  # labels; beside them the tables, the fragments, the affinities and the ledger
     ckpt: str = ""  # a run's folder, or a step's
+    predict: tuple[str, ...] = ()  # fields of its config.predict with other values, such as symmetries=16
     raw: DeclaredVolume = dataclasses.field(default_factory=DeclaredVolume)  # with its mask and region of interest
     affinities: str = ""  # instead of a model's: [channels, z, y, x]
     recipe: str = ""  # a postprocess.json; empty: the checkpoint's, or else waterz with the mean
@@ -47,8 +48,10 @@ class Request:
             raise VolumeError("Expected --raw, the volume that --ckpt is to segment, found none.")
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise VolumeError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
-        if not self.keep_affinities and not self.ckpt:
-            raise VolumeError(f"--nokeep_affinities deletes what --ckpt predicted: expected that, found --{given[0]}.")
+        of_prediction = [f"predict={field}" for field in self.predict]
+        of_prediction += [] if self.keep_affinities else ["nokeep_affinities"]
+        if of_prediction and not self.ckpt:
+            raise VolumeError(f"--{of_prediction[0]}: expected --ckpt, which predicts, found --{given[0]}.")
         if self.scheduler and self.cluster:
             raise VolumeError("Expected one of --scheduler and --cluster, found both.")
         if self.tls and any(self.tls) and not self.scheduler:

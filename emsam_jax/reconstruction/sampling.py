@@ -39,7 +39,7 @@ def sample_prediction(request: Request, out: Path) -> SampledPrediction:
     recipe = choose_recipe(request, Recipe.read(named) if named else None)
     specimen = open_declared(declare_as_trained(request.raw, trained))
     warnings = check_present(specimen.raw, specimen.region)
-    settings = settings_from(trained.config.predict, trained.config.data.patch)
+    settings = settings_from(trained.config)
     channels = len(trained.config.model.offsets)
     plan = Output(f"{out}-whole", specimen, settings, specimen.region, channels).plan
     z, y, x = settings.window

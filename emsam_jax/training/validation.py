@@ -60,7 +60,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         self._plans = tuple(_plan(specimen, config) for specimen in self._specimens)
         # As users will predict, but for symmetries, which cost time and change little from step to step.
         chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
-        self._settings = settings_from(chosen, config.data.patch, progress=False)
+        self._settings = settings_from(dataclasses.replace(config, predict=chosen), progress=False)
         self._waiting: deque[Job] = deque()
         self._process: BaseProcess | None = None
 

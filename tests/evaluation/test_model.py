@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from emsam_jax.config import Config, DataConfig, PredictConfig
-from emsam_jax.config_file import to_dict
+from emsam_jax.config_file import ConfigError, to_dict
 from emsam_jax.evaluation import Request, evaluate
-from emsam_jax.evaluation.predicting import describe_model
-from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, validation_score
+from emsam_jax.evaluation.predicting import Predicted, describe_model
+from emsam_jax.evaluation.stages import Clock
+from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained, validation_score
 from emsam_jax.model import EncoderConfig, ModelConfig
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.tuner import THRESHOLDS
@@ -167,6 +168,28 @@ def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folde
     for name in (scores["headline"], "baseline"):
         assert [row["voi"] for row in after[name]["sweep"]] == [row["voi"] for row in before[name]["sweep"]]
     assert after[scores["headline"]]["arand"] == before[scores["headline"]]["arand"]
+
+
+def test_prediction_is_set_apart_from_the_training(study, run_folder, tmp_path):
+    other = ("window=8,24,24", "stride=1,0.5,0.5", "symmetries=2")
+    settings = Predicted(Request(out=str(tmp_path), ckpt=str(run_folder), predict=other), Clock(print)).settings
+    assert (settings.window, settings.stride, settings.symmetries) == ((8, 24, 24), (8, 12, 12), ("zyx", "zyX"))
+    with pytest.raises(ConfigError, match=r"config.predict has no field 'symmetry'; did you mean 'symmetries'"):
+        load_trained(run_folder, ["symmetry=2"])
+    with pytest.raises(
+        VolumeError, match="--predict=symmetries=2: expected --ckpt, which predicts, found --affinities"
+    ):
+        Request(out=str(tmp_path), affinities="a.zarr", predict=("symmetries=2",))
+    for program in ("eval.py", "segment.py"):
+        given = [f"--ckpt={run_folder}", f"--raw={study.folder}/raw.zarr", f"--out={tmp_path}/out"]
+        command = [sys.executable, ROOT / program, *given, "--predict=window=7,24,24"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        assert done.returncode == 1
+        assert (
+            "predict.window: expected sides (z, y, x) that are multiples of (2, 2, 2), found (7, 24, 24)" in done.stderr
+        )
+        assert "Traceback" not in done.stderr
 
 
 def test_voxels_of_another_size_are_refused_with_both_sizes(study, run_folder, tmp_path):

@@ -1,5 +1,6 @@
 """A volume of affinities may be stopped at any time, goes on, and never mixes two predictions."""
 
+import dataclasses
 import json
 import os
 import random
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import Ledger, LedgerError, progress
-from emsam_jax.config import PredictConfig
+from emsam_jax.config import Config, DataConfig, PredictConfig
 from emsam_jax.inference import Prediction, PredictionError, predict_affinities, settings_from
 from emsam_jax.inference.output import Output
+from emsam_jax.inference.symmetry import Symmetry
+from emsam_jax.model import EncoderConfig, EncoderError, ModelConfig
 from emsam_jax.volumes import Box, Specimen, VolumeError, create_volume, open_volume
 from tests.inference import predict_volume
-from tests.inference.models import OneSided, specimen_of
+from tests.inference.models import OneSided, specimen_of, turned
 from tests.inference.test_predictor import RAW, whole
 
 ROOT = Path(__file__).parents[2]
@@ -172,11 +175,58 @@ def test_a_block_that_fails_keeps_its_traceback_and_the_others_are_kept(tmp_path
     assert ledger.done() == {(0, 0, x) for x in range(failed[2])}
 
 
-def test_settings_come_from_an_experiments_config(tmp_path: Path):
-    config = PredictConfig(stride=(0.5, 0.25, 1.0), symmetries=4, block=(5, 100, 128), dtype="uint8")
-    settings = settings_from(config, (5, 8, 8), progress=False)
-    assert (settings.stride, settings.symmetries) == ((2, 2, 8), ("zyx", "zyX", "zYx", "zYX"))
+def experiment(patch=(5, 8, 8), isotropic=False, **predict) -> Config:
+    model = ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8), isotropic=isotropic)
+    return Config(model=model, data=DataConfig(patch=patch), predict=PredictConfig(**predict))
+
+
+def test_settings_come_from_an_experiments_config(tmp_path: Path, caplog):
+    config = experiment(stride=(0.5, 0.25, 1.0), symmetries=4, block=(5, 100, 128), dtype="uint8")
+    settings = settings_from(config, progress=False)
+    assert (settings.window, settings.stride) == ((5, 8, 8), (2, 2, 8))
+    assert settings.symmetries == ("zyx", "zyX", "zYx", "zYX")
+    assert not caplog.text
     specimen = specimen_of(np.zeros((12, 140, 300), np.uint8))
     out = Output(str(tmp_path / "out.zarr"), specimen, settings, specimen.region, 3)
     assert out.plan.block == (12, 128, 128)  # whole chunks of 12 x 128 x 128
     assert Output(str(tmp_path), specimen, Prediction(window=(4, 32, 32)), specimen.region, 3).plan.counts == (1, 1, 1)
+
+    apart = settings_from(experiment(window=(3, 10, 12), stride=(1.0, 0.5, 0.5)))
+    assert (apart.window, apart.stride) == ((3, 10, 12), (3, 5, 6))
+    assert "windows of (3, 10, 12) (z, y, x), where the model was trained on patches of (5, 8, 8)" in caplog.text
+
+
+def test_windows_that_no_model_takes():
+    with pytest.raises(
+        PredictionError, match=r"predict\.window: expected three voxel counts \(z, y, x\), found \(4, 8\)"
+    ):
+        settings_from(experiment(window=(4, 8)))
+    with pytest.raises(
+        EncoderError, match=r"predict\.window: expected sides .* multiples of \(1, 2, 2\), found \(4, 9, 8\)"
+    ):
+        settings_from(experiment(window=(4, 9, 8)))
+    tiles = dataclasses.replace(experiment(window=(4, 48, 48)), model=ModelConfig(encoder=EncoderConfig(upsample=2)))
+    assert settings_from(tiles).window == (4, 48, 48)
+    with pytest.raises(EncoderError, match=r"multiples of \(1, 32, 32\), found \(4, 48, 48\)"):
+        settings_from(dataclasses.replace(tiles, model=ModelConfig()))
+    with pytest.raises(PredictionError, match=r"expected 1 to 16, since this model is not isotropic .* found 48"):
+        settings_from(experiment(symmetries=48))
+
+
+def test_48_symmetries_make_the_turned_volumes_affinities_the_turned_affinities(tmp_path: Path):
+    """Each edge by the voxels that it joins, of a model without symmetry whose patch is no cube."""
+    settings = settings_from(experiment((4, 8, 8), isotropic=True, symmetries=48, batch=64), progress=False)
+    assert settings.window == (8, 8, 8)  # 6 x 6 x 6 holds fewer voxels than the patch
+    raw = RAW[:8, :8, :8]
+    symmetry = Symmetry((2, 0, 1), (False, True, False))
+    plain, other = (
+        predict_affinities(OneSided(), specimen_of(np.ascontiguousarray(volume)), tmp_path / name, settings)[...]
+        for name, volume in {"plain.zarr": raw, "turned.zarr": turned(symmetry, raw)}.items()
+    )
+    places = np.stack([turned(symmetry, axis) for axis in np.indices(raw.shape)], -1)
+    for channel in range(3):
+        here, before = (np.moveaxis(places, channel, 0)[part].reshape(-1, 3) for part in (np.s_[1:], np.s_[:-1]))
+        axes = np.abs(here - before).argmax(1)
+        expected = plain[(axes, *np.maximum(here, before).T)]
+        np.testing.assert_allclose(np.moveaxis(other[channel], channel, 0)[1:].ravel(), expected, rtol=0, atol=1e-3)
+    assert plain.std() > 0.05

@@ -24,7 +24,7 @@ def test_a_half_means_half(make_config, rows_of, tmp_path):
     trained = load_trained(tmp_path / "run")
     network, prior = trained.model.network, trained.measured.prior
     specimen = open_declared(config.data.validation[0])
-    settings = settings_from(config.predict, config.data.patch, progress=False)
+    settings = settings_from(config, progress=False)
     found = {}
     for name, model in (
         ("as it learned", calibrate(network, ())),

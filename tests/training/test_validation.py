@@ -65,7 +65,7 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     seen = open_declared(config.data.train[0])  # whose percentiles are those of its region
     assert trained.measured.ranges == (seen.intensity_range,) == (specimen.intensity_range,)
     assert specimen.intensity_range != open_declared(config.data.validation[0]).intensity_range
-    settings = settings_from(config.predict, config.data.patch, progress=False)
+    settings = settings_from(config, progress=False)
     affinities = predict_affinities(trained.model, specimen, tmp_path / "affinities.zarr", settings)
     example = Example(read_subject(specimen), affinities.read(affinities.box).astype(np.float32))
     choices = choose_recipes([example], ["waterz_mean"], step=trained.step)
