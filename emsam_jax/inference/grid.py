@@ -29,8 +29,14 @@ class Grid:
         starts = self.starts(axis, first, last)
         return starts[0], starts[-1] + self.window[axis]
 
-    def gaussian(self) -> Float[np.ndarray, "z y x"]:
-        sides = [np.exp(-0.5 * (((2 * np.arange(n) + 1) / n - 1) / _SIGMA) ** 2) for n in self.window]
+    def gaussian(self, offset: Voxel) -> Float[np.ndarray, "z y x"]:
+        """At the middle of the edge from each voxel to the one at this offset, so that it is the same seen in a
+        mirror, where the edge is the other voxel's.
+        """
+        sides = []
+        for n, step in zip(self.window, offset, strict=True):
+            places = (2 * np.arange(n) + step + 1) / n - 1  # the window is [-1, 1]
+            sides.append(np.exp(-0.5 * (places / _SIGMA) ** 2))
         return sides[0][:, None, None] * sides[1][:, None] * sides[2]
 
     def holds_both(self, offset: Voxel) -> Bool[np.ndarray, "z y x"]:

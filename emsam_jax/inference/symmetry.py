@@ -124,14 +124,14 @@ def blending_weights(
 
     An edge that leaves the window counts only where no window of the grid holds both of its voxels.
     """
-    gaussian, weights = grid.gaussian(), []
+    weights = []
     undos = [symmetry.undo(offsets, grid.window) for symmetry in symmetries]
     for channel, offset in enumerate(offsets):
         views = np.zeros(grid.window)  # that have a value for the voxel: their mean is the window's
         for undo in undos:
             z, y, x = (line[channel] < side for line, side in zip(undo[1:], grid.window, strict=True))
             views += z[:, None, None] & y[:, None] & x
-        valued = gaussian * (views > 0)
+        valued = grid.gaussian(offset) * (views > 0)
         within = valued * grid.holds_both(offset)
         blended = grid.over_windows(within)
         held = blended > 0

@@ -15,9 +15,10 @@ def slide(raw: np.ndarray, window: Voxel, stride: Voxel, offsets: Sequence[Voxel
     Edges with both voxels in the window decide alone; the others only for edges that are never so.
     """
     wide = np.pad(raw.astype(float), [(side, side) for side in window], mode="reflect")
-    axes = [np.exp(-(np.linspace(-1 + 1 / n, 1 - 1 / n, n) ** 2) / (2 * 0.2**2)) for n in window]
-    gaussian = np.einsum("z,y,x->zyx", *axes)[..., None]
-    places = np.moveaxis(np.indices(window), 0, -1)[..., None, :] + np.array(offsets)
+    here = np.moveaxis(np.indices(window), 0, -1)[..., None, :]
+    places = here + np.array(offsets)
+    middles = ((here + places) / 2 + 0.5) / np.array(window) * 2 - 1  # of the edges, in a window of [-1, 1]
+    gaussian = np.exp(-(middles**2).sum(-1) / (2 * 0.2**2))
     both = ((places >= 0) & (places < np.array(window))).all(-1)
     sums = np.zeros((2, 2, *wide.shape, len(offsets)))  # of edges in a window and of all, values and weights
     starts = [

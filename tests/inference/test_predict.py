@@ -205,10 +205,11 @@ def test_windows_that_no_model_takes():
         EncoderError, match=r"predict\.window: expected sides .* multiples of \(1, 2, 2\), found \(4, 9, 8\)"
     ):
         settings_from(experiment(window=(4, 9, 8)))
-    tiles = dataclasses.replace(experiment(window=(4, 48, 48)), model=ModelConfig(encoder=EncoderConfig(upsample=2)))
+    encoder = EncoderConfig(size="base_plus", weights="random", upsample=2)
+    tiles = dataclasses.replace(experiment(window=(4, 48, 48)), model=ModelConfig(encoder=encoder))
     assert settings_from(tiles).window == (4, 48, 48)
     with pytest.raises(EncoderError, match=r"multiples of \(1, 32, 32\), found \(4, 48, 48\)"):
-        settings_from(dataclasses.replace(tiles, model=ModelConfig()))
+        settings_from(dataclasses.replace(tiles, model=ModelConfig(encoder=dataclasses.replace(encoder, upsample=1))))
     with pytest.raises(PredictionError, match=r"expected 1 to 16, since this model is not isotropic .* found 48"):
         settings_from(experiment(symmetries=48))
 
