@@ -11,11 +11,13 @@ BASELINE = "baseline"  # smoothed grey values instead of a network
 STORED = "segmentation"  # labels that someone else made
 LITERATURE = 0.5  # the threshold that papers fix
 _WATERZ = "waterz_"
+_FIELDS = "waterz_literature"  # regional maxima as seeds, and medians of histograms that start from the maximum
 
-METHODS = ("waterz_q50", "waterz_mean", "multicut", "mutex")  # waterz with any of its scorers besides
+METHODS = ("waterz_q50", "waterz_mean", _FIELDS, "multicut", "mutex")  # waterz with any of its scorers besides
 TITLES = {
-    "waterz_q50": "waterz, median",
-    "waterz_mean": "waterz, mean",
+    "waterz_q50": "waterz, median (our fragments)",
+    "waterz_mean": "waterz, mean (our fragments)",
+    _FIELDS: "waterz, the literature's median and seeds",
     "multicut": "multicut",
     "mutex": "mutex watershed",
     BASELINE: "intensity baseline",
@@ -33,14 +35,17 @@ def usable(names: Sequence[str], channels: int) -> list[str]:
 
 def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int, int, int]] | None = None) -> Recipe:
     """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
-    isotropic, else in each section.
+    isotropic, else in each section. Seeds are maxima in a box, as ours are, but for the literature's own method.
     """
     scorer = name.removeprefix(_WATERZ) if name.startswith(_WATERZ) else "mean"
+    fragments = FragmentParameters("3d" if isotropic else "2d")
+    if name == _FIELDS:
+        scorer, fragments = "q50_max", dataclasses.replace(fragments, seed_distance=0)
     return Recipe(
         method="waterz" if name.startswith(_WATERZ) else name,
         scorer=scorer,
         threshold=LITERATURE,
-        fragments=FragmentParameters("3d" if isotropic else "2d"),
+        fragments=fragments,
         offsets=tuple(offsets) if offsets and name == "mutex" else None,
         strides=(2, 2, 2) if isotropic else (1, 4, 4),
     )
@@ -51,7 +56,11 @@ def fragments_to_try(kind: str) -> tuple[FragmentParameters, ...]:
 
 
 def recipes_to_try(start: Recipe, fragments: Sequence[FragmentParameters] = ()) -> list[Recipe]:
-    """With each of the fragments, by default all of the same kind, where the method starts from any."""
+    """With each of the fragments, by default all of the same kind, where the method starts from any. Regional maxima
+    are the literature's, and stay.
+    """
+    if start.method in CUTTING and not start.fragments.seed_distance:
+        return [start]
     cuts = fragments or fragments_to_try(start.fragments.kind)
     return [dataclasses.replace(start, fragments=cut) for cut in (cuts if start.method in CUTTING else cuts[:1])]
 
@@ -66,4 +75,6 @@ def runs_by_block(recipe: Recipe) -> bool:
 
 
 def name_of(recipe: Recipe) -> str:
+    if (recipe.method, recipe.scorer, recipe.fragments.seed_distance) == ("waterz", "q50_max", 0):
+        return _FIELDS
     return _WATERZ + recipe.scorer if recipe.method == "waterz" else recipe.method

@@ -157,7 +157,7 @@ _SIZE = _number(0, 1 << 53, whole=True)
 _FRAGMENTS: dict[str, Check] = {
     "kind": _one_of(KINDS),
     "boundary_threshold": _number(0, 1),
-    "seed_distance": _number(1, 1000, whole=True),
+    "seed_distance": _number(0, 1000, whole=True),
     "sigma": _number(0, 1000),
     "min_size": _SIZE,
 }

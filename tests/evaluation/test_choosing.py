@@ -33,11 +33,17 @@ def read(study: Study, sections: slice) -> Example:
 
 def test_recipe_and_rows_are_those_of_the_parts(study):
     example, truth = read(study, slice(8, 20)), study.truth[8:20]
-    choices = choose_recipes([example], ["waterz_mean", "waterz_q50"], fragments=QUICK, step=7)
-    assert set(choices) == {"waterz_mean", "waterz_q50"}
-    for scorer in ("mean", "q50"):
-        recipe, rows = choices[f"waterz_{scorer}"]
-        labels = segmentations(example.affinities, THRESHOLDS, fragments=QUICK[0], scorer=scorer)
+    regional = FragmentParameters("3d", seed_distance=0)
+    ways = {
+        "waterz_mean": ("mean", QUICK[0]),
+        "waterz_q50": ("q50", QUICK[0]),
+        "waterz_literature": ("q50_max", regional),
+    }
+    choices = choose_recipes([example], list(ways), fragments=QUICK, step=7)
+    assert set(choices) == set(ways)
+    for name, (scorer, fragments) in ways.items():
+        recipe, rows = choices[name]
+        labels = segmentations(example.affinities, THRESHOLDS, fragments=fragments, scorer=scorer)
         expected = {at: score_segmentation(found, truth)["voi"] for at, found in zip(THRESHOLDS, labels, strict=True)}
         found = {row["threshold"]: row["voi"] for row in rows}
         assert {at: found[at] for at in THRESHOLDS} == pytest.approx(expected)
