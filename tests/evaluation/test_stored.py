@@ -125,7 +125,7 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
     ("changed", "sentence"),
     [
         ({"roi": "4:20,:,:"}, "expected affinities for all of 4:20"),
-        ({"held_out": "8:21,:,:"}, "share 20:21"),
+        ({"held_out": "8:21,:,:"}, "hold the same voxels of .* choose parts that don.t overlap, or let it through"),
         ({"affinities": ""}, "Expected one of --ckpt, --affinities and --segmentation, found none"),
         ({"labels": ""}, "has no labels"),
         ({"affinities": "nowhere.zarr"}, "there is no such file or folder"),
