@@ -135,7 +135,7 @@ def test_a_tiff_whose_pages_go_round(tmp_path: Path):
     next_at = last.offset + 2 + 12 * len(last.tags)
     data[next_at : next_at + 4] = first.offset.to_bytes(4, "little")
     (tmp_path / "a.tif").write_bytes(data)
-    assert open_volume(tmp_path / "a.tif").shape == (3, 64, 64)  # each page once
+    refused(tmp_path / "a.tif", "expected a TIFF file, found a damaged one: .*circular")
 
 
 def test_a_bomb_of_xml(tmp_path: Path):
