@@ -97,6 +97,9 @@ def test_voxel_sizes_that_are_none(write: writers.Writer, size: Any, tmp_path: P
             file["volumes/raw"].attrs["resolution"] = wrong
     elif write is writers.n5:
         change(path / "attributes.json", "pixelResolution", "dimensions", to=wrong)
+        if str(size) in ("nan", "inf") or size == 10**400:
+            refused(path, "expected a volume, found a damaged one")  # TensorStore's JSON has no such numbers
+            return
     else:
         change(path / ".zattrs", "resolution", to=wrong)
     refused(path, "voxel_size_zyx")
