@@ -40,8 +40,8 @@ def affinities_from_labels(
     margin = [max(abs(offset[axis]) for offset in offsets) for axis in range(3)]
     known = jnp.ones(labels.shape, bool) if unlabelled is None else labels != unlabelled
     wide = [(n, n) for n in margin]
-    padded = (jnp.pad(values, wide) for values in (labels, known))
-    return affinities_within(*padded, offsets, background, start=margin, shape=labels.shape)
+    inside, known = jnp.pad(labels, wide), jnp.pad(known, wide)
+    return affinities_within(inside, known, offsets, background, start=margin, shape=labels.shape)
 
 
 def affinities_within(

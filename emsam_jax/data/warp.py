@@ -42,7 +42,7 @@ class Turn(NamedTuple):
 
 def turns(isotropic: bool) -> list[Turn]:
     """The symmetries of the voxels: 16, or 48 where all axes may be exchanged."""
-    flips = itertools.product((1, -1), repeat=3)
+    flips = [(z, y, x) for z in (1, -1) for y in (1, -1) for x in (1, -1)]
     return [Turn(*turn) for turn in itertools.product(range(3 if isotropic else 1), (False, True), flips)]
 
 

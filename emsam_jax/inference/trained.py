@@ -133,6 +133,7 @@ def validation_score(folder: Path) -> float | None:
 
 def read_step_facts(folder: Path) -> dict[str, Any]:
     """Checked by type and range: a checkpoint may come from anywhere, and its files may be damaged."""
+    facts: dict[str, Any] = {}
     try:
         facts = json.loads((folder / FACTS / "metadata").read_text())
         if facts.pop("checksum") != checksum_of_facts(facts):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from emsam_jax.blocks import RunLock
@@ -120,7 +121,7 @@ def _longer(config: Config, checkpoints: Checkpoints) -> str:
     if before == config.optim.steps:
         return ""
     then, now = (
-        float(schedule(dataclasses.replace(optim_of(config), steps=steps))(newest))
+        np.asarray(schedule(dataclasses.replace(optim_of(config), steps=steps))(newest)).item()
         for steps in (before, config.optim.steps)
     )
     return (

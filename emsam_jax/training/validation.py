@@ -166,7 +166,9 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
     def _take(self, job: Job) -> None:
         """The row first, then the recipe, which says that this validation is over."""
         result = job.folder / scoring.RESULT_FILE
-        scores = json.loads(result.read_text()) if result.exists() else {"error": "its process was ended"}
+        scores: dict[str, Any] = (
+            json.loads(result.read_text()) if result.exists() else {"error": "its process was ended"}
+        )
         self.checkpoints.wait()
         step = self.checkpoints.folder / str(job.step)
         if "error" in scores:

@@ -77,10 +77,15 @@ def part_from(facts: Mapping[str, Any]) -> Part:
     """From what `dataclasses.asdict` made of one, by way of JSON."""
 
     def used(found: Mapping[str, Any]) -> Used:
-        return Used(found["place"], *(tuple(map(float, found[name])) for name in ("start", "stop", "voxel")))
+        return Used(found["place"], *(_corner(found[name]) for name in ("start", "stop", "voxel")))
 
     labels = None if facts["labels"] is None else used(facts["labels"])
     return Part(facts["role"], facts["name"], facts["region"], used(facts["raw"]), labels)
+
+
+def _corner(sides: Sequence[Any]) -> Corner:
+    z, y, x = map(float, sides)
+    return z, y, x
 
 
 def open_shared(split: Mapping[Role, Sequence[DeclaredVolume]]) -> list[Part]:
@@ -135,11 +140,12 @@ def place_of(url: str) -> str:
 
 def _pyramid_of(url: str) -> str:
     parent, name = split_last(url)
-    if re.fullmatch(r"s\d+", name) and "dimensions" in read_metadata(url).get("attributes.json", {}):  # N5
+    own = read_metadata(url)
+    if re.fullmatch(r"s\d+", name) and "attributes.json" in own and own["attributes.json"]["dimensions"]:  # N5
         return parent
     for metadata in read_metadata(parent).values() if parent else ():
-        image = multiscale(metadata.get("attributes", metadata)) or {}
-        if name in [level.get("path") for level in image.get("datasets", ())]:
+        image = multiscale(metadata["attributes"] or metadata)
+        if image is not None and name in [level["path"].value for level in image["datasets"]]:
             return parent
     return url
 

@@ -154,7 +154,7 @@ def test_borders_at_the_faces_are_widened_by_what_lies_beyond(widening):
     whole, _ = affinities_from_labels(np.asarray(widen_borders(jnp.asarray(volume, jnp.int32), widening, 2)))
     seen = volume[tuple(slice(more, more + side) for side in with_margin(target))]
     patch = tuple(slice(more + n, more + n + side) for n, side in zip(before, target.patch, strict=True))
-    found = make_augment(target, NOTHING, 0)(samples_of(seen, target, 1)).affinities[0]
+    found = np.asarray(make_augment(target, NOTHING, 0)(samples_of(seen, target, 1)).affinities[0])
     np.testing.assert_array_equal(np.moveaxis(found, -1, 0), whole[(slice(None), *patch)])
     assert 0 < found.sum() < found.size
 

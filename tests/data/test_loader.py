@@ -58,7 +58,7 @@ def test_a_volume_is_mirrored_and_unlabelled_beyond_its_region(turn):
     wide = [(a - start, stop - b) for start, stop, a, b in zip(*place, *whole.region, strict=True)]
     raw = np.pad(whole.raw[whole.region.slices], wide, mode="reflect")
     seen = sample_linear(functools.partial(read_mirrored, whole), field)
-    turned = np.flip(np.moveaxis(raw, turn.axis, 0), [at for at, flip in enumerate(turn.flips) if flip < 0])
+    turned = np.flip(np.moveaxis(raw, turn.axis, 0), tuple(at for at, flip in enumerate(turn.flips) if flip < 0))
     np.testing.assert_array_equal(seen, turned.swapaxes(1, 2) if turn.transposed else turned)
 
 

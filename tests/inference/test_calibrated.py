@@ -10,6 +10,7 @@ from emsam_jax.inference.as_trained import intensity_as_trained
 from emsam_jax.inference.calibrated import Calibrated
 from emsam_jax.inference.identity import fingerprint
 from emsam_jax.inference.trained import Measured
+from emsam_jax.segmentation import SHORT_OFFSETS
 from emsam_jax.volumes import DeclaredVolume, Intensity, open_declared, part_of
 from tests.inference.brute_force import slide
 from tests.inference.models import OneSided, affinities_of
@@ -32,7 +33,8 @@ def test_the_prior_is_taken_out_before_windows_are_blended():
     model = Calibrated(OneSided(), PRIOR, SHIFT)
     found = predict(model, RAW, (6, 16, 16), coarse=True)
     for maps, *known in ((found[:3], 1, PRIOR + SHIFT), (found[3:], -2, PRIOR)):
-        expected = slide(RAW / 255, WINDOW, (2, 4, 4), functools.partial(predict_window, *known))
+        seen = functools.partial(predict_window, *known)
+        expected = slide(RAW / 255, WINDOW, (2, 4, 4), SHORT_OFFSETS, seen)
         np.testing.assert_allclose(maps, expected, rtol=0, atol=1e-5)
 
 

@@ -107,10 +107,10 @@ def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
         affinities = np.clip(ideal_affinities(labels) + noise, 0, 1).astype(np.float16)
         np.save(tmp_path / f"volume{number}-{block.name}.npy", affinities)
         whole.append((affinities, labels))
-        paths = {"raw": f"{tmp_path}/raw{number}.npy", "labels": f"{tmp_path}/labels{number}.npy"}
-        for name, values in (("raw", raw), ("labels", labels)):
-            np.save(paths[name], values)
-        volumes.append(DeclaredVolume(name=f"volume {number}", **paths, raw_voxel_size_zyx=(40, 8, 8)))
+        paths = [f"{tmp_path}/{name}{number}.npy" for name in ("raw", "labels")]
+        for path, values in zip(paths, (raw, labels), strict=True):
+            np.save(path, values)
+        volumes.append(DeclaredVolume(f"volume {number}", *paths, raw_voxel_size_zyx=(40, 8, 8)))
     score(Job(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
     found = json.loads((tmp_path / "result.json").read_text())
     recipe = Recipe.read(tmp_path / "recipe.json")

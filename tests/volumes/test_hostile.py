@@ -133,7 +133,7 @@ def test_a_tiff_whose_strip_has_a_terabyte(tmp_path: Path):
 def test_a_tiff_whose_pages_go_round(tmp_path: Path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 64, 64), np.uint8), metadata=None, photometric="minisblack")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        last, first = file.pages[2], file.pages.first
+        last, first = file.pages[2].aspage(), file.pages.first
     data = bytearray((tmp_path / "a.tif").read_bytes())
     next_at = last.offset + 2 + 12 * len(last.tags)
     data[next_at : next_at + 4] = first.offset.to_bytes(4, "little")

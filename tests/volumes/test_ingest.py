@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -113,7 +114,7 @@ def test_shards_lost_between_are_written_again(tmp_path: Path, capsys: pytest.Ca
     values = np.random.default_rng(0).integers(1, 256, (8, 32, 32), dtype=np.uint8)
     np.save(tmp_path / "a.npy", values)
     source, out = open_volume(tmp_path / "a.npy", voxel_size_zyx=(1, 1, 1)), tmp_path / "b.zarr"
-    sizes = {"chunk": (8, 8, 8), "shard": (8, 8, 8)}
+    sizes: dict[str, Any] = {"chunk": (8, 8, 8), "shard": (8, 8, 8)}
     ingest(source, str(out), **sizes)
     shards = out / "0/c/0"
     for unfinished in (True, False):
