@@ -176,8 +176,8 @@ def _fit(params: Params, batches: Iterator[tuple[np.ndarray, ...]], weights: jax
     @jax.jit
     def step(params: Params, state: Any, *batch: jax.Array) -> tuple[Params, Any]:
         updates, state = optimizer.update(jax.grad(loss)(params, *batch), state)
-        params: Any = optax.apply_updates(params, updates)
-        return params, state
+        moved: Any = optax.apply_updates(params, updates)
+        return moved, state
 
     state = optimizer.init(params)
     for batch in batches:

@@ -40,7 +40,7 @@ def make_augment(target: Target, augmentation: Augmentation, seed: int) -> Calla
 
 @functools.cache
 def _stages(target: Target, augmentation: Augmentation) -> tuple[Callable[..., Any], ...]:
-    stain_each: Callable[..., Any] = jax.vmap(functools.partial(stain_one, target=target, augmentation=augmentation))
+    stain_each: Any = jax.vmap(functools.partial(stain_one, target=target, augmentation=augmentation))
 
     def stain(
         seed_key: Key[Array, ""], samples: Samples

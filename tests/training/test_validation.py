@@ -110,7 +110,7 @@ def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
         paths = [f"{tmp_path}/{name}{number}.npy" for name in ("raw", "labels")]
         for path, values in zip(paths, (raw, labels), strict=True):
             np.save(path, values)
-        volumes.append(DeclaredVolume(f"volume {number}", *paths, raw_voxel_size_zyx=(40, 8, 8)))
+        volumes.append(DeclaredVolume(f"volume {number}", paths[0], paths[1], raw_voxel_size_zyx=(40, 8, 8)))
     score(Job(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
     found = json.loads((tmp_path / "result.json").read_text())
     recipe = Recipe.read(tmp_path / "recipe.json")
