@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from emsam_jax.blocks.cluster import open_cluster
+from emsam_jax.blocks.security import Tls, in_files
 from emsam_jax.reconstruction import Request, reconstruct
 from emsam_jax.segmentation import FragmentParameters, Recipe
 from emsam_jax.volumes import create_volume
@@ -62,13 +63,15 @@ def segment(folder: Path, affinities: np.ndarray, times: int, block: tuple[int, 
     for place in itertools.product(range(times), repeat=3):
         box = tuple(slice(at * side, (at + 1) * side) for at, side in zip(place, shape, strict=True))
         volume[(..., *box)] = affinities
-    with open_cluster(workers=1) as client:
+    with open_cluster(workers=1) as client, tempfile.TemporaryDirectory() as keys:
+        known = in_files(client.security, Path(keys))
         request = Request(
             out=str(folder / "labels.zarr"),
             affinities=volume.url,
             recipe=str(folder.parent / "recipe.json"),
             block=(block[0], block[1], block[2]),
             scheduler=client.scheduler_info()["address"],
+            tls=Tls(known.tls_ca_file, known.tls_client_cert, known.tls_client_key),
             progress=False,
         )
         with multiprocessing.get_context("spawn").Pool(1) as pool:

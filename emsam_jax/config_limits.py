@@ -30,7 +30,6 @@ COUNT = Limit(1, 2**31 - 1)
 COUNT_OR_NONE = Limit(0, 2**31 - 1)
 VOXELS = Limit(1, 2**20)
 SHARE = Limit(0, 1)
-OPEN_SHARE = Limit(0, 1, open_low=True, open_high=True)
 PART = Limit(0, 1, open_low=True)
 LEVEL = Limit(0, 64)
 ID = Limit(-(2**63), 2**64 - 1)
@@ -99,7 +98,6 @@ LIMITS = {
     "checkpoint.every": COUNT,
     "checkpoint.keep": COUNT,
     "validation.every": COUNT_OR_NONE,
-    "validation.thresholds[]": OPEN_SHARE,
     "log.every": COUNT,
     "log.pictures_every": COUNT,
     "predict.window[]": VOXELS,

@@ -50,7 +50,11 @@ class Progress:
     def advance(self, voxels: float) -> None:
         """Of a block at hand, so that the bar moves where blocks take long."""
         self._ahead += voxels
-        self._bar.update(voxels)
+        self._move(voxels)
+
+    def _move(self, voxels: float) -> None:
+        """Parts of a block are fractions, whose sum may be a little more than the whole."""
+        self._bar.update(min(voxels, self._bar.total - self._bar.n))
 
     def add(self, report: GroupReport, note: str = "") -> None:
         """A note is said once, until it changes."""
@@ -62,7 +66,7 @@ class Progress:
         self._bar.set_postfix_str(text, refresh=False)
         shown = min(self._ahead, report.voxels)
         self._ahead -= shown
-        self._bar.update(report.voxels - shown)
+        self._move(report.voxels - shown)
         if note and note != self._note:
             tqdm.write(f"{self._name}: {note}", file=sys.stderr)
         self._note = note

@@ -54,7 +54,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
 
     def __init__(self, config: Config, workdir: Path, checkpoints: Checkpoints, log: Log):
         self.config, self.checkpoints, self.log = config, checkpoints, log
-        self.folder = workdir / "validation"
+        self.folder = workdir / "validating"
         self._volumes = tuple(_as_trained(volume, config, checkpoints.measured) for volume in config.data.validation)
         self._specimens = [open_declared(volume) for volume in self._volumes] if self.every else []
         self._plans = tuple(_plan(specimen, config) for specimen in self._specimens)

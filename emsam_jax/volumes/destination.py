@@ -42,7 +42,7 @@ TRAINING = Kind(
     "a run of train.py",
     beside=(
         *("running.json", "config.json", "config.json.partial", "metrics.jsonl", "metrics.jsonl.partial", "curves.png"),
-        *("checkpoints", "encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validation"),
+        *("checkpoints", "encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
     ),
 )
 DEMO = Kind("demo", "a run of the demo", beside=("demo.json",))

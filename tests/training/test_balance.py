@@ -74,7 +74,7 @@ def test_weights_by_hand():
     assert weights is not None
     assert weights.positive == pytest.approx([0.625, 1])
     assert weights.negative == pytest.approx([2.5, 1])
-    capped = class_weights((1.0, 0.5), LossConfig(max_weight=4))
+    capped = class_weights((1.0, 0.5), LossConfig(max_weight=4.0))
     assert capped is not None
     assert capped.negative == pytest.approx([4, 1])
     assert prior_of(shares, LossConfig()) == pytest.approx([np.log(0.625 / 2.5), 0])

@@ -14,6 +14,7 @@ import pytest
 import emsam_jax.configs
 from emsam_jax.config import Config
 from emsam_jax.config_file import load_config
+from emsam_jax.data import Selection
 from emsam_jax.inference.trained import Measured
 from emsam_jax.model.config import check_patch, check_weights
 from emsam_jax.model.fgnet import HIERAS
@@ -42,7 +43,7 @@ each_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: Path(path)
 def volumes(tmp_path_factory) -> dict[bool, DeclaredVolume]:
     """By whether voxels are isotropic; as few as a patch of `shrunk` takes."""
     made = {}
-    for isotropic, shape, size in ((False, (8, 64, 64), (40.0, 8.0, 8.0)), (True, (40, 40, 40), (10.0, 10.0, 10.0))):
+    for isotropic, shape, size in ((False, (8, 96, 96), (40.0, 8.0, 8.0)), (True, (40, 40, 40), (10.0, 10.0, 10.0))):
         folder, volume = tmp_path_factory.mktemp("volume"), synthetic_volume(shape, 0, size)
         np.save(folder / "raw.npy", volume.raw)
         np.save(folder / "labels.npy", volume.labels)
@@ -59,7 +60,9 @@ def shrunk(config: Config, volume: DeclaredVolume) -> Config:
         encoder = dataclasses.replace(encoder, size="toy", weights="random" if encoder.weights else "")
     model = dataclasses.replace(config.model, encoder=encoder, projected=4, channels=(4, 4))
     side = 32 // encoder.upsample
-    data = dataclasses.replace(config.data, train=(volume,), patch=(4, side, side), threads=2)
+    data = dataclasses.replace(
+        config.data, train=(volume,), patch=(4, side, side), threads=2, selection=Selection(largest=1.0)
+    )
     return dataclasses.replace(
         config, init_from="", model=model, data=data, optim=dataclasses.replace(config.optim, batch=1, steps=2)
     )

@@ -90,6 +90,6 @@ def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
 def test_a_workdir_that_cannot_be_made_is_one_sentence(start_run):
     code, _, said = start_run(Path("/proc/nowhere")).end()
     assert code == 1
-    assert "train: /proc/nowhere" in said
+    assert "/proc/nowhere" in said
     assert " cannot be written" in said
     assert "Traceback" not in said

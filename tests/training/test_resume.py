@@ -69,7 +69,7 @@ def test_a_stop_at_the_last_step_leaves_its_validation_to_the_next_start(start_r
     run.process.send_signal(signal.SIGSTOP)
     code, _, err = start_run(workdir, *overrides).end()
     assert code == 1
-    assert f"train: {workdir}: another run is writing here (process {run.process.pid}" in err
+    assert f"train: {workdir}/running.json: another run is writing here (process {run.process.pid}" in err
     assert "Traceback" not in err
     for number in (signal.SIGTERM, signal.SIGCONT):
         run.process.send_signal(number)

@@ -175,7 +175,9 @@ def test_two_at_once(tmp_path: Path):
 def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path):
     create_volume(tmp_path / "a.zarr", (10**5, 10**5, 10**5), np.uint8, (8, 8, 8))
     source = open_volume(tmp_path / "a.zarr")
-    with pytest.raises(VolumeError, match="would be too much for its disk even if they were compressed 100 times"):
+    with pytest.raises(
+        VolumeError, match="for the record of its blocks|for its disk even if they were compressed 100 times"
+    ):
         ingest(source, str(tmp_path / "b.zarr"))
     with pytest.raises(VolumeError, match=r"of memory, .* are free; choose smaller ones by --shard"):
         refuse_too_large(plan_layout("memory://b", source.shape, np.uint8, (8, 8, 8), shard=(51200, 51200, 51200)))

