@@ -52,7 +52,7 @@ class Progress:
         self._ahead += voxels
         self._move(voxels)
 
-    def _move(self, voxels: float) -> None:
+    def _move(self, voxels: int | float) -> None:
         """Parts of a block are fractions, whose sum may be a little more than the whole."""
         self._bar.update(min(voxels, self._bar.total - self._bar.n))
 

@@ -1,8 +1,9 @@
 """The page that a run begins with: what is trained, on what, and from where."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -13,7 +14,6 @@ from emsam_jax.model.fgnet import ENCODER
 from emsam_jax.model.padding import warn_of_padding
 from emsam_jax.training.optimizer import optim_of
 from emsam_jax.training.sharding import DATA, FSDP
-from emsam_jax.training.step import Params
 from emsam_jax.training.stream import Stream
 
 
@@ -23,8 +23,8 @@ def start_page(
     *,
     mesh: Mesh,
     stream: Stream,
-    params: Params,
-    frozen: Params,
+    params: Mapping[str, Any],
+    frozen: Mapping[str, Any],
     origin: str,
     measured: Measured,
     overlaps: Sequence[str] = (),
@@ -64,6 +64,6 @@ def _tell_ranges(config: Config, measured: Measured) -> str:
     return f"{ranges} become 0 to 1, each volume by its training region's percentiles, and new volumes by their own"
 
 
-def _count(params: Params) -> str:
+def _count(params: Mapping[str, Any]) -> str:
     number = sum(math.prod(value.shape) for value in params.values())
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number}"

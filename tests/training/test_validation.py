@@ -81,7 +81,7 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     assert "The validation of step 4 had not ended: it is done again." in capsys.readouterr().out
     assert json.loads((newest / "postprocess.json").read_text()) == before
     assert [row["step"] for row in rows_of(tmp_path) if "validation_voi" in row] == [2, 4]
-    assert not list((tmp_path / "validation").iterdir())
+    assert not list((tmp_path / "validating").iterdir())
 
     # What fails would fail again: it is told, not predicted anew at every start.
     (newest / "postprocess.json").unlink()

@@ -176,7 +176,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path):
     create_volume(tmp_path / "a.zarr", (10**5, 10**5, 10**5), np.uint8, (8, 8, 8))
     source = open_volume(tmp_path / "a.zarr")
     with pytest.raises(
-        VolumeError, match="for the record of its blocks|for its disk even if they were compressed 100 times"
+        VolumeError, match=r"for the record of its blocks|for its disk even if they were compressed 100 times"
     ):
         ingest(source, str(tmp_path / "b.zarr"))
     with pytest.raises(VolumeError, match=r"of memory, .* are free; choose smaller ones by --shard"):
