@@ -76,7 +76,7 @@ def test_validation_is_what_a_user_would_get(make_config, rows_of, tmp_path, cap
     newest = tmp_path / "checkpoints/4"
     before = json.loads((newest / "postprocess.json").read_text())
     (newest / "postprocess.json").unlink()
-    (tmp_path / "validation/4").mkdir(exist_ok=True)
+    (tmp_path / "validating/4").mkdir(exist_ok=True)
     train(config, tmp_path, jax.devices()[:1])
     assert "The validation of step 4 had not ended: it is done again." in capsys.readouterr().out
     assert json.loads((newest / "postprocess.json").read_text()) == before
