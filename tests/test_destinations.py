@@ -97,7 +97,7 @@ STRANGERS: list[tuple[Command, str]] = [
     *((command, key) for command in VOLUMES for key in (NOTES, SECTION, N5, ZARR2, "zarr.json", "emsam_jax.json")),
     *((synthetic, key) for key in ("raw.zarr/.zgroup", "raw.zarr/zarr.json", "labels.zarr/notes.txt", "raw.zarr")),
     *((judge, key) for key in ("scores.json", "report.html", "v/segmentation.zarr/.zgroup", "v/baseline.zarr/a")),
-    *((train_there, key) for key in ("config.json", "encoder/x", "encoder.replaced/x", "validation/5/notes.txt")),
+    *((train_there, key) for key in ("config.json", "encoder/x", "encoder.replaced/x", "validating/5/notes.txt")),
     *((demonstrate, key) for key in ("demo.json", "test/raw.zarr/x", "encoder/x", "config.json")),
     *((convert, key) for key in (NOTES, "params/notes.txt", "../out.partial/x", "../out.replaced/params/x")),
 ]

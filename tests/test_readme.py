@@ -24,7 +24,7 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PROGRAMS = [command for command in COMMANDS if command.startswith("python ")]
-MENTIONED = re.findall(r"`python (benchmarks/\w+\.py)`", README)
+MENTIONED = re.findall(r"`(?:EMSAM_DATA=\S+ )?python (benchmarks/\w+\.py)`", README)
 # Small stand-ins for what takes long.
 QUICKLY = {
     "benchmarks/parity.py": ["--quick", "--sizes=tiny", "--versions=sam2"],
@@ -43,6 +43,8 @@ RUN_BY_THEIR_ROOMS_TESTS = {
         "engine",
         "scaling",
         "worker_memory",
+        "choosing",
+        "pixel_classifier",
     )
 }
 
