@@ -24,6 +24,8 @@ from emsam_jax.training.loop import train
 from emsam_jax.training.sharding import gather, make_mesh
 
 MEASURED = {"voxel_size_zyx": [40, 8, 8], "ranges": [], "positives": [], "prior": [], "parts": []}
+# Orbax closes its event loop at the first array that fails, while TensorStore goes on to tell it of others.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 OVERRIDES = ("model.encoder.size=toy", "model.encoder.weights=random", "optim.steps=2", "checkpoint.every=1")
 
 
@@ -125,8 +127,6 @@ def test_the_frozen_encoder_is_checked(run):
     assert load_trained(run / "checkpoints/1").step == 1
 
 
-# Orbax closes its event loop at the first array that fails, while TensorStore still tells it of others.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_never_loads_as_other_numbers(run, make_config):
     """Single flipped bits, and files cut short, emptied or deleted, of what a model is read from."""
     draw = random.Random(0)
@@ -164,7 +164,6 @@ def test_damage_never_loads_as_other_numbers(run, make_config):
     assert refused > 20
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_stops_a_run_that_would_resume(run, make_config):
     turn_bits(run / "checkpoints/2/optimizer")
     with pytest.raises((CheckpointError, EncoderError), match=r"checkpoints/2.*damaged"):
