@@ -9,7 +9,7 @@ or its two halves, after `python -m emsam_jax.demo --volumes_only`:
 
 Data: emsam_jax/volumes/synthetic.py, 20 x 8 x 8 nm, in the folder that EMSAM_DEMO names (runs/demo).
 Result: VOI 0.62 to 0.68 on the test volume, by machine and seed; smoothed intensity 2.06 to 2.30 at its best threshold,
-the lower the finer the thresholds lie (two CPU cores, 4 minutes).
+the lower the finer the thresholds lie (two CPU cores, about 5 minutes).
 """
 
 import dataclasses
