@@ -20,12 +20,11 @@ except ModuleNotFoundError as missing:
         "`make demo` makes, or call .venv/bin/python."
     )
 
-from emsam_jax.evaluation import Request, evaluate
-from emsam_jax.evaluation.methods import METHODS
-from emsam_jax.scores import Conventions, ScoreError
-from emsam_jax.segmentation import SegmentationError
-from emsam_jax.volumes import DeclaredVolume, Intensity, LabelRules, VolumeError
-from emsam_jax.volumes.flag_values import three, whole_numbers
+from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import METHODS, EvaluationRequest, evaluate
+from emsam_jax.scores import Conventions
+from emsam_jax.volumes import three, whole_numbers
 
 FLAGS = flags.FLAGS
 
@@ -81,16 +80,16 @@ def test_volume() -> DeclaredVolume | None:
     )
 
 
-def request() -> Request:
+def request() -> EvaluationRequest:
     volume = test_volume()
     test = () if volume is None else (volume,)
     validation = ()
     if FLAGS.validation_roi:
         if volume is None:
-            raise VolumeError("--validation_roi is a part of the volume that --raw names, but there is no --raw.")
+            raise UserError("--validation_roi is a part of the volume that --raw names, but there is no --raw.")
         name = volume.name and f"{volume.name} (validation)"
         validation = (dataclasses.replace(volume, name=name, roi=FLAGS.validation_roi),)
-    return Request(
+    return EvaluationRequest(
         out=FLAGS.out or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt else "runs/eval"),
         ckpt=FLAGS.ckpt,
         predict=tuple(FLAGS.predict),
@@ -113,14 +112,9 @@ def request() -> Request:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    errors: tuple[type[Exception], ...] = (ScoreError, SegmentationError, VolumeError)
-    if FLAGS.ckpt:
-        from emsam_jax.evaluation.predicting import ERRORS  # without a model, no jax
-
-        errors += ERRORS
     try:
         evaluate(request())
-    except errors as problem:
+    except UserError as problem:
         sys.exit(f"eval: {problem}")
 
 

@@ -20,16 +20,13 @@ except ModuleNotFoundError as missing:
         "`make demo` makes, or call .venv/bin/python."
     )
 
-from emsam_jax.blocks import EngineError, LedgerError, StoppedError
-from emsam_jax.blocks.interruption import stopping_on_signals
-from emsam_jax.blocks.security import Tls
-from emsam_jax.reconstruction import ReconstructionError, Request, reconstruct
-from emsam_jax.reconstruction.forecast import forecast_run
-from emsam_jax.reconstruction.status import describe_run
-from emsam_jax.segmentation import SegmentationError
+from emsam_jax.blocks import StoppedError, stopping_on_signals
+from emsam_jax.blocks.dask import Tls
+from emsam_jax.config import DeclaredVolume, Intensity
+from emsam_jax.errors import UserError
+from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
 from emsam_jax.segmentation.blockwise import Guard, read_summary
-from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
-from emsam_jax.volumes.flag_values import three
+from emsam_jax.volumes import three
 
 FLAGS = flags.FLAGS
 STOPPED = 75  # as train.py: temporary, call it again
@@ -71,8 +68,8 @@ def define_flags() -> None:
     flags.DEFINE_bool("status", False, "Say how far the run at --out is, and do nothing.")
 
 
-def request() -> Request:
-    return Request(
+def request() -> SegmentationRequest:
+    return SegmentationRequest(
         out=FLAGS.out,
         ckpt=FLAGS.ckpt,
         predict=tuple(FLAGS.predict),
@@ -106,17 +103,6 @@ def request() -> Request:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
-    errors: tuple[type[Exception], ...] = (
-        EngineError,
-        LedgerError,
-        ReconstructionError,
-        SegmentationError,
-        VolumeError,
-    )
-    if FLAGS.ckpt:
-        from emsam_jax.reconstruction.predicting import ERRORS  # without a model, no jax
-
-        errors += ERRORS
     try:
         if FLAGS.status:
             print(describe_run(FLAGS.out))
@@ -125,14 +111,14 @@ def main(_: list[str]) -> None:
             if FLAGS.dry_run:
                 print(forecast_run(request()))
                 return
-            labels = reconstruct(request())
+            labels = segment_volume(request())
         print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
         print(f"Found: {read_summary(labels.url)}")
         print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
     except StoppedError as stopped:
         print(f"segment: {stopped}", file=sys.stderr)
         sys.exit(STOPPED)
-    except errors as problem:
+    except UserError as problem:
         sys.exit(f"segment: {problem}")
 
 

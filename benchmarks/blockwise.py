@@ -28,13 +28,12 @@ from daisy_engine import run_stage_by_daisy
 from distributed import Client
 
 from emsam_jax.blocks import run_in_turn
-from emsam_jax.blocks.cluster import ALLOCATOR, open_cluster
-from emsam_jax.blocks.engine import run_stage
+from emsam_jax.blocks.dask import open_cluster, run_stage
+from emsam_jax.blocks.dask.cluster import ALLOCATOR
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
-from emsam_jax.volumes import Volume, create_volume, open_volume
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Volume, Voxel, create_volume, open_volume
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed turns of each.")
 _QUICK = flags.DEFINE_bool("quick", False, "A small volume, once: to see that it runs.")

@@ -27,9 +27,9 @@ import torch
 from absl import app, flags
 from rates import matrix_rate
 
-from emsam_jax.model import SIZES, ImageEncoder, jit
-from emsam_jax.model.image_encoder import abstract_encoder, fill
-from emsam_jax.porting import names, official
+from emsam_jax.model import SIZES, ImageEncoder, abstract_encoder, jit
+from emsam_jax.model.encoder_checkpoint import fill
+from emsam_jax.porting import names, parity
 from emsam_jax.porting.torch_file import to_jax
 
 _SIZES = flags.DEFINE_list("sizes", ["tiny", "base_plus", "large"], "Which encoders.")
@@ -107,9 +107,9 @@ class NoEncoding(torch.nn.Module):
 def official_runner(size: str, images: np.ndarray, on_gpu: bool) -> tuple[Any, Callable[[], None]]:
     """The module and a call of it that ends when its result is there."""
     torch.manual_seed(0)
-    encoder: Any = official.build_encoder(size)
+    encoder: Any = parity.build_encoder(size)
     encoder.neck.position_encoding = NoEncoding()
-    official.randomise_position_embeddings(encoder)
+    parity.randomise_position_embeddings(encoder)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2)
     if not on_gpu:
         batch = batch.contiguous()

@@ -14,9 +14,9 @@ import measure
 from absl import app, flags
 from distributed import Client
 
-from emsam_jax.blocks import EMPTY, Block, Entry, plan_blocks
-from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.engine import run_stage
+from emsam_jax.blocks import Block, Entry, plan_blocks
+from emsam_jax.blocks.dask import open_cluster, run_stage
+from emsam_jax.blocks.stage import EMPTY
 from emsam_jax.volumes import box_of
 
 _BLOCKS = flags.DEFINE_integer("blocks", 100_000, "Empty blocks to be sent through.", lower_bound=100)

@@ -10,8 +10,7 @@ import numpy as np
 from scipy import stats
 
 from emsam_jax.scores import report_segmentation, score_segmentation
-from emsam_jax.segmentation import FragmentParameters, Held, Recipe, choose, sweep
-from emsam_jax.segmentation.tuner import FRAGMENTS, THRESHOLDS
+from emsam_jax.segmentation import FRAGMENTS, THRESHOLDS, FragmentParameters, Held, Recipe, choose, sweep
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 SCORES = ("voi_split", "voi_merge", "voi", "arand")

@@ -24,8 +24,11 @@ import numpy as np
 import tensorstore as ts
 from absl import app, flags
 
-from emsam_jax.data import Augmentation, PatchSource, Samples, Share, Target, batches, make_augment, read_samples
-from emsam_jax.volumes import DeclaredVolume, open_declared
+from emsam_jax.config import Augmentation, DeclaredVolume
+from emsam_jax.data import PatchSource, Share, Target, batches, make_augment
+from emsam_jax.data.loader import read_samples
+from emsam_jax.data.patches import Samples
+from emsam_jax.volumes import open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 _QUICK = flags.DEFINE_bool("quick", False, "A few small patches, without the peer: does it run at all?")

@@ -16,11 +16,10 @@ import torch
 from absl import app, flags, logging
 
 from emsam_jax.model import SIZES, load_image_encoder
-from emsam_jax.porting import official, parity
-from emsam_jax.porting.convert import convert
+from emsam_jax.porting import convert, parity
 
 _SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which encoders.")
-_VERSIONS = flags.DEFINE_list("versions", list(official.VERSIONS), "Which releases.")
+_VERSIONS = flags.DEFINE_list("versions", list(parity.VERSIONS), "Which releases.")
 _QUICK = flags.DEFINE_bool("quick", False, "One small image each.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
 
@@ -49,8 +48,8 @@ def main(_: list[str]) -> None:
 
 def measure_encoder(size: str, version: str, sides: tuple[tuple[int, int], ...]) -> list[parity.Difference]:
     torch.manual_seed(0)
-    model = official.build_model(size, version)
-    official.randomise_position_embeddings(model.image_encoder)
+    model = parity.build_model(size, version)
+    parity.randomise_position_embeddings(model.image_encoder)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{version}_hiera_{size}.pt"
         torch.save({"model": model.state_dict()}, checkpoint)

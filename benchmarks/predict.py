@@ -29,16 +29,13 @@ from absl import app, flags
 from rates import matrix_rate
 
 from emsam_jax.blocks import Ledger
-from emsam_jax.config_file import load_config
-from emsam_jax.inference import Prediction, Predictor
-from emsam_jax.inference.output import Output
+from emsam_jax.config import EncoderConfig, ModelConfig, load_config
+from emsam_jax.inference import Output, Prediction, Predictor
 from emsam_jax.inference.predict import predict_blocks
 from emsam_jax.inference.settings import window_of
-from emsam_jax.model import EncoderConfig, FGNet, ModelConfig, abstract_fgnet
-from emsam_jax.model.image_encoder import fill, flat_state
-from emsam_jax.volumes import Specimen, create_volume
-from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.flag_values import three
+from emsam_jax.model import FGNet, abstract_fgnet, flat_state
+from emsam_jax.model.encoder_checkpoint import fill
+from emsam_jax.volumes import Specimen, Voxel, create_volume, three
 
 _CASES = flags.DEFINE_list("cases", None, "demo, or sizes of the encoder; by default demo, on a GPU base_plus,large.")
 _VOLUME = flags.DEFINE_list("volume", None, "z,y,x in voxels.")

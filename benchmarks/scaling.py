@@ -20,11 +20,13 @@ import measure
 import numpy as np
 from absl import app, flags
 
-from emsam_jax.config_file import load_config
-from emsam_jax.model.cost import count_flops
-from emsam_jax.reconstruction.forecast import sample_segmentation, stored_bytes
+from emsam_jax.config import load_config
+from emsam_jax.segment_volume.forecast import sample_segmentation, stored_bytes
 from emsam_jax.segmentation import FragmentParameters, Recipe
-from emsam_jax.segmentation.blockwise import EDGE, OBJECT, Step, agglomerate_edges, merge_edges, read_table
+from emsam_jax.segmentation.blockwise import EDGE, Step, read_table
+from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges
+from emsam_jax.segmentation.blockwise.tables import OBJECT, merge_edges
+from emsam_jax.training.cost import count_flops
 from emsam_jax.volumes import create_volume
 
 _EDGES = flags.DEFINE_integer("edges", 4_000_000, "Of the graph whose memory is measured.")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emsam_jax.model import FGNet, ModelConfig
+from emsam_jax.config import ModelConfig
+from emsam_jax.model import FGNet, flat_state
 from emsam_jax.model.fgnet import HIERAS, IMAGENET_MEAN, IMAGENET_STD
-from emsam_jax.model.image_encoder import flat_state
 
 
 class Normalised(nn.Module):

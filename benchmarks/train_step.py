@@ -27,11 +27,13 @@ import torch_fgnet
 from absl import app, flags
 from rates import matrix_rate
 
-from emsam_jax.config import Config
+from emsam_jax.config import Config, EncoderConfig, ModelConfig
 from emsam_jax.data import Batch
-from emsam_jax.model import EncoderConfig, ModelConfig, build_fgnet, jit, split_fgnet
-from emsam_jax.model.cost import count_flops
-from emsam_jax.training.step import create_state, make_train_step
+from emsam_jax.model import jit, split_fgnet
+from emsam_jax.model.fgnet import build_fgnet
+from emsam_jax.training.cost import count_flops
+from emsam_jax.training.state import create_state
+from emsam_jax.training.step import make_train_step
 
 
 class Case(NamedTuple):

@@ -18,9 +18,9 @@ import measure
 import numpy as np
 from absl import app, flags
 
-from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.security import Tls, in_files
-from emsam_jax.reconstruction import Request, reconstruct
+from emsam_jax.blocks.dask import Tls, open_cluster
+from emsam_jax.blocks.dask.security import in_files
+from emsam_jax.segment_volume import SegmentationRequest, segment_volume
 from emsam_jax.segmentation import FragmentParameters, Recipe
 from emsam_jax.volumes import create_volume
 
@@ -65,7 +65,7 @@ def segment(folder: Path, affinities: np.ndarray, times: int, block: tuple[int, 
         volume[(..., *box)] = affinities
     with open_cluster(workers=1) as client, tempfile.TemporaryDirectory() as keys:
         known = in_files(client.security, Path(keys))
-        request = Request(
+        request = SegmentationRequest(
             out=str(folder / "labels.zarr"),
             affinities=volume.url,
             recipe=str(folder.parent / "recipe.json"),
@@ -80,8 +80,8 @@ def segment(folder: Path, affinities: np.ndarray, times: int, block: tuple[int, 
     return {"worker": max(found.values()), "caller": caller}
 
 
-def segment_and_look(request: Request) -> int:
-    reconstruct(request)
+def segment_and_look(request: SegmentationRequest) -> int:
+    segment_volume(request)
     return measure.status("VmHWM")
 
 

@@ -17,9 +17,8 @@ except ModuleNotFoundError as missing:
         "`make demo` makes, or call .venv/bin/python."
     )
 
-from emsam_jax.model import EncoderError
-from emsam_jax.porting.convert import convert, refuse_to_overwrite
-from emsam_jax.porting.download import BASE_URL, OFFICIAL, default_cache, download
+from emsam_jax.errors import UserError
+from emsam_jax.porting import BASE_URL, OFFICIAL, convert, default_cache, download, refuse_to_overwrite
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The checkpoint to convert: SAM2's own .pt, or .safetensors.")
 _DOWNLOAD = flags.DEFINE_enum("download", None, list(OFFICIAL), "Fetch this official checkpoint and convert it.")
@@ -37,9 +36,9 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
     try:
         if len(argv) > 1:
-            raise EncoderError(f"Unexpected argument {argv[1]!r}: every option is given as --name=value (see --help).")
+            raise UserError(f"Unexpected argument {argv[1]!r}: every option is given as --name=value (see --help).")
         if not _OUT.value:
-            raise EncoderError("Give --out=FOLDER, where the converted encoder goes (see --help).")
+            raise UserError("Give --out=FOLDER, where the converted encoder goes (see --help).")
         out = Path(_OUT.value)
         refuse_to_overwrite(out, _OVERWRITE.value)
         if _CHECKPOINT.value and not _DOWNLOAD.value:
@@ -48,9 +47,9 @@ def main(argv: list[str]) -> None:
             cache = Path(_CACHE.value) if _CACHE.value else default_cache()
             source = download(_DOWNLOAD.value, cache, _BASE_URL.value)
         else:
-            raise EncoderError("Give one of --checkpoint=FILE and --download=NAME (see --help).")
+            raise UserError("Give one of --checkpoint=FILE and --download=NAME (see --help).")
         print(convert(source, out, dtype=_DTYPE.value, overwrite=_OVERWRITE.value, verify=_VERIFY.value))
-    except EncoderError as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
 
 

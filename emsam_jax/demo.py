@@ -14,13 +14,13 @@ from typing import Any
 from absl import app, flags
 
 from emsam_jax.configs.demo import NOISE, SHAPES, VOXEL_SIZE_ZYX
-from emsam_jax.evaluation.methods import BASELINE
-from emsam_jax.volumes import VolumeError, destination
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import BASELINE
+from emsam_jax.storage import destination
 from emsam_jax.volumes.synthetic import Stain, check_place, synthetic_volume, write_synthetic
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "emsam_jax/configs/demo.py"
-
 VOLUMES = """\
 Electron microscopes image brain tissue section by section: grey cells, dark membranes around them. Here tissue is
 made up instead, so that the true outline of every neuron is known: one volume to learn from, one to choose settings
@@ -42,7 +42,6 @@ smoothed intensity, at its very best     {baseline_voi:7.3f}   {baseline_arand:7
 The network's error is {ratio:.1f} times smaller than that of the same watershed on the grey values themselves, whose
 threshold was even chosen by looking at the truth. Pictures of what is right and wrong, and all scores:
 {report}"""
-
 _OUT = flags.DEFINE_string("out", "runs/demo", "Folder for volumes, run, report and demo.json.")
 _VOLUMES_ONLY = flags.DEFINE_bool("volumes_only", False, "Only make the volumes.")
 _DIVIDE = flags.DEFINE_integer("divide", 1, "Sides of the volumes are divided by this, to be quicker.")
@@ -54,7 +53,7 @@ def main(_: list[str]) -> None:
     say("1 of 3: volumes", VOLUMES)
     try:
         claim_folder(out)
-    except VolumeError as error:
+    except UserError as error:
         sys.exit(f"demo: {error}")
     for seed, (part, (z, y, x)) in enumerate(SHAPES.items(), start=1):
         shape = z // _DIVIDE.value, y // _DIVIDE.value, x // _DIVIDE.value

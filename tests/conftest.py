@@ -23,15 +23,15 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
     """(size, version) -> the official PyTorch model, with random weights, and the file that holds it."""
     torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
     pytest.importorskip("sam2", reason="sam2 is not installed (the [convert] extra)")
-    from emsam_jax.porting import official
+    from emsam_jax.porting import parity
 
     made: dict[tuple[str, str], tuple[Any, Path]] = {}
 
     def make(size: str, version: str = "sam2.1") -> tuple[Any, Path]:
         if (size, version) not in made:
             torch.manual_seed(len(made))
-            model = official.build_model(size, version)
-            official.randomise_position_embeddings(model.image_encoder)
+            model = parity.build_model(size, version)
+            parity.randomise_position_embeddings(model.image_encoder)
             path = tmp_path_factory.mktemp("official") / f"{version}_hiera_{size}.pt"
             torch.save({"model": model.state_dict()}, path)
             made[size, version] = model, path

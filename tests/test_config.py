@@ -9,23 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from emsam_jax.config import Config, DataConfig, OptimConfig
-from emsam_jax.config_file import (
-    ConfigError,
+from emsam_jax.config import (
+    Config,
+    DataConfig,
+    DeclaredVolume,
+    EncoderConfig,
+    ModelConfig,
+    OptimConfig,
     differences,
     from_dict,
     load_config,
     split_overrides,
     to_dict,
 )
-from emsam_jax.config_limits import LIMITS
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.config.limits import LIMITS
+from emsam_jax.errors import UserError
 
 FILE = """
 from typing import Literal
-from emsam_jax.config import Config, DataConfig
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.config import Config, DataConfig, DeclaredVolume
 
 def get_config(variant: Literal["frozen", "finetuned"] = "frozen") -> Config:
     return Config(name=variant, data=DataConfig(train=(DeclaredVolume(raw="a.zarr"), DeclaredVolume(raw="b.zarr"))))
@@ -111,24 +113,24 @@ def test_overrides_have_the_fields_type(file):
     ],
 )
 def test_mistakes_are_said_in_a_sentence(file, override, said):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         load_config(file, [f"--config.{override}"])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_none(file, tmp_path):
-    with pytest.raises(ConfigError, match=r"expected one of the variants frozen, finetuned; found 'thawed'\."):
+    with pytest.raises(UserError, match=r"expected one of the variants frozen, finetuned; found 'thawed'\."):
         load_config(f"{file}:thawed")
-    with pytest.raises(ConfigError, match=r"found none at 'nowhere\.py'"):
+    with pytest.raises(UserError, match=r"found none at 'nowhere\.py'"):
         load_config("nowhere.py")
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         load_config(str(tmp_path / "nowhere.json"))
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ConfigError, match="expected JSON"):
+    with pytest.raises(UserError, match="expected JSON"):
         load_config(str(tmp_path / "broken.json"))
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ConfigError, match="expected a function get_config"):
+    with pytest.raises(UserError, match="expected a function get_config"):
         load_config(str(tmp_path / "empty.py"))
 
 
@@ -150,7 +152,7 @@ def test_files_that_are_none(file, tmp_path):
 )
 def test_python_that_makes_no_config(text, said, tmp_path):
     (tmp_path / "config.py").write_text(text)
-    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
         load_config(str(tmp_path / "config.py"))
     assert "\n" not in str(caught.value)
 
@@ -164,10 +166,10 @@ def test_json_that_makes_no_config(tmp_path):
         (b"[]", "config: expected fields of Config, found []."),
     ]:
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match=re.escape(said)):
+        with pytest.raises(UserError, match=re.escape(said)):
             load_config(str(path))
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ConfigError, match="found none that can be read: Is a directory"):
+    with pytest.raises(UserError, match="found none that can be read: Is a directory"):
         load_config(str(tmp_path / "folder.json"))
 
 
@@ -200,7 +202,7 @@ def test_senseless_values_are_refused_or_taken_as_they_are(file, tmp_path):
         override, config, said = f"--config.{draw.choice(fields)}={draw.choice(values)}", None, ""
         try:
             config = load_config(file, [override])
-        except ConfigError as error:
+        except UserError as error:
             said = str(error)
         if config is None:
             refused += 1

@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 
 from emsam_jax import demo
-from emsam_jax.config import Config
-from emsam_jax.evaluation import Request, evaluate
-from emsam_jax.inference.trained import CALIBRATION_FILE
-from emsam_jax.ingest import ingest
-from emsam_jax.model import EncoderError
-from emsam_jax.model.image_encoder import writing_image_encoder
+from emsam_jax.config import Config, DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import EvaluationRequest, evaluate
+from emsam_jax.inference import CALIBRATION_FILE
+from emsam_jax.model import writing_image_encoder
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import segment_blockwise
+from emsam_jax.storage import EVALUATION, LABELS, TRAINING, claim, open_folder, remove
 from emsam_jax.training import scoring
 from emsam_jax.training.loop import train
-from emsam_jax.volumes import DeclaredVolume, VolumeError, create_volume, open_volume
-from emsam_jax.volumes.destination import EVALUATION, LABELS, TRAINING, claim
-from emsam_jax.volumes.layout import Format
-from emsam_jax.volumes.location import open_folder
-from emsam_jax.volumes.removal import remove
-from emsam_jax.volumes.synthetic import Synthetic, write_synthetic
+from emsam_jax.volumes import Format, create_volume, open_volume
+from emsam_jax.volumes.ingest.conversion import ingest
+from emsam_jax.volumes.synthetic import write_synthetic
+from emsam_jax.volumes.synthetic.tissue import Synthetic
 
 SHAPE, SIZE = (8, 32, 32), (8.0, 8.0, 8.0)
 GREY = np.random.default_rng(0).integers(1, 256, SHAPE, dtype=np.uint8)
@@ -73,7 +71,7 @@ def segment(made: Path, out: Path) -> None:
 
 def judge(made: Path, out: Path) -> None:
     test = DeclaredVolume(name="v", raw=f"{made}/raw.zarr", labels=f"{made}/labels.zarr")
-    evaluate(Request(out=str(out), segmentation=f"{made}/labels.zarr", test=(test,)), show=lambda text: None)
+    evaluate(EvaluationRequest(out=str(out), segmentation=f"{made}/labels.zarr", test=(test,)), show=lambda text: None)
 
 
 def train_there(made: Path, out: Path) -> None:
@@ -115,7 +113,7 @@ def test_what_others_wrote_is_refused_and_left_alone(command: Command, key: str,
     (out / key).write_text('{"theirs": true}')
     (out / "empty").mkdir()
     before = files_in(tmp_path)
-    with pytest.raises((VolumeError, EncoderError), match=r"expected .*(found|is a file)"):
+    with pytest.raises(UserError, match=r"expected .*(found|is a file)"):
         command(made, out)
     assert files_in(tmp_path) == before
     assert (out / "empty").is_dir()
@@ -152,7 +150,7 @@ def test_work_of_another_kind_is_refused(first: Command, second: Command, made: 
         pytest.skip("its own work: goes on")
     first(made, tmp_path / "out")
     before = files_in(tmp_path)
-    with pytest.raises(VolumeError, match=r"there (is|are) .* already|found .*, which it did not write"):
+    with pytest.raises(UserError, match=r"there (is|are) .* already|found .*, which it did not write"):
         second(made, tmp_path / "out")
     assert files_in(tmp_path) == before
 
@@ -184,7 +182,7 @@ def test_a_source_is_known_by_all_its_names(
     before = files_in(tmp_path)
     volume = open_volume(source.format(tmp_path), voxel_size_zyx=SIZE)
     place = destination.format(tmp_path.name if ".." in destination else tmp_path)
-    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+    with pytest.raises(UserError, match="expected a destination apart from the source"):
         ingest(volume, place, overwrite=overwrite)
     assert files_in(tmp_path) == before
 
@@ -193,11 +191,11 @@ def test_labels_and_runs_keep_out_of_their_sources(made: Path, tmp_path: Path):
     affinities = open_volume(made / "affinities.zarr", channel="all")
     (tmp_path / "link").symlink_to(made)
     for place in ("affinities.zarr", "affinities.zarr/labels"):
-        with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+        with pytest.raises(UserError, match="expected a destination apart from the source"):
             segment_blockwise(affinities, tmp_path / "link" / place, Recipe())
-    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+    with pytest.raises(UserError, match="expected a destination apart from the source"):
         claim(str(made / "raw.zarr/run"), TRAINING, [str(made / "raw.zarr")])
-    with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+    with pytest.raises(UserError, match="expected a destination apart from the source"):
         judge(made, made / "labels.zarr/eval")
     assert not claim(str(tmp_path / "run"), TRAINING, [str(tmp_path / "run/train/raw.zarr")])  # as the demo's lie
 
@@ -208,7 +206,7 @@ def test_remote_places(format: Format):  # noqa: A002
     theirs, url = open_folder("memory://theirs"), f"memory://ours-{format}"
     theirs.write("a/notes.txt", b"theirs").result()
     for overwrite in (False, True):
-        with pytest.raises(VolumeError, match=r"memory://theirs: expected an empty .*, found a, which"):
+        with pytest.raises(UserError, match=r"memory://theirs: expected an empty .*, found a, which"):
             create_volume("memory://theirs", SHAPE, "uint8", SIZE, format=format, overwrite=overwrite)
     assert theirs.list().result() == [b"a/notes.txt"]
 
@@ -216,7 +214,7 @@ def test_remote_places(format: Format):  # noqa: A002
     volume[...] = GREY
     open_folder(url).write("0/notes.txt", b"theirs").result()
     for place in (url, f"{url}/", f"{url}/0"):
-        with pytest.raises(VolumeError, match="expected a destination apart from the source"):
+        with pytest.raises(UserError, match="expected a destination apart from the source"):
             ingest(volume, place, overwrite=True)
     create_volume(url, SHAPE, "uint16", SIZE, format="precomputed", overwrite=True)[...] = GREY
     keys = {key.decode() for key in open_folder(url).list().result()}
@@ -226,7 +224,7 @@ def test_remote_places(format: Format):  # noqa: A002
 def test_a_marker_counts_only_as_this_software_writes_it(tmp_path: Path):
     for content in ("[]", '"volume"', '{"software": "emsam_jax", "wrote": {}}', '{"wrote": ["labels"]}', "[" * 10**5):
         (tmp_path / "emsam_jax.json").write_text(content)
-        with pytest.raises(VolumeError, match=r"found emsam_jax\.json, which it did not write"):
+        with pytest.raises(UserError, match=r"found emsam_jax\.json, which it did not write"):
             claim(str(tmp_path), LABELS)
     (tmp_path / "emsam_jax.json").unlink()
     assert not claim(str(tmp_path), EVALUATION)

@@ -1,61 +1,107 @@
-"""Who imports whom: the rooms' order is the order in which data flows, and what must not need jax does not."""
+"""The house's rules: who imports whom, by which door, under which names, and what a room costs to enter."""
 
 import ast
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "emsam_jax"
-_FLOW = ("volumes", "data", "model", "blocks", "inference", "segmentation", "scores", "view")
-MAY_IMPORT = {
-    "config": {"volumes", "data", "model"},
-    "config_file": {"config", "config_limits"},
-    "config_limits": set(),
-    "volumes": set(),
-    "data": {"volumes"},
-    "model": {"config", "config_file"},
-    "blocks": {"volumes"},
-    "ingest": {"volumes", "blocks"},
-    "inference": {"config", "config_file", "model", "blocks", "volumes"},
-    "segmentation": {"volumes", "blocks"},
-    "scores": {"volumes", "blocks"},
-    "view": {"volumes", "scores"},
-    "training": {"config", "config_file", *_FLOW, "evaluation"},
-    "evaluation": {"config", "config_file", *_FLOW},
-    "configs": {"config", *_FLOW},
-    "porting": {"model"},
-    "reconstruction": {"config", "config_file", *_FLOW},
-    "demo": {"configs", "evaluation", "volumes"},
-}
-COMMANDS = {"volumes/ingest.py": {"ingest", "blocks"}}  # of which nothing is imported by its room
-WITHOUT_JAX = {"volumes", "blocks", "ingest", "segmentation", "scores", "view"}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "emsam_jax"
+# Each room imports only what stands above it: the order is the one in which data flows.
+ROOMS = (
+    *("errors", "config", "configs", "storage"),
+    *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
+    *("data", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
+    *("evaluation", "segment_volume", "training", "porting", "demo"),
+)
+WITHOUT_JAX = {"errors", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
+# Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
+BY_PATH = {"evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "configs.demo"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+COMMANDS = [*ROOT.glob("*.py"), *(ROOT / "convert").glob("*.py")]
 
 
-def imported(module: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(module.read_text())):
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
+
+
+def imports_of(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of all that a file imports."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            assert not node.level, f"{path}: relative import"
+            found += [(str(node.module), alias.name) for alias in node.names]
+    return found
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
-def test_imports_follow_the_flow(module: Path):
-    room = module.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    names = imported(module)
-    rooms = {name.split(".")[1] for name in names if name.startswith("emsam_jax.")}
-    assert rooms - {room} <= MAY_IMPORT[room] | COMMANDS.get(str(module.relative_to(PACKAGE)), set())
-    assert "emsam_jax.volumes.ingest" not in {name.rpartition(".")[0] for name in names} | names
-    libraries = {name.split(".")[0] for name in names}
-    assert room == "porting" or not libraries & {"torch", "sam2"}
-    if room in WITHOUT_JAX:
+def ours(path: Path) -> list[tuple[str, str]]:
+    return [(module.removeprefix("emsam_jax."), name) for module, name in imports_of(path) if "emsam_jax." in module]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_follow_the_flow_and_take_the_door(path: Path):
+    here = room_of(module_name(path))
+    for module, name in ours(path):
+        room = room_of(module)
+        if f"{here}.".startswith(f"{room}."):  # its own room, or the one that it is part of
+            continue
+        part = room.startswith(f"{here}.")  # a part of this room, by its face
+        assert part or ROOMS.index(room) < ROOMS.index(here), f"{here} imports {room}, which comes after it"
+        assert module == room or module in BY_PATH, f"from emsam_jax.{module} import {name} goes past {room}'s face"
+    libraries = {module.split(".")[0] for module, _ in imports_of(path)}
+    assert here == "porting" or not libraries & {"torch", "sam2"}
+    if here.split(".")[0] in WITHOUT_JAX:
         assert not libraries & {"jax", "flax", "optax", "orbax", "grain"}
 
 
+def test_a_face_exports_what_others_import_and_nothing_else():
+    contract = {"load_image_encoder", "affinities_from_labels", "create_volume", "write_volume", "ideal_affinities"}
+    shown = re.findall(r"^from emsam_jax\.([\w.]+) import (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    wanted = defaultdict(set, {room: {name.strip() for name in names.split(",")} for room, names in shown})
+    for path in (*MODULES, *COMMANDS):
+        here = room_of(module_name(path)) if path in MODULES else ""
+        for module, name in ours(path):
+            if module in ROOMS and not f"{here}.".startswith(f"{module}."):
+                wanted[module].add(name)
+    for room in ROOMS:
+        face = PACKAGE.joinpath(*room.split("."), "__init__.py")
+        if face.exists():
+            exported = {name for module, name in ours(face) if f"{module}.".startswith(f"{room}.")}
+            unused = exported - wanted[room] - contract
+            assert not unused, f"emsam_jax.{room} exports what no other room imports: {sorted(unused)}"
+
+
+def test_no_name_stands_for_two_things():
+    files = [path.stem for path in MODULES if path.parent.name != "configs" and not path.stem.startswith("__")]
+    classes = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert [name for name, count in Counter(files).items() if count > 1] == []
+    assert [name for name, count in Counter(classes).items() if count > 1] == []
+
+
 def test_files_stay_small():
-    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    lengths = {module_name(path): len(path.read_text().splitlines()) for path in MODULES}
     assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_the_ground_floor_is_light():
+    heavy = ["jax", "flax", "optax", "orbax", "grain", "torch", "dask", "distributed", "matplotlib", "scipy", "waterz"]
+    code = f"import sys, emsam_jax.config, emsam_jax.volumes; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"[]\n"
+    code = "import sys, emsam_jax.config; print('tensorstore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"

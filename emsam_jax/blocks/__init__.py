@@ -3,39 +3,44 @@
 `engine.run_stage` does a stage's blocks on the workers of `cluster.open_cluster`; only these two need Dask.
 """
 
-from emsam_jax.blocks.content import content_of, files_of
-from emsam_jax.blocks.errors import EngineError, LedgerError, LockLostError, StoppedError
+from emsam_jax.blocks.block import Block, Plan, check_room, is_masked, plan_blocks
+from emsam_jax.blocks.fingerprint import content_of, files_of
+from emsam_jax.blocks.group import GroupReport
 from emsam_jax.blocks.in_turn import run_in_turn
-from emsam_jax.blocks.ledger import Entry, Ledger, Status
+from emsam_jax.blocks.interruption import LockLostError, StoppedError, stopping_on_signals
+from emsam_jax.blocks.ledger import Entry, Ledger, read_facts
 from emsam_jax.blocks.lock import RunLock
-from emsam_jax.blocks.plan import Block, Plan, is_masked, plan_blocks
-from emsam_jax.blocks.report import StageReport
-from emsam_jax.blocks.room import check_room
-from emsam_jax.blocks.stage import Stage
-from emsam_jax.blocks.status import StageStatus, describe_status, read_status
-from emsam_jax.blocks.todo import Todo, find_todo
-from emsam_jax.blocks.written import DROPPED, EMPTY, SKIPPED, drop_block, is_intact, write_block
+from emsam_jax.blocks.progress import Progress, say_what_is_left
+from emsam_jax.blocks.stage import (
+    DROPPED,
+    SKIPPED,
+    Stage,
+    checksum,
+    describe_failures,
+    drop_block,
+    is_intact,
+    write_block,
+)
+from emsam_jax.blocks.todo import Todo, describe_status, find_todo
 
 __all__ = [
     "DROPPED",
-    "EMPTY",
     "SKIPPED",
     "Block",
-    "EngineError",
     "Entry",
+    "GroupReport",
     "Ledger",
-    "LedgerError",
     "LockLostError",
     "Plan",
+    "Progress",
     "RunLock",
     "Stage",
-    "StageReport",
-    "StageStatus",
-    "Status",
     "StoppedError",
     "Todo",
     "check_room",
+    "checksum",
     "content_of",
+    "describe_failures",
     "describe_status",
     "drop_block",
     "files_of",
@@ -43,7 +48,9 @@ __all__ = [
     "is_intact",
     "is_masked",
     "plan_blocks",
-    "read_status",
+    "read_facts",
     "run_in_turn",
+    "say_what_is_left",
+    "stopping_on_signals",
     "write_block",
 ]

@@ -1,5 +1,6 @@
-"""A group of blocks on a worker: each is done and recorded, or its traceback is kept; the others go on."""
+"""A group of blocks on a worker: each is done and recorded, or its traceback is kept; the others are still done."""
 
+import contextlib
 import dataclasses
 import functools
 import pickle
@@ -8,13 +9,33 @@ import time
 import traceback
 from typing import Any
 
-from emsam_jax.blocks.errors import LockLostError
+import tensorstore as ts
+
+from emsam_jax.blocks.block import Block, Plan
+from emsam_jax.blocks.interruption import LockLostError
 from emsam_jax.blocks.ledger import Ledger
-from emsam_jax.blocks.plan import Block, Plan
 from emsam_jax.blocks.stage import Stage
-from emsam_jax.blocks.starts import Starts
-from emsam_jax.volumes import VolumeError, set_cache_limit
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.errors import UserError
+from emsam_jax.storage import normalise, open_folder, read_key, set_cache_limit, write_key
+from emsam_jax.volumes import Voxel
+
+
+class Starts:
+    def __init__(self, ledger_url: str, stage: str, run: str):
+        self._folder = open_folder(normalise(ledger_url))
+        self._begun, self._mine = f"{stage}/begun/", f"{stage}/begun/{run}/"
+
+    def count(self, name: str) -> int:
+        return int(read_key(self._folder, self._mine + name) or 0)
+
+    def set(self, name: str, count: int) -> None:
+        write_key(self._folder, self._mine + name, str(count).encode())
+
+    def clear(self) -> None:
+        """Of this run and all earlier ones. What cannot be deleted does no harm: names carry the run."""
+        with contextlib.suppress(ValueError):
+            self._folder.delete_range(ts.KvStore.KeyRange(self._begun, self._begun[:-1] + "0")).result()
+
 
 _ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
 _CACHE = 4 << 20  # bytes: for the indices of shards. What is kept of a block is of no use to the next ones
@@ -110,7 +131,7 @@ def run_block(work: Work, ledger: Ledger, block: Block) -> GroupReport:
 def keep_failure(ledger: Ledger, block: Block, error: BaseException) -> tuple[str, str]:
     try:
         ledger.fail(block, error)
-    except VolumeError as other:  # a full disk takes no traceback either; the report still has the line
+    except UserError as other:  # a full disk takes no traceback either; the report still has the line
         error.add_note(f"{last_line(error)} (its traceback could not be kept: {other})")
     return block.name, last_line(error)
 

@@ -2,12 +2,11 @@
 
 import time
 
+from emsam_jax.blocks.block import Plan
 from emsam_jax.blocks.group import Work, run_block
 from emsam_jax.blocks.ledger import Ledger
-from emsam_jax.blocks.plan import Plan
 from emsam_jax.blocks.progress import Progress, say_what_is_left
-from emsam_jax.blocks.report import StageReport
-from emsam_jax.blocks.stage import Stage
+from emsam_jax.blocks.stage import Stage, StageReport
 from emsam_jax.blocks.todo import find_todo
 
 

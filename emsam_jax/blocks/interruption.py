@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: as something to look at between two steps, or as the end of whatever is under way."""
+"""Ctrl-C and SIGTERM, noticed between two steps or ending whatever is under way; and the errors that mean a stop."""
 
 import contextlib
 import signal
@@ -6,7 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from emsam_jax.blocks.errors import StoppedError
+from emsam_jax.errors import UserError
+
+
+class StoppedError(UserError):
+    """The run ended before all was tried, because a signal came or the scheduler was lost; it goes on when called."""
+
+
+class LockLostError(UserError):
+    """The output is another run's by now: nothing more may be written."""
 
 
 class Interruption:

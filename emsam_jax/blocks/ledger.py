@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 import tensorstore as ts
 
-from emsam_jax.blocks.errors import LedgerError, LockLostError
+from emsam_jax.blocks.block import Block
+from emsam_jax.blocks.interruption import LockLostError
 from emsam_jax.blocks.lock import expect_lease, token_at
-from emsam_jax.blocks.plan import Block
-from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.location import normalise, open_folder, read_key, write_key
+from emsam_jax.errors import UserError
+from emsam_jax.storage import normalise, open_folder, read_key, write_key
+from emsam_jax.volumes import Voxel
 
 _INDEX = re.compile(rb"([0-9]{1,18})-([0-9]{1,18})-([0-9]{1,18})")
 
@@ -63,7 +64,7 @@ class Ledger:
             self.expect_lease()
             write_key(self._folder, f"{stage}/identity.json", json.dumps(facts, indent=2).encode())
         elif found != facts:
-            raise LedgerError(
+            raise UserError(
                 f"{self.url}: what is there comes from another run, with {differences(found, facts)}; "
                 "choose another output or delete it."
             )
@@ -168,7 +169,7 @@ class Facts(dict[str, Any]):
 
     def _expect(self, name: str, kind: str, fits: bool) -> Any:
         if not fits:
-            raise LedgerError(f"{self._file}: expected {name} to be {kind}, found {self.get(name)!r:.40}; delete it.")
+            raise UserError(f"{self._file}: expected {name} to be {kind}, found {self.get(name)!r:.40}; delete it.")
         return self[name]
 
 
@@ -180,7 +181,7 @@ def read_facts(url: str, stage: str) -> Facts | None:
     try:
         return Facts(dict(json.loads(content)), file)
     except (ValueError, TypeError, RecursionError):
-        raise LedgerError(f"{file}: expected an object of JSON, found {content!r:.40}; delete it.") from None
+        raise UserError(f"{file}: expected an object of JSON, found {content!r:.40}; delete it.") from None
 
 
 def _parse(content: bytes) -> Entry | None:

@@ -18,11 +18,9 @@ from types import TracebackType
 
 import tensorstore as ts
 
-from emsam_jax.blocks.errors import LedgerError, LockLostError
-from emsam_jax.volumes import VolumeError
-from emsam_jax.volumes.context import locking_context
-from emsam_jax.volumes.errors import first_line
-from emsam_jax.volumes.location import normalise, open_folder, read_key
+from emsam_jax.blocks.interruption import LockLostError
+from emsam_jax.errors import UserError, first_line
+from emsam_jax.storage import locking_context, normalise, open_folder, read_key
 
 _KEY = "running.json"
 _RENEW, _STALE = 15.0, 120.0  # seconds
@@ -58,12 +56,12 @@ class RunLock:
         found = self._read()
         holder = _parse(found.value) if found.state == "value" else None
         if holder and (_is_alive(holder) or (_is_ahead(holder) and self._is_renewed(found))):
-            raise LedgerError(
+            raise UserError(
                 f"{self.url}/{_KEY}: another run is writing here ({holder}); wait for its end or choose another output."
             )
         self._since = time.strftime("%Y-%m-%d %H:%M:%S")
         if not self._write(found.stamp.generation):
-            raise LedgerError(f"{self.url}: another run began to write here this moment; choose another output.")
+            raise UserError(f"{self.url}: another run began to write here this moment; choose another output.")
         _TOKENS[self.url] = self.token
         self._keeper.start()
         return self
@@ -107,7 +105,7 @@ class RunLock:
         try:
             return self._folder.read(_KEY).result()
         except ValueError as error:
-            raise VolumeError(f"{self.url}/{_KEY} cannot be read: {first_line(error)}") from None
+            raise UserError(f"{self.url}/{_KEY} cannot be read: {first_line(error)}") from None
 
     def _write(self, generation: bytes) -> bool:
         """Only over what was read there last: of two that try at once, one succeeds."""
@@ -116,7 +114,7 @@ class RunLock:
         try:
             stamp = self._folder.write(_KEY, content, if_equal=generation).result()
         except ValueError as error:
-            raise VolumeError(f"{self.url}/{_KEY} cannot be written: {first_line(error)}") from None
+            raise UserError(f"{self.url}/{_KEY} cannot be written: {first_line(error)}") from None
         if stamp.generation:  # empty: it was no longer so
             self._generation = stamp.generation
         return bool(stamp.generation)

@@ -1,9 +1,15 @@
-"""What is done to each block of a volume, apart from who does it and in which order."""
+"""What is done to each block of a volume, whoever does it and in whichever order; its data; how a run of it ended."""
 
-from typing import Any, Protocol, runtime_checkable
+import hashlib
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Shaped
+
+from emsam_jax.blocks.block import Block
 from emsam_jax.blocks.ledger import Entry
-from emsam_jax.blocks.plan import Block
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Box, Volume
 
 
 @runtime_checkable
@@ -26,3 +32,51 @@ class Stage(Protocol):
     def is_intact(self, block: Block, entry: Entry) -> bool:
         """Whether what is stored is what the entry says."""
         ...
+
+
+_LISTED = 20  # failed blocks that a message names
+
+
+class StageReport(NamedTuple):
+    done: int  # in this run
+    skipped: int  # were done before it
+    failed: list[tuple[str, str]]  # name of the block, last line of its traceback
+    seconds: float
+
+
+def describe_failures(stage: str, failed: list[tuple[str, str]]) -> str:
+    lines = [f"{len(failed)} blocks of {stage} failed; the same command tries them again:"]
+    lines += [f"  {block}  {why}" for block, why in failed[:_LISTED]]
+    if len(failed) > _LISTED:
+        lines.append(f"  and {len(failed) - _LISTED} more; --status lists them")
+    return "\n".join(lines)
+
+
+EMPTY = "empty"  # all zeros: such a shard makes no file
+SKIPPED = "skipped"  # nothing was to be computed
+DROPPED = "dropped"  # was written, and deleted once it was no longer needed
+
+
+def checksum(values: Shaped[np.ndarray, "*c z y x"]) -> str:
+    if not values.any():
+        return EMPTY
+    return hashlib.blake2b(np.ascontiguousarray(values).view(np.uint8).data, digest_size=8).hexdigest()
+
+
+def write_block(volume: Volume, box: Box, values: Shaped[np.ndarray, "*c z y x"]) -> str:
+    """Returns the checksum once the data is on the disk: TensorStore ends a write to files with an fsync."""
+    volume[(..., *box.slices)] = values
+    return checksum(values)
+
+
+def is_intact(volume: Volume, box: Box, expected: str) -> bool:
+    """Whether what is stored is what was written; a torn chunk cannot be read or reads otherwise."""
+    try:
+        return checksum(volume.read(box)) == (EMPTY if expected in (SKIPPED, DROPPED) else expected)
+    except UserError:
+        return False
+
+
+def drop_block(volume: Volume, box: Box) -> None:
+    """Deletes the block's shards, for data that dwarfs what was made of it; record it as `DROPPED` first."""
+    volume[(..., *box.slices)] = np.zeros((), volume.dtype)

@@ -14,9 +14,7 @@ The paper of FGNet was at hand as its abstract only: the docstring of model/fgne
 import os
 from typing import Literal
 
-from emsam_jax.config import Config, DataConfig
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, ModelConfig
 
 FOLDER = os.environ.get("EMSAM_DATA", "data")
 

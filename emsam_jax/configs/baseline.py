@@ -11,9 +11,8 @@ Result: not measured.
 import dataclasses
 from typing import Literal
 
-from emsam_jax.config import Config, OptimConfig
+from emsam_jax.config import Config, EncoderConfig, ModelConfig, OptimConfig
 from emsam_jax.configs.ac34 import volumes
-from emsam_jax.model import EncoderConfig, ModelConfig
 
 
 def get_config(variant: Literal["ours", "literature"] = "ours") -> Config:

@@ -7,7 +7,7 @@ or its two halves, after `python -m emsam_jax.demo --volumes_only`:
     python train.py --config=emsam_jax/configs/demo.py --workdir=runs/demo
     python eval.py --ckpt=runs/demo
 
-Data: emsam_jax/volumes/synthetic.py, 20 x 8 x 8 nm, in the folder that EMSAM_DEMO names (runs/demo).
+Data: emsam_jax/volumes/synthetic/__main__.py, 20 x 8 x 8 nm, in the folder that EMSAM_DEMO names (runs/demo).
 Result: VOI 0.62 to 0.68 on the test volume, by machine and seed; smoothed intensity 2.06 to 2.30 at its best threshold,
 the lower the finer the thresholds lie (two CPU cores, about 5 minutes).
 """
@@ -16,17 +16,18 @@ import dataclasses
 import os
 
 from emsam_jax.config import (
+    NOTHING,
     CheckpointConfig,
     Config,
     DataConfig,
+    DeclaredVolume,
+    EncoderConfig,
     LogConfig,
+    ModelConfig,
     OptimConfig,
     PredictConfig,
     ValidationConfig,
 )
-from emsam_jax.data import NOTHING
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.volumes import DeclaredVolume
 
 FOLDER = os.environ.get("EMSAM_DEMO", "runs/demo")
 SHAPES = {"train": (48, 400, 400), "validation": (32, 256, 256), "test": (32, 224, 224)}  # voxels z, y, x

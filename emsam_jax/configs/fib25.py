@@ -14,11 +14,17 @@ The paper of FGNet was at hand as its abstract only: the docstring of model/fgne
 import os
 from typing import Literal
 
-from emsam_jax.config import Config, DataConfig, ValidationConfig
-from emsam_jax.data import Augmentation
-from emsam_jax.data.affinities import SHORT_OFFSETS, Offset
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.config import (
+    SHORT_OFFSETS,
+    Augmentation,
+    Config,
+    DataConfig,
+    DeclaredVolume,
+    EncoderConfig,
+    ModelConfig,
+    Offset,
+    ValidationConfig,
+)
 
 FILE = f"{os.environ.get('EMSAM_DATA', 'data')}/fib25_training2.h5"
 LONG: tuple[Offset, ...] = tuple(

@@ -1,24 +1,18 @@
 """Training batches: patches of volumes, warped as they are read, augmented and turned into affinities on the device."""
 
-from emsam_jax.data.affinities import affinities_from_labels, widen_borders
+from emsam_jax.data.affinities import Target, affinities_from_labels, widen_borders
 from emsam_jax.data.augment import Batch, make_augment
-from emsam_jax.data.augmentation import NOTHING, Augmentation
-from emsam_jax.data.loader import Share, batches, read_samples
-from emsam_jax.data.patches import PatchSource, Samples, Selection
-from emsam_jax.data.target import Target
+from emsam_jax.data.loader import Share, batches
+from emsam_jax.data.patches import PatchSource, as_int32
 
 __all__ = [
-    "NOTHING",
-    "Augmentation",
     "Batch",
     "PatchSource",
-    "Samples",
-    "Selection",
     "Share",
     "Target",
     "affinities_from_labels",
+    "as_int32",
     "batches",
     "make_augment",
-    "read_samples",
     "widen_borders",
 ]

@@ -7,24 +7,20 @@
 | unlabelled on either side, or one of them outside | 0 | no |
 """
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Integer
 
-Offset = tuple[int, int, int]
-Widening = Literal["none", "2d", "3d", "faces"]
+from emsam_jax.config import SHORT_OFFSETS, Offset, Voxels, Widening
+from emsam_jax.errors import UserError
 
-SHORT_OFFSETS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 _INT32 = np.iinfo(np.int32)
-
-
-class AffinityError(ValueError):
-    """Something that a user can put right, said in one sentence."""
 
 
 def affinities_from_labels(
@@ -99,7 +95,7 @@ def widen_borders(
 def _check_offsets(offsets: Sequence[Sequence[int]]) -> None:
     for offset in offsets:
         if len(offset) != 3 or not any(offset):
-            raise AffinityError(f"An offset is three voxel counts (z, y, x), not all of them 0; got {tuple(offset)}.")
+            raise UserError(f"An offset is three voxel counts (z, y, x), not all of them 0; got {tuple(offset)}.")
 
 
 def _to_int32(
@@ -127,3 +123,46 @@ def renumbered(
     ids, places = np.unique(flat[heads], return_inverse=True)
     numbers = np.repeat(places.astype(np.int32), np.diff(heads, append=flat.size))
     return ids, numbers.reshape(labels.shape)
+
+
+BACKGROUND, UNLABELLED = 0, -1  # in samples, whatever the volume's own ids are
+
+
+class Margin(NamedTuple):
+    """Voxels around a patch."""
+
+    before: Voxels
+    behind: Voxels
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    patch: Voxels = (18, 160, 160)
+    offsets: tuple[Offset, ...] = SHORT_OFFSETS
+    widening: Widening = "2d"  # of borders: none, 2d (anisotropic voxels), faces or 3d (isotropic)
+    radius: int = 1  # of the widening, voxels
+    isotropic: bool = False  # all axes may be exchanged; the warp stays within planes
+
+    @property
+    def margin(self) -> Margin:
+        """What affinities at the patch's faces look at, and the widening that channels to neighbours see there."""
+        widened = {"none": (), "2d": (1, 2), "3d": (0, 1, 2), "faces": (0, 1, 2)}[self.widening]
+        wide = [self.radius if axis in widened else 0 for axis in range(3)]
+        short = [offset for offset in self.offsets if is_short(offset)]
+
+        def sides(sign: int) -> Voxels:
+            far, near = _reach(self.offsets, sign), _reach(short, sign)
+            z, y, x = (max(a, b + more) for a, b, more in zip(far, near, wide, strict=True))
+            return z, y, x
+
+        return Margin(sides(-1), sides(1))
+
+
+def is_short(offset: Offset) -> bool:
+    """Whether the channel joins neighbours: these learn the widened borders."""
+    return max(map(abs, offset)) == 1
+
+
+def _reach(offsets: Iterable[Offset], sign: int) -> Voxels:
+    z, y, x = (max((sign * offset[axis] for offset in offsets), default=0) for axis in range(3))
+    return max(z, 0), max(y, 0), max(x, 0)

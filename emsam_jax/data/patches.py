@@ -4,7 +4,6 @@ What lies outside a volume's region of interest does not exist: raw is mirrored 
 end of a volume, and labels are unlabelled.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,25 +11,49 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Shaped, UInt32
 
-from emsam_jax.data.affinities import renumbered
-from emsam_jax.data.augmentation import Augmentation, Voxels
-from emsam_jax.data.objects import ObjectIndex
-from emsam_jax.data.target import UNLABELLED, Target
-from emsam_jax.data.warp import Field, Turn, draw_field, sample_linear, sample_nearest, turns
-from emsam_jax.volumes import Box, Specimen, VolumeError, read_mirrored
+from emsam_jax.config import Augmentation, Selection, Voxels
+from emsam_jax.data.affinities import UNLABELLED, Target, renumbered
+from emsam_jax.data.warp import Turn, WarpField, draw_field, sample_linear, sample_nearest, turns
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Box, Specimen, read_mirrored
+
+_TILE = (32, 256, 256)
+_PLACES = 8  # remembered of an object in a tile
+
+
+class ObjectIndex:
+    """A few places in each object, from one pass over the labels, tile by tile."""
+
+    def __init__(self, specimen: Specimen):
+        ids, places, sizes = [], [], []
+        for tile in specimen.labelled_region.tiles(_TILE):
+            labels, _ = specimen.read_labels(tile)
+            flat = labels.ravel()
+            order = np.argsort(flat, kind="stable")
+            present, first, counts = np.unique(flat[order], return_index=True, return_counts=True)
+            for label, start, count in zip(present, first, counts, strict=True):
+                if label:
+                    chosen = order[start + np.arange(_PLACES) * count // _PLACES]
+                    places.append(np.column_stack(np.unravel_index(chosen, labels.shape)) + tile.start)
+                    ids.append(label)
+                    sizes.append(count)
+        if not ids:
+            raise UserError(f"{specimen.name}: its labels hold no object in the region of interest.")
+        _, numbers = np.unique(ids, return_inverse=True)
+        self.places = np.stack(places)
+        # An object is drawn whatever its size; its tiles as often as it has voxels in them.
+        whole = np.bincount(numbers, weights=sizes)
+        share = np.asarray(sizes) / whole[numbers]
+        self.chances = share / share.sum()
+
+    def draw(self, rng: np.random.Generator) -> Int[np.ndarray, "3"]:
+        tile = rng.choice(len(self.chances), p=self.chances)
+        return self.places[tile, rng.integers(_PLACES)]
+
 
 _INT32_MAX = np.iinfo(np.int32).max
 _TRIES = 200
 Array = jax.Array | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Which patches are worth training on."""
-
-    labelled: float = 0.3  # share of voxels that must be labelled
-    largest: float = 0.7  # share of the labelled voxels that one object may fill
-    by_object: bool = False  # draw an object first, whatever its size, then a place in it: thin processes are seen
 
 
 class Samples(NamedTuple):
@@ -73,7 +96,7 @@ class PatchSource:
         labels = sample_nearest(lambda box: _read_labels(specimen, box), field)
         return Samples(specimen.normalised(raw), labels, np.asarray(index, np.uint32))
 
-    def locate(self, index: int) -> tuple[Specimen, Field]:
+    def locate(self, index: int) -> tuple[Specimen, WarpField]:
         """The volume of sample `index`, and where in it its patch with the margin lies."""
         rng = np.random.default_rng([self.seed, index])
         specimen, turn, place = self._choose(rng)
@@ -88,7 +111,7 @@ class PatchSource:
             place = self._place(rng, number, turn.shape(self.target.patch))
             if self._accepts(*specimen.read_labels(place)):
                 return specimen, turn, place
-        raise VolumeError(
+        raise UserError(
             f"None of {_TRIES} places in {', '.join(specimen.name for specimen in self.specimens)} had a patch of "
             f"{self.target.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
             f"{self.selection.largest:.0%}; lower data.selection.labelled, raise data.selection.largest, or narrow the "
@@ -122,7 +145,7 @@ def _turns(specimen: Specimen, target: Target, augmentation: Augmentation) -> li
         return all(side <= there for side, there in zip(shape, region, strict=True))
 
     if not fits(target.patch):
-        raise VolumeError(
+        raise UserError(
             f"{specimen.name}: expected at least a patch of {target.patch} voxels (z, y, x), found {region} in the "
             "region of interest with labels; choose a smaller patch or a larger volume."
         )

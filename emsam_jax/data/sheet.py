@@ -11,13 +11,13 @@ import numpy as np
 import tensorstore as ts
 from absl import app, flags
 
+from emsam_jax.config import NOTHING, Augmentation, DeclaredVolume
+from emsam_jax.data.affinities import Target
 from emsam_jax.data.augment import Batch, make_augment
-from emsam_jax.data.augmentation import NOTHING, Augmentation
 from emsam_jax.data.loader import Share, read_samples
 from emsam_jax.data.patches import PatchSource
-from emsam_jax.data.target import Target
-from emsam_jax.volumes import DeclaredVolume, Specimen, Volume, VolumeError, open_declared
-from emsam_jax.volumes.picture import check_picture
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Specimen, Volume, check_picture, open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 FLAGS = flags.FLAGS
@@ -72,14 +72,14 @@ def draw(made: dict[str, Batch], path: str) -> None:
 def main(_: list[str]) -> None:
     try:
         if FLAGS.side < 1:
-            raise VolumeError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
+            raise UserError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
         check_picture(FLAGS.out)
         if FLAGS.raw:
             specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
         else:
             specimen = synthetic_specimen((2 * SECTIONS, 3 * FLAGS.side, 3 * FLAGS.side), FLAGS.seed)
         draw(rows(specimen, FLAGS.side, FLAGS.seed), FLAGS.out)
-    except VolumeError as problem:
+    except UserError as problem:
         sys.exit(f"sheet: {problem}")
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
-from emsam_jax.data.augmentation import Augmentation, Voxels
-from emsam_jax.data.target import Target
+from emsam_jax.config import Augmentation, Voxels
+from emsam_jax.data.affinities import Target
 from emsam_jax.volumes import Box
 
 Read = Callable[[Box], Shaped[np.ndarray, "zv yv xv"]]
@@ -46,7 +46,7 @@ def turns(isotropic: bool) -> list[Turn]:
     return [Turn(*turn) for turn in itertools.product(range(3 if isotropic else 1), (False, True), flips)]
 
 
-class Field(NamedTuple):
+class WarpField(NamedTuple):
     """Where in the volume each voxel of a patch is read, in voxels."""
 
     axis: int  # of the volume, across which sections lie
@@ -54,7 +54,7 @@ class Field(NamedTuple):
     plane: Plane  # along the two other axes
     shifts: Int[np.ndarray, "z 2"]  # of each section, along these
 
-    def crop(self, start: Voxels, shape: Voxels) -> "Field":
+    def crop(self, start: Voxels, shape: Voxels) -> "WarpField":
         (z, y, x), (nz, ny, nx) = start, shape
         return self._replace(
             sections=self.sections[z : z + nz],
@@ -71,7 +71,9 @@ class Field(NamedTuple):
         return Box((z0, y0, x0), (z1, y1, x1))
 
 
-def draw_field(rng: np.random.Generator, augmentation: Augmentation, target: Target, turn: Turn, place: Box) -> Field:
+def draw_field(
+    rng: np.random.Generator, augmentation: Augmentation, target: Target, turn: Turn, place: Box
+) -> WarpField:
     """For the target's patch with its margin, warped around the middle of its place in the volume."""
     z, y, x = (
         np.arange(-before, side + behind) - (side - 1) / 2
@@ -86,10 +88,10 @@ def draw_field(rng: np.random.Generator, augmentation: Augmentation, target: Tar
     matrix = np.array(turn.flips[1:])[:, None] * straight @ _rotation_and_scale(rng, augmentation)
     plane = np.stack([a * y[:, None] + b * x + at for (a, b), at in zip(matrix, middle, strict=True)])
     plane += _elastic(rng, augmentation, (len(y), len(x)))
-    return Field(turn.axis, sections, plane, _displacements(rng, augmentation, len(z)))
+    return WarpField(turn.axis, sections, plane, _displacements(rng, augmentation, len(z)))
 
 
-def sample_linear(read: Read, field: Field) -> Float32[np.ndarray, "z y x"]:
+def sample_linear(read: Read, field: WarpField) -> Float32[np.ndarray, "z y x"]:
     take = _reader(read, field)
     corner = np.floor(field.plane)
     fraction_y, fraction_x = (field.plane - corner).astype(np.float32)
@@ -103,13 +105,13 @@ def sample_linear(read: Read, field: Field) -> Float32[np.ndarray, "z y x"]:
     return (upper * (1 - fraction_y) + lower * fraction_y).astype(np.float32, copy=False)
 
 
-def sample_nearest(read: Read, field: Field) -> Shaped[np.ndarray, "z y x"]:
+def sample_nearest(read: Read, field: WarpField) -> Shaped[np.ndarray, "z y x"]:
     y, x = np.rint(field.plane).astype(np.intp)
     return _reader(read, field)(y, x)
 
 
 def _reader(
-    read: Read, field: Field
+    read: Read, field: WarpField
 ) -> Callable[[Int[np.ndarray, "y x"], Int[np.ndarray, "y x"]], Shaped[np.ndarray, "z y x"]]:
     """Takes voxels at whole places in the plane, from all sections, out of one box that is read."""
     box = field.box()

@@ -9,34 +9,31 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from emsam_jax.evaluation.files import write_whole
-from emsam_jax.evaluation.freezing import Frozen, freeze
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation.clock import Clock
+from emsam_jax.evaluation.compared import BASELINE, STORED
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
-from emsam_jax.evaluation.methods import BASELINE, STORED
-from emsam_jax.evaluation.naming import name_apart
-from emsam_jax.evaluation.request import Request
+from emsam_jax.evaluation.recipes import Frozen, freeze
 from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, save_labels
-from emsam_jax.evaluation.sources import Source, Stored
-from emsam_jax.evaluation.stages import Clock
-from emsam_jax.evaluation.subject import Subject, as_unit, read_segmentation, read_subject
-from emsam_jax.segmentation.baseline import intensity_affinities
-from emsam_jax.segmentation.tuner import THRESHOLDS
-from emsam_jax.view import Exhibit, Illustrations, illustrate, render
-from emsam_jax.view.standings import find_standings
-from emsam_jax.volumes import Part, VolumeError, open_declared, open_volume, part_of, refuse_overlap
+from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest, Stored
+from emsam_jax.evaluation.subject import Subject, name_apart, read_segmentation, read_subject
+from emsam_jax.segmentation import THRESHOLDS, intensity_affinities
+from emsam_jax.storage import write_whole
+from emsam_jax.view import Exhibit, Illustrations, find_standings, illustrate, render
+from emsam_jax.volumes import Part, as_unit, open_declared, open_volume, part_of, refuse_overlap
 
 Affinities = Shaped[np.ndarray, "c z y x"]
 Show = Callable[[str], None]
 
 
-def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
+def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     """Judges the test volumes with what was chosen on the validation volumes; returns what scores.json holds."""
     clock = Clock(show)
     find_standings(request.standings)
     source = _open_source(request, clock)
     test = [dataclasses.replace(declared, roi=request.roi or declared.roi) for declared in source.test]
     if not test:
-        raise VolumeError(f"{request.ckpt}: its config names no test volume; give --raw and --labels.")
+        raise UserError(f"{request.ckpt}: its config names no test volume; give --raw and --labels.")
     everything = name_apart([*test, *source.validation])
     read = [read_subject(open_declared(declared), request.conventions) for declared in everything]
     subjects, held_out = read[: len(test)], read[len(test) :]
@@ -71,21 +68,21 @@ def evaluate(request: Request, show: Show = print) -> dict[str, Any]:
     return scores
 
 
-def _open_source(request: Request, clock: Clock) -> Source:
+def _open_source(request: EvaluationRequest, clock: Clock) -> AffinitySource:
     if not request.ckpt:
         return Stored(request, clock)
-    from emsam_jax.evaluation.predicting import Predicted  # a stored result is judged without jax
+    from emsam_jax.evaluation.predicted import Predicted  # a stored result is judged without jax
 
     return Predicted(request, clock)
 
 
-def _split(source: Source, held_out: Sequence[Subject], subjects: Sequence[Subject]) -> list[Part]:
+def _split(source: AffinitySource, held_out: Sequence[Subject], subjects: Sequence[Subject]) -> list[Part]:
     validation = [part_of("validation", subject.specimen) for subject in held_out]
     return [*source.training, *validation, *(part_of("test", subject.specimen) for subject in subjects)]
 
 
 def _judge(
-    request: Request, subject: Subject, affinities: Affinities | None, frozen: Frozen, clock: Clock
+    request: EvaluationRequest, subject: Subject, affinities: Affinities | None, frozen: Frozen, clock: Clock
 ) -> dict[str, Judged]:
     """The headline first, the baseline last; of the others the labels are dropped, since they are large."""
     threads, judged = request.threads, {}

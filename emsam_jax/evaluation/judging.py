@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt64
 
-from emsam_jax.evaluation.methods import LITERATURE
-from emsam_jax.evaluation.stages import Clock
+from emsam_jax.evaluation.clock import Clock
+from emsam_jax.evaluation.compared import LITERATURE
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.scores import report_segmentation
-from emsam_jax.scores.report import WAYS
-from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segmentations
-from emsam_jax.segmentation.checks import check_affinities
+from emsam_jax.scores import WAYS, report_segmentation
+from emsam_jax.segmentation import FragmentParameters, Recipe, check_affinities, make_fragments, segmentations
 
 Labels = Integer[np.ndarray, "z y x"]
 

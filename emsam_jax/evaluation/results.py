@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from emsam_jax.evaluation.files import hash_of
-from emsam_jax.evaluation.freezing import Frozen
-from emsam_jax.evaluation.methods import STORED, TITLES
-from emsam_jax.evaluation.request import Request
-from emsam_jax.evaluation.sources import Source
+from emsam_jax.evaluation.compared import STORED, TITLES
+from emsam_jax.evaluation.recipes import Frozen
+from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
+from emsam_jax.storage import EVALUATION, LABELS, check_free, claim, hash_of
 from emsam_jax.volumes import write_volume
-from emsam_jax.volumes.destination import EVALUATION, LABELS, check_free, claim
 
 SAVED = ("segmentation", "baseline")  # volumes of labels
 PACKAGES = ("bioimage-cpp", "emsam-jax", "flax", "jax", "numpy", "waterz")
@@ -32,7 +30,9 @@ EXPLAINED = {
 }
 
 
-def describe(request: Request, source: Source, subjects: Sequence[Subject], frozen: Frozen) -> dict[str, Any]:
+def describe(
+    request: EvaluationRequest, source: AffinitySource, subjects: Sequence[Subject], frozen: Frozen
+) -> dict[str, Any]:
     """scores.json without the scores."""
     model, asked = source.describe(), dataclasses.asdict(request)
     config = model.pop("config", None)

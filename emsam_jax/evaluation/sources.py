@@ -1,22 +1,65 @@
-"""Where affinities come from: a stored volume, or a model that predicts them."""
+"""What is to be evaluated, and where affinities come from: a stored volume, or a model that predicts them."""
 
 import abc
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from emsam_jax.evaluation.request import Request
-from emsam_jax.evaluation.stages import Clock
+from emsam_jax.config import DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation.clock import Clock
+from emsam_jax.evaluation.compared import METHODS
 from emsam_jax.evaluation.subject import Subject, read_affinities
+from emsam_jax.scores import Conventions
 from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import DeclaredVolume, Part, open_volume
+from emsam_jax.volumes import Part, open_volume
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRequest:
+    """Either a checkpoint, or stored affinities, or a stored segmentation; volumes left out are the checkpoint's."""
+
+    out: str  # folder for scores.json, report.html, postprocess.json and the segmentations
+    ckpt: str = ""  # a run's folder, or a step's
+    predict: tuple[str, ...] = ()  # fields of its config.predict with other values, such as symmetries=16
+    affinities: str = ""  # instead of a model's: [channels, z, y, x]
+    segmentation: str = ""  # instead of affinities: labels that someone made
+    test: tuple[DeclaredVolume, ...] = ()
+    validation: tuple[DeclaredVolume, ...] = ()
+    roi: str = ""  # z0:z1,y0:y1,x0:x1 in voxels of the raw, of every test volume
+    recipe: str = ""  # a postprocess.json instead of choosing one
+    methods: tuple[str, ...] = METHODS
+    offsets: tuple[tuple[int, int, int], ...] = ()  # of the stored affinities' channels; for mutex
+    conventions: Conventions = dataclasses.field(default_factory=Conventions)
+    title: str = ""  # of the report
+    method_title: str = ""  # what to call the stored affinities or the stored segmentation
+    allow_overlap: bool = False  # training, validation and test volumes may hold the same voxels; the report says so
+    standings: str = ""  # name of a table of known results to show beside
+    update_checkpoint: bool = False  # it takes over the recipe of the method that is shown first
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("ckpt", "affinities", "segmentation") if getattr(self, name)]
+        if len(given) != 1:
+            raise UserError(
+                "Expected one of --ckpt, --affinities and --segmentation, "
+                f"found {' and '.join('--' + name for name in given) or 'none'}."
+            )
+        if self.update_checkpoint and not self.ckpt:
+            raise UserError("--update_checkpoint changes the recipe of --ckpt: expected that, found none.")
+        if self.predict and not self.ckpt:
+            raise UserError(f"--predict={self.predict[0]}: expected --ckpt, which predicts, found --{given[0]}.")
+        if not self.ckpt and not self.test:
+            raise UserError(f"--{given[0]} needs --raw and --labels to be judged by; only a checkpoint names its own.")
+
 
 Offsets = tuple[tuple[int, int, int], ...]
 
 
-class Source(abc.ABC):
+class AffinitySource(abc.ABC):
     """Affinities of any subject, and what there is to say about where they come from."""
 
     test: tuple[DeclaredVolume, ...] = ()
@@ -43,10 +86,10 @@ class Source(abc.ABC):
         del recipe
 
 
-class Stored(Source):
+class Stored(AffinitySource):
     """Affinities, or labels, that someone has written."""
 
-    def __init__(self, request: Request, clock: Clock):
+    def __init__(self, request: EvaluationRequest, clock: Clock):
         self.url = request.affinities or request.segmentation
         self.volume = open_volume(self.url, channel="all" if request.affinities else None)
         self.test, self.validation, self.offsets = request.test, request.validation, request.offsets

@@ -1,18 +1,37 @@
-"""A labelled volume as it is judged: one box of it, in memory."""
+"""A labelled volume as it is judged: one box of it, in memory; its name, and the folder that its results lie in."""
 
+import collections
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Integer, Shaped
+from jaxtyping import Bool, Float, Integer, Shaped
 
-from emsam_jax.evaluation.naming import folder_of
-from emsam_jax.scores import Conventions, score_segmentation
-from emsam_jax.scores.measures import SCORE_NAMES
-from emsam_jax.segmentation import SHORT_OFFSETS
-from emsam_jax.volumes import Box, Specimen, Volume, VolumeError
-from emsam_jax.volumes.machine import check_memory
-from emsam_jax.volumes.meet import check_meet, nearest_indices, read_nearest, with_size_of
+from emsam_jax.config import SHORT_OFFSETS, DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.scores import SCORE_NAMES, Conventions, score_segmentation
+from emsam_jax.storage import check_memory
+from emsam_jax.volumes import Box, Specimen, Volume, check_meet, nearest_indices, read_nearest, with_size_of
+
+
+def name_apart(volumes: Sequence[DeclaredVolume]) -> list[DeclaredVolume]:
+    """Each with a name, and a folder, of its own: that of its file, with the region where others have the same."""
+    names = [declared.name or "/".join(declared.raw.rstrip("/").split("/")[-2:]) for declared in volumes]
+    shared = collections.Counter(map(folder_of, names))
+    found: dict[str, DeclaredVolume] = {}
+    for name, declared in zip(names, volumes, strict=True):
+        apart = f"{name} {declared.roi}" if shared[folder_of(name)] > 1 and declared.roi else name
+        tried = (apart, *(f"{apart} ({i})" for i in range(2, len(volumes) + 1)))
+        own = next(one for one in tried if folder_of(one) not in found)
+        found[folder_of(own)] = dataclasses.replace(declared, name=own)
+    return list(found.values())
+
+
+def folder_of(name: str) -> str:
+    """The name as a folder can have it."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "volume"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,56 +102,50 @@ class Subject:
 def read_subject(specimen: Specimen, conventions: Conventions | None = None) -> Subject:
     """The labelled part of the specimen's region of interest."""
     if specimen.labels is None:
-        raise VolumeError(f"{specimen.name} has no labels to be judged by: declare `labels`.")
+        raise UserError(f"{specimen.name} has no labels to be judged by: declare `labels`.")
     box = specimen.labelled_region
     if not box.voxels:
-        raise VolumeError(f"{specimen.name}: the region of interest {specimen.region} holds no voxel of the labels.")
+        raise UserError(f"{specimen.name}: the region of interest {specimen.region} holds no voxel of the labels.")
     needed = box.voxels * (specimen.raw.dtype.itemsize + specimen.labels.dtype.itemsize + 1)
     check_memory(needed, f"Judging {specimen.name} on {box}", "choose a smaller region of interest (roi)")
     truth, labelled = specimen.read_labels(box)
     if not (truth[labelled] > 0).any():
-        raise VolumeError(f"{specimen.name}: no neuron is labelled within {box}, so there is nothing to be judged by.")
+        raise UserError(f"{specimen.name}: no neuron is labelled within {box}, so there is nothing to be judged by.")
     return Subject(specimen, box, truth, labelled, conventions or Conventions())
 
 
 def read_segmentation(subject: Subject, segmentation: Volume) -> tuple[Integer[np.ndarray, "z y x"], float]:
     """Stored labels on the subject's voxels, 0 where there are none, and the share of the box that they cover."""
     if not np.issubdtype(segmentation.dtype, np.integer):
-        raise VolumeError(f"{segmentation.url}: expected labels of whole numbers, found {segmentation.dtype}.")
+        raise UserError(f"{segmentation.url}: expected labels of whole numbers, found {segmentation.dtype}.")
     raw = subject.specimen.raw
     segmentation = with_size_of(raw, segmentation)
     check_meet(raw, segmentation)
     labels, there = read_nearest(raw, segmentation, subject.box)
     if not there.any():
-        raise VolumeError(f"{segmentation.url}: has no voxel within {subject.box} of {raw.url}; correct its offset.")
+        raise UserError(f"{segmentation.url}: has no voxel within {subject.box} of {raw.url}; correct its offset.")
     return labels, float(there.mean())
 
 
 def read_affinities(subject: Subject, affinities: Volume) -> Shaped[np.ndarray, "c z y x"]:
     """Stored affinities [c, z, y, x] on the subject's voxels, all of which they must cover."""
     if len(affinities.shape) != 4 or affinities.shape[0] < len(SHORT_OFFSETS):
-        raise VolumeError(
+        raise UserError(
             f"{affinities.url}: expected affinities [channels, z, y, x] of 3 or more channels, found the shape "
             f"{affinities.shape}."
         )
     raw = subject.specimen.raw
     affinities = with_size_of(raw, affinities)
     if not np.allclose(affinities.voxel_size_zyx, raw.voxel_size_zyx):
-        raise VolumeError(
+        raise UserError(
             f"{affinities.url}: expected the voxel size of {raw.url}, {raw.voxel_size_zyx} nm, "
             f"found {affinities.voxel_size_zyx} nm."
         )
     z, y, x = (int(index[0]) for index in nearest_indices(raw, affinities, subject.box))
     box = Box((0, 0, 0), subject.box.shape).shifted((z, y, x))
     if box.within(affinities.box) != box:
-        raise VolumeError(
+        raise UserError(
             f"{affinities.url}: expected affinities for all of {subject.box} of {raw.url}, found a volume of "
             f"{affinities.shape[1:]} at {affinities.offset_zyx} nm; choose a smaller region of interest."
         )
     return affinities.read(box)
-
-
-def as_unit(affinities: Shaped[np.ndarray, "c z y x"]) -> Float32[np.ndarray, "c z y x"]:
-    """uint8 as shares of 255, everything as float32."""
-    values = affinities.astype(np.float32)
-    return values / 255 if affinities.dtype == np.uint8 else values

@@ -1,8 +1,72 @@
 """From a model and a volume to affinities."""
 
-from emsam_jax.inference.errors import PredictionError
+from emsam_jax.inference.as_trained import declare_as_trained, intensity_as_trained
+from emsam_jax.inference.calibrated import Calibrated, calibrate, without_prior
+from emsam_jax.inference.fitting import free_bytes, out_of_memory
+from emsam_jax.inference.output import Output
 from emsam_jax.inference.predict import predict_affinities
 from emsam_jax.inference.predictor import Predictor
+from emsam_jax.inference.reliability import ODDS, Counts, count_affinities, describe_reliability, find_shift
 from emsam_jax.inference.settings import Prediction, settings_from
+from emsam_jax.inference.trained import (
+    CALIBRATION_FILE,
+    CHECKPOINTS,
+    EMA,
+    ENCODER_FOLDER,
+    FACTS,
+    OPTIMIZER,
+    PARAMS,
+    RECIPE_FILE,
+    Measured,
+    Trained,
+    check_item,
+    checksum_of_facts,
+    checksums,
+    finished_steps,
+    load_trained,
+    measured_from,
+    read_encoder,
+    read_step_facts,
+    read_trained_params,
+    validation_score,
+)
 
-__all__ = ["Prediction", "PredictionError", "Predictor", "predict_affinities", "settings_from"]
+__all__ = [
+    "CALIBRATION_FILE",
+    "CHECKPOINTS",
+    "EMA",
+    "ENCODER_FOLDER",
+    "FACTS",
+    "ODDS",
+    "OPTIMIZER",
+    "PARAMS",
+    "RECIPE_FILE",
+    "Calibrated",
+    "Counts",
+    "Measured",
+    "Output",
+    "Prediction",
+    "Predictor",
+    "Trained",
+    "calibrate",
+    "check_item",
+    "checksum_of_facts",
+    "checksums",
+    "count_affinities",
+    "declare_as_trained",
+    "describe_reliability",
+    "find_shift",
+    "finished_steps",
+    "free_bytes",
+    "intensity_as_trained",
+    "load_trained",
+    "measured_from",
+    "out_of_memory",
+    "predict_affinities",
+    "read_encoder",
+    "read_step_facts",
+    "read_trained_params",
+    "settings_from",
+    "validation_score",
+    "without_prior",
+]

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from emsam_jax.config import DeclaredVolume, Intensity
+from emsam_jax.errors import UserError
 from emsam_jax.inference.trained import Measured, Trained
-from emsam_jax.volumes import DeclaredVolume, Intensity, Volume, VolumeError, open_volume
-from emsam_jax.volumes.axes import Sizes
-from emsam_jax.volumes.overlap import place_of
+from emsam_jax.volumes import Sizes, Volume, open_volume, place_of
 
 _SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the training
 
@@ -55,7 +55,7 @@ def _level_that_fits(raw: Volume, levels: Sequence[Sizes], trained: Sizes) -> in
         if _fits(size, trained):
             return level
     found, expected = (" x ".join(f"{side:g}" for side in size) for size in (raw.voxel_size_zyx, trained))
-    raise VolumeError(
+    raise UserError(
         f"{raw.url}: expected voxels of {expected} nm (z, y, x), as the model was trained on, found {found} nm"
         f"{'' if len(levels) < 2 else ' and no level of the pyramid that fits'}; train on such voxels, or correct "
         "the voxel size."

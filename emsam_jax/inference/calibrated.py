@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from emsam_jax.config import ModelConfig
 from emsam_jax.model import FGNet, Maps
-from emsam_jax.model.config import ModelConfig
 
 
 @jax.tree_util.register_dataclass

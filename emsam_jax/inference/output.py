@@ -1,15 +1,82 @@
-"""Where a prediction is written: the affinities, and below them the coarse map and the ledger."""
+"""Where a prediction is written: the affinities, and below them the coarse map and the ledger, with its facts."""
 
+import dataclasses
+import hashlib
+from typing import Any
+
+import jax
 import numpy as np
 
-from emsam_jax.blocks import DROPPED, SKIPPED, Block, Entry, check_room, is_intact, plan_blocks, write_block
-from emsam_jax.blocks.ledger import read_facts
+from emsam_jax.blocks import (
+    DROPPED,
+    SKIPPED,
+    Block,
+    Entry,
+    Plan,
+    check_room,
+    content_of,
+    is_intact,
+    plan_blocks,
+    read_facts,
+    write_block,
+)
+from emsam_jax.errors import UserError
+from emsam_jax.inference.programs import AffinityModel
 from emsam_jax.inference.settings import Prediction
-from emsam_jax.volumes import Box, Specimen, Volume, VolumeError, open_volume
-from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
-from emsam_jax.volumes.destination import PREDICTION, claim
-from emsam_jax.volumes.layout import Layout, chunk_for, plan_layout, shard_for, shard_within
-from emsam_jax.volumes.location import normalise
+from emsam_jax.inference.symmetry import parse_symmetries
+from emsam_jax.storage import PREDICTION, claim, normalise
+from emsam_jax.volumes import (
+    Box,
+    Layout,
+    Specimen,
+    Volume,
+    chunk_for,
+    create_array,
+    occupied,
+    open_volume,
+    plan_layout,
+    shard_for,
+    shard_within,
+    write_image_metadata,
+)
+
+_NOT_THE_RESULT = ("block", "batch", "encode_once", "check", "progress")  # these change how, not what
+
+
+def facts_of(
+    model: AffinityModel, specimen: Specimen, settings: Prediction, plan: Plan, **more: str | int
+) -> dict[str, Any]:
+    """Flat, and as JSON has it."""
+    grid = settings.grid()
+    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _NOT_THE_RESULT}
+    return {
+        "input": specimen.raw.url,
+        "input_shape": list(specimen.raw.shape),
+        "input_dtype": specimen.raw.dtype.name,
+        "input_content": content_of(specimen.read_raw, plan.region),
+        "input_range": list(specimen.intensity_range),
+        "input_inverted": specimen.intensity.invert,
+        "mask": specimen.mask.url if specimen.mask else "",
+        "region": str(plan.region),
+        "blocks": list(plan.block),
+        "model": fingerprint(model),
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()},
+        "window": list(grid.window),
+        "stride": list(grid.stride),
+        "symmetries": [str(symmetry) for symmetry in parse_symmetries(settings.symmetries)],
+        **more,
+    }
+
+
+def fingerprint(model: AffinityModel) -> str:
+    """Of all parameters: their names, types and values."""
+    found = hashlib.blake2b(digest_size=8)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        values = np.ascontiguousarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
+        found.update(values.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
 
 STAGE = "predict"
 
@@ -45,7 +112,7 @@ class Output:
         if not occupied(self.url):
             check_room(self.plan, self.url)
         if claim(self.url, PREDICTION, self._sources) and occupied(self.url) and not read_facts(self.ledger_url, STAGE):
-            raise VolumeError(f"{self.url}: there is a volume already, but no ledger of it; choose another place.")
+            raise UserError(f"{self.url}: there is a volume already, but no ledger of it; choose another place.")
 
     def open(self) -> None:
         """Creates what is not there yet."""

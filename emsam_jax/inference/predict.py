@@ -8,16 +8,22 @@ from pathlib import Path
 
 import jax
 
-from emsam_jax.blocks import SKIPPED, Block, Ledger, RunLock, find_todo, is_masked
-from emsam_jax.blocks.group import GroupReport
-from emsam_jax.blocks.progress import Progress, say_what_is_left
-from emsam_jax.inference.identity import facts_of
-from emsam_jax.inference.output import STAGE, Output
-from emsam_jax.inference.predictor import AffinityModel, Predictor, Region, Watch, offsets_of
-from emsam_jax.inference.programs import Devices
+from emsam_jax.blocks import (
+    SKIPPED,
+    Block,
+    GroupReport,
+    Ledger,
+    Progress,
+    RunLock,
+    find_todo,
+    is_masked,
+    say_what_is_left,
+)
+from emsam_jax.inference.output import STAGE, Output, facts_of
+from emsam_jax.inference.predictor import Predictor, Region, Watch, offsets_of
+from emsam_jax.inference.programs import AffinityModel, Devices
 from emsam_jax.inference.settings import Prediction
-from emsam_jax.volumes import Box, Specimen, Volume
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Box, Specimen, Volume, Voxel
 
 _AHEAD = 2  # blocks that are read, and blocks that are written, while one is computed
 

@@ -19,15 +19,13 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from emsam_jax.blocks import Plan
-from emsam_jax.inference.errors import PredictionError
-from emsam_jax.inference.extent import Extent
-from emsam_jax.inference.fitting import Fitted, fewer, fit
-from emsam_jax.inference.memory import out_of_memory, usual_batch
+from emsam_jax.errors import UserError
+from emsam_jax.inference.fitting import Fitted, fewer, fit, out_of_memory, usual_batch
+from emsam_jax.inference.grid import Extent
 from emsam_jax.inference.programs import AffinityModel, Devices, Features, Windows, programs_for
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
-from emsam_jax.volumes import Box, Specimen, reflect
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Box, Specimen, Voxel, reflect
 
 _IN_FLIGHT = 2  # steps that wait for the device while the program goes on
 SHORT_OFFSETS: tuple[Voxel, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
@@ -259,6 +257,6 @@ def check_maps(model: AffinityModel, window: Voxel, channels: int, coarse: bool)
 
     maps = jax.eval_shape(look, model, jax.ShapeDtypeStruct((1, z, y, x, 1), jnp.float32))
     if coarse and maps.coarse is None:
-        raise PredictionError("coarse: this model has no coarse decoder; leave the coarse map out.")
+        raise UserError("coarse: this model has no coarse decoder; leave the coarse map out.")
     if maps.refined.shape[-1] != channels:
-        raise PredictionError(f"offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")
+        raise UserError(f"offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from emsam_jax.inference.symmetry import Undo, undone
 from emsam_jax.model import Maps, jit
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Voxel
 
 Devices = Sequence[Any]  # jax.Device is no type for pyright
 Features = tuple[Float[Array, "m length _ _ _"], ...]

@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 from absl import logging
 
-from emsam_jax.config import Config
-from emsam_jax.inference.errors import PredictionError
+from emsam_jax.config import Config, check_patch, multiples
+from emsam_jax.errors import UserError
 from emsam_jax.inference.grid import Grid
 from emsam_jax.inference.symmetry import WITHIN_SECTIONS, all_symmetries
-from emsam_jax.model.config import check_patch, multiples
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Voxel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +29,11 @@ class Prediction:
 
     def grid(self) -> Grid:
         if len(self.window) != 3 or min(self.window) < 1:
-            raise PredictionError(f"window: expected three voxel counts (z, y, x), found {self.window}.")
+            raise UserError(f"window: expected three voxel counts (z, y, x), found {self.window}.")
         z, y, x = self.window
         stride = self.stride or tuple(max(1, side // 2) for side in self.window)
         if len(stride) != 3 or not all(0 < step <= side for step, side in zip(stride, self.window, strict=True)):
-            raise PredictionError(
+            raise UserError(
                 f"stride: expected three voxel counts from 1 to the window's {self.window} (z, y, x), found {stride}."
             )
         return Grid((z, y, x), (stride[0], stride[1], stride[2]))
@@ -42,7 +41,7 @@ class Prediction:
     def block_shape(self, chunk: Voxel, shard: Voxel) -> Voxel:
         """The more windows in a block, the fewer are computed for two of them."""
         if self.block and (len(self.block) != 3 or min(self.block) < 1):
-            raise PredictionError(f"block: expected three voxel counts (z, y, x), found {self.block}.")
+            raise UserError(f"block: expected three voxel counts (z, y, x), found {self.block}.")
         if self.block:
             z, y, x = (own * -(-side // own) for own, side in zip(chunk, self.block, strict=True))
         else:
@@ -80,13 +79,13 @@ def window_of(config: Config) -> Voxel:
     chosen = config.predict
     turned = chosen.symmetries > WITHIN_SECTIONS
     if turned and not config.model.isotropic:
-        raise PredictionError(
+        raise UserError(
             f"predict.symmetries: expected 1 to {WITHIN_SECTIONS}, since this model is not isotropic and z cannot be "
             f"exchanged with other axes, found {chosen.symmetries}."
         )
     if chosen.window:
         if len(chosen.window) != 3:
-            raise PredictionError(f"predict.window: expected three voxel counts (z, y, x), found {chosen.window}.")
+            raise UserError(f"predict.window: expected three voxel counts (z, y, x), found {chosen.window}.")
         check_patch(config.model, chosen.window, "predict.window")
         z, y, x = chosen.window
         return z, y, x

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from emsam_jax.inference.errors import PredictionError
+from emsam_jax.errors import UserError
 from emsam_jax.inference.grid import Grid
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Voxel
 
 WITHIN_SECTIONS = 16  # the first so many of all symmetries leave z where it is
 _NAMED = ("none", "anisotropic", "isotropic")
@@ -100,7 +100,7 @@ def parse_symmetries(names: str | Iterable[str]) -> tuple[Symmetry, ...]:
         elif name in known:
             chosen = [known[name]]
         else:
-            raise PredictionError(
+            raise UserError(
                 f"symmetries: expected {', '.join(_NAMED)}, or names such as zyx, Zyx, zxY; found {name!r}."
             )
         found |= dict.fromkeys(chosen)
@@ -111,7 +111,7 @@ def check_symmetries(symmetries: Iterable[Symmetry], grid: Grid) -> None:
     for symmetry in symmetries:
         turned = tuple(grid.window[axis] for axis in symmetry.order)
         if turned != grid.window:
-            raise PredictionError(
+            raise UserError(
                 f"symmetries: {symmetry} would turn the window {grid.window} (z, y, x) into {turned}; "
                 "leave it out or choose a window with equal sides."
             )
@@ -137,7 +137,7 @@ def blending_weights(
         held = blended > 0
         valued, blended = np.where(held, within, valued), np.where(held, blended, grid.over_windows(valued))
         if not blended.all():
-            raise PredictionError(
+            raise UserError(
                 f"symmetries: {', '.join(map(str, symmetries))} leave voxels without a value for the offset "
                 f"{offset} (z, y, x); add zyx or choose a smaller stride."
             )

@@ -10,22 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from emsam_jax.config import Config
-from emsam_jax.config_file import ConfigError, from_dict, override
+from emsam_jax.config import Config, from_dict, override
+from emsam_jax.errors import UserError
 from emsam_jax.inference.calibrated import Calibrated, calibrate
-from emsam_jax.model import EncoderError, merge_fgnet
-from emsam_jax.model.image_encoder import FACTS_FILE, read_arrays, read_facts, read_params
-from emsam_jax.volumes import Part
-from emsam_jax.volumes.overlap import part_from
+from emsam_jax.model import FACTS_FILE, merge_fgnet, read_arrays, read_facts, read_params
+from emsam_jax.volumes import Part, part_from
 
 CHECKPOINTS, ENCODER_FOLDER, RECIPE_FILE = "checkpoints", "encoder", "postprocess.json"
 CALIBRATION_FILE = "calibration.json"  # what validation found to be wrong with a step's log odds
 PARAMS, EMA, OPTIMIZER, FACTS = "params", "ema", "optimizer", "facts"
 _PREFIX = "encoder."
-
-
-class CheckpointError(ValueError):
-    """Something about a checkpoint that a user can put right, said in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +81,7 @@ def read_shift(folder: Path) -> tuple[float, ...]:
     except FileNotFoundError:
         return ()
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path}: expected `shift`, a number a channel; remove it to go without.") from None
+        raise UserError(f"{path}: expected `shift`, a number a channel; remove it to go without.") from None
 
 
 def read_trained_params(path: str | Path) -> dict[str, np.ndarray]:
@@ -105,7 +99,7 @@ def find_step(path: str | Path) -> Path:
     steps = finished_steps(path / CHECKPOINTS)
     if not steps:
         reason = "it holds no finished checkpoint" if path.exists() else "there is no such folder"
-        raise CheckpointError(f"{path}: expected a run's folder, or that of one of its checkpoints, but {reason}.")
+        raise UserError(f"{path}: expected a run's folder, or that of one of its checkpoints, but {reason}.")
     scores = {step: score for step in steps if (score := validation_score(step)) is not None}
     return min(scores, key=lambda step: (scores[step], -int(step.name))) if scores else steps[-1]
 
@@ -126,7 +120,7 @@ def validation_score(folder: Path) -> float | None:
         return None
     except (KeyError, OverflowError, TypeError, ValueError, RecursionError):
         pass
-    raise CheckpointError(
+    raise UserError(
         f"{folder / RECIPE_FILE}: expected a number or null as chosen.score; remove the file to leave it out."
     )
 
@@ -149,12 +143,12 @@ def read_step_facts(folder: Path) -> dict[str, Any]:
             and all(isinstance(found, dict) for found in sums)
             and isinstance(facts["encoder"], str | None)
         )
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise CheckpointError(f"{folder}: expected readable facts in it, found damaged ones; {_instead_of(folder)}")
+        raise UserError(f"{folder}: expected readable facts in it, found damaged ones; {_instead_of(folder)}")
     return facts
 
 
@@ -162,8 +156,8 @@ def read_item(folder: Path, item: str, facts: dict[str, Any]) -> dict[str, np.nd
     """`params` or `ema` of a step, if each array is the one that was saved."""
     try:
         values = read_arrays(folder / item)
-    except EncoderError as error:
-        raise CheckpointError(f"{error}; {_instead_of(folder)}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {_instead_of(folder)}") from None
     check_item(folder, item, values, facts)
     return values
 
@@ -172,7 +166,7 @@ def check_item(folder: Path, item: str, values: Mapping[str, np.ndarray], facts:
     expected, found = facts["checksums"][item], checksums(values)
     changed = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if changed:
-        raise CheckpointError(
+        raise UserError(
             f"{folder / item}: expected the arrays that were saved, found {len(changed)} changed, such as "
             f"{changed[0]}: the checkpoint is damaged; {_instead_of(folder)}"
         )
@@ -201,11 +195,9 @@ def read_encoder(run: Path, expected: str) -> dict[str, np.ndarray]:
     """The frozen image encoder's parameters, by their names in the model, if they are those of this hash."""
     folder = run / ENCODER_FOLDER
     if not (folder / FACTS_FILE).exists():
-        raise CheckpointError(
-            f"{folder}: expected the frozen image encoder of this run there, found none; copy it back."
-        )
+        raise UserError(f"{folder}: expected the frozen image encoder of this run there, found none; copy it back.")
     if read_facts(folder)["hash"] != expected:
-        raise EncoderError(
+        raise UserError(
             f"{folder}: expected the image encoder that this run was trained with (hash {expected[:12]}), "
             "found another; copy the right one back."
         )

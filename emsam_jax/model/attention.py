@@ -1,13 +1,12 @@
 """Scaled dot-product attention, in the form that is fastest on the platform it is compiled for."""
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-AttentionKernel = Literal["xla", "cudnn"]  # on accelerators; cudnn takes bfloat16 on NVIDIA cards only
+from emsam_jax.config import AttentionKernel
 
 
 def attend(

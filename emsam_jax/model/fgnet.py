@@ -22,14 +22,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from emsam_jax.config import RANDOM, EncoderConfig, ModelConfig, check_model, check_patch, check_weights
+from emsam_jax.errors import UserError
 from emsam_jax.model.affinity_decoder import AffinityDecoder
 from emsam_jax.model.compile import jit_once
-from emsam_jax.model.config import RANDOM, EncoderConfig, ModelConfig, check_model, check_patch, check_weights
 from emsam_jax.model.convolution import Conv3D
+from emsam_jax.model.encoder_checkpoint import fill, flat_state, read_facts, read_params
 from emsam_jax.model.fine_encoder import FineEncoder
 from emsam_jax.model.guided_attention import GuidedAttention
 from emsam_jax.model.hiera import HieraConfig
-from emsam_jax.model.image_encoder import SIZES, EncoderError, ImageEncoder, fill, flat_state, read_facts, read_params
+from emsam_jax.model.image_encoder import SIZES, ImageEncoder
 from emsam_jax.model.layers import ResidualBlock, max_pool, mean_pool
 from emsam_jax.model.neck import CHANNELS as FPN_CHANNELS
 
@@ -42,7 +44,6 @@ ORIGIN = (
     "layers, sizes, loss and training are this project's own."
 )
 ENCODER = "encoder."  # begins the names of the image encoder's parameters
-
 Features = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
 
 
@@ -156,7 +157,7 @@ def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
         return {}
     size = read_facts(weights)["size"]
     if size != config.encoder.size:
-        raise EncoderError(
+        raise UserError(
             f"model.encoder.weights: expected an encoder of size {config.encoder.size!r}, found {size!r} at {weights}; "
             "set model.encoder.size accordingly."
         )

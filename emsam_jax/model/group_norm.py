@@ -14,7 +14,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 EPSILON = 1e-6  # as in flax
-
 Voxels = Float[Array, "b z y x c"]
 Vector = Float[Array, "c"]
 PerChannel = Float[Array, "b c"]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.config import Guidance
+from emsam_jax.config import Guidance
 from emsam_jax.model.layers import Normalised, Voxels, ratios, upsample
 
 Guide = Float[Array, "b zs ys xs cs"]

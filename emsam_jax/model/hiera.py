@@ -18,13 +18,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from emsam_jax.model.attention import AttentionKernel, attend
+from emsam_jax.config import AttentionKernel
+from emsam_jax.model.attention import attend
 
 Tokens = Float[Array, "n h w c"]
 OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
-
 STEM_STRIDE = 4  # of the first stage, pixels
-STRIDE = 32  # of the deepest stage: the sides of an image are multiples of it
 LAYER_NORM_EPSILON = 1e-6
 
 

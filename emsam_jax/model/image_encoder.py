@@ -1,29 +1,16 @@
-"""SAM2's image encoder (Hiera trunk and FPN neck) as one module, and the checkpoint it is loaded from.
+"""SAM2's image encoder (Hiera trunk and FPN neck) as one module."""
 
-A checkpoint is a folder: `encoder.json` with its facts and `params/`, written by Orbax, a flat dictionary from names
-such as `trunk.blocks.0.attn.qkv.kernel` to arrays. `convert/sam2_to_flax.py` makes it from SAM2's own file.
-"""
+from typing import NamedTuple
 
-import contextlib
-import hashlib
-import json
-import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from emsam_jax.model.attention import AttentionKernel
-from emsam_jax.model.hiera import STRIDE, Hiera, HieraConfig
+from emsam_jax.config import STRIDE, AttentionKernel
+from emsam_jax.errors import UserError
+from emsam_jax.model.hiera import Hiera, HieraConfig
 from emsam_jax.model.neck import FpnNeck
 
 # SAM2 and SAM2.1 have the same four encoders; their weights differ.
@@ -52,16 +39,8 @@ SIZES = {
         window_pos_embed_bkg_spatial_size=(7, 7),
     ),
 }
-FORMAT = "emsam_jax image encoder 1"
 FACTS_FILE, PARAMS_FOLDER = "encoder.json", "params"
-_OURS = re.compile(  # and Orbax's
-    rf"{re.escape(FACTS_FILE)}|{PARAMS_FOLDER}(\.orbax-checkpoint-tmp[^/]*)?/"
-    r"(array_metadatas/.*|(.*/)?([0-9a-f]{32}|_[A-Z_]+|_sharding|manifest\.ocdbt|commit_success\.txt)(_?[0-9a-f]*\.__lock)?)"
-)
-
 ArrayLike = Array | np.ndarray
-FlatParams = Mapping[str, jax.Array | np.ndarray]
-M = TypeVar("M", bound=nnx.Module)
 
 
 class Features(NamedTuple):
@@ -100,176 +79,13 @@ class ImageEncoder(nnx.Module):
         return Features(trunk, self.neck(trunk) if self.neck is not None else ())
 
 
-class EncoderError(ValueError):
-    """Something that a user can put right, said in one sentence."""
-
-
 def check_sides(y: int, x: int) -> None:
     def nearest(side: int) -> str:
         below, above = side // STRIDE * STRIDE, max(-(-side // STRIDE), 1) * STRIDE
         return f"{side}" if below == above else f"{below} or {above}" if below else f"{above}"
 
     if y % STRIDE or x % STRIDE or not y or not x:
-        raise EncoderError(
+        raise UserError(
             f"The image encoder takes images whose sides are multiples of {STRIDE}; got {y} x {x} (y, x). "
             f"The nearest that fit: {nearest(y)} x {nearest(x)}."
         )
-
-
-def abstract_encoder(config: HieraConfig, **options: Any) -> ImageEncoder:
-    """The module with shapes in place of parameters."""
-    return nnx.eval_shape(lambda: ImageEncoder(config, rngs=nnx.Rngs(0), **options))
-
-
-def flat_state(encoder: nnx.Module) -> dict[str, Any]:
-    """Each parameter's variable by its dotted name."""
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(encoder, nnx.Param))}
-
-
-def fill(encoder: M, params: FlatParams) -> M:
-    """The module with these parameters: each used once, none left over, every shape right."""
-    graph, state = nnx.split(encoder)
-    expected = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
-    if expected.keys() != params.keys():
-        missing, unexpected = sorted(expected.keys() - params.keys()), sorted(params.keys() - expected.keys())
-        raise EncoderError(f"The parameters do not fit this model: missing {missing[:5]}, unexpected {unexpected[:5]}.")
-    filled = {}
-    for name, (path, leaf) in expected.items():
-        if leaf.shape != params[name].shape:
-            raise EncoderError(f"Parameter {name}: expected shape {leaf.shape}, found {params[name].shape}.")
-        filled[path] = leaf.replace(jnp.asarray(params[name], jnp.float32))
-    return nnx.merge(graph, nnx.from_flat_state(filled))
-
-
-@contextlib.contextmanager
-def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> Iterator[Path]:
-    """Writes the checkpoint beside `path`, gives it to be looked at, and moves it there when the block ends well.
-
-    What was at `path` goes only then; a run that dies before leaves a folder that does not load. Folders with anything
-    in them that is no part of an image encoder are refused.
-    """
-    path = Path(path).absolute()
-    partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
-    for folder in (path, partial, replaced):
-        refuse_strangers(folder)
-    if replaced.exists() and not path.exists():  # a run died between the two renames
-        replaced.rename(path)
-    for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        # Trained floats hardly compress (8%), and compressing them takes as much memory again.
-        alone = _alone()
-        handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=alone)
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-            checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(dict(params)))
-        facts = {"format": FORMAT, **facts, "hash": content_hash(params)}
-        (partial / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
-        yield partial
-        if path.exists():
-            path.rename(replaced)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def refuse_strangers(folder: Path) -> None:
-    """Of files that this software would not have written there; a folder without them may be removed."""
-    inside = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not _is_folder(file))
-    found = sorted(name for name in inside if not _OURS.fullmatch(name))
-    if found or folder.is_symlink() or folder.is_file():
-        what = ", ".join(found[:3]) or "a link or a file"
-        raise EncoderError(f"{folder}: expected nothing, or an image encoder alone, found {what}; move that away.")
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `encoder.json` says, or one sentence why this is no checkpoint of an image encoder."""
-    file = Path(path) / FACTS_FILE
-    if not Path(path).exists():
-        raise EncoderError(f"No image encoder at {path}: there is no such folder. convert/sam2_to_flax.py makes one.")
-    try:
-        facts = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise EncoderError(
-            f"{path} is no checkpoint of an image encoder: expected a readable {FACTS_FILE} in it. "
-            "convert/sam2_to_flax.py makes one."
-        )
-    sizes = (*SIZES, "toy")
-    if facts.get("format") != FORMAT or facts.get("size") not in sizes or not isinstance(facts.get("hash"), str):
-        raise EncoderError(
-            f"{file}: expected format {FORMAT!r}, one of the sizes {', '.join(SIZES)}, and a hash; found "
-            f"{facts.get('format')!r}, {facts.get('size')!r}, {facts.get('hash')!r}. Convert the checkpoint again."
-        )
-    return facts
-
-
-def load_image_encoder(
-    path: str | os.PathLike[str],
-    dtype: DTypeLike = jnp.float32,
-    *,
-    drop_path_rate: float = 0.0,
-    remat: bool = False,
-    attention: AttentionKernel = "xla",
-) -> ImageEncoder:
-    """The encoder that `convert/sam2_to_flax.py` wrote to `path`, computing in `dtype` with float32 parameters."""
-    facts = read_facts(path)
-    encoder = abstract_encoder(
-        SIZES[facts["size"]], dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention
-    )
-    return fill(encoder, read_params(path))
-
-
-def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The parameters in a checkpoint, by their dotted names, if they are those that were written."""
-    expected = read_facts(path)["hash"]
-    params = read_arrays(Path(path) / PARAMS_FOLDER)
-    if content_hash(params) != expected:
-        raise EncoderError(f"{path}: expected parameters of hash {expected[:12]}, found others: the files are damaged.")
-    return params
-
-
-def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """A flat dictionary that Orbax wrote."""
-    path: Any = Path(folder).absolute()  # which Orbax would have of a type of its own
-    alone = _alone()
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    with stored_arrays(path):
-        names: Any = handler.metadata(path).tree
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-            as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-
-
-@contextlib.contextmanager
-def stored_arrays(folder: Path) -> Iterator[None]:
-    """Reading them: whatever Orbax and TensorStore raise about damaged files, of many types, as one sentence."""
-    try:
-        yield
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise EncoderError(f"{folder}: expected arrays as Orbax writes them, found damaged files: {said}") from error
-
-
-def content_hash(params: FlatParams) -> str:
-    """Of names, types, shapes and values; the same in any order."""
-    digest = hashlib.sha256()
-    for name in sorted(params):
-        values = np.ascontiguousarray(params[name])
-        digest.update(f"{name} {values.shape} {values.dtype};".encode())
-        digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Without waiting for the other processes, if there are any."""
-    this = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"alone{this}"
-    )

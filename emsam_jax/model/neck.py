@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 CHANNELS = 256
 TOP_DOWN_LEVEL = 2  # stride 16: the only kept level that the one below it is added to
-
 Tokens = Float[Array, "n h w c"]
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from emsam_jax.model.config import ModelConfig
+from emsam_jax.config import ModelConfig
 from emsam_jax.model.hiera import STEM_STRIDE, HieraConfig
 from emsam_jax.model.image_encoder import SIZES
 

@@ -11,15 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint
 
-from emsam_jax.model.image_encoder import (
-    FACTS_FILE,
-    EncoderError,
-    FlatParams,
-    load_image_encoder,
-    writing_image_encoder,
-)
+from emsam_jax.errors import UserError
+from emsam_jax.model import FACTS_FILE, FlatParams, load_image_encoder, writing_image_encoder
 from emsam_jax.porting import names, parity
-from emsam_jax.porting.official import build_encoder
+from emsam_jax.porting.parity import build_encoder
 from emsam_jax.porting.torch_file import import_torch, read_tensors, to_jax
 
 VERIFIED_SIDES = ((160, 160), (224, 224), (256, 256), (96, 288))
@@ -62,15 +57,15 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise EncoderError(f"{out} exists already: choose another --out, or give --overwrite to replace it.")
+        raise UserError(f"{out} exists already: choose another --out, or give --overwrite to replace it.")
     if not (out / FACTS_FILE).exists():
-        raise EncoderError(f"{out} is no converted encoder (no {FACTS_FILE} in it), so --overwrite leaves it alone.")
+        raise UserError(f"{out} is no converted encoder (no {FACTS_FILE} in it), so --overwrite leaves it alone.")
 
 
 def refuse_non_finite(params: FlatParams, torch_names: dict[str, str], checkpoint: Path) -> None:
     broken = sorted(torch_names[name] for name, array in params.items() if not jnp.isfinite(array).all())
     if broken:
-        raise EncoderError(
+        raise UserError(
             f"{checkpoint}: expected finite weights; {len(broken)} tensors hold NaN or infinity, "
             f"{', '.join(broken[:5])} among them. The file is damaged: fetch it again."
         )
@@ -91,7 +86,7 @@ def compare_with_official(
     worst = parity.worst(differences)
     table = parity.table(differences)
     if not worst.relative <= parity.TOLERANCE:
-        raise EncoderError(
+        raise UserError(
             f"{table}\nThe Flax encoder differs from the official one by {worst.relative:.1e} of the largest value "
             f"({worst.output}, {worst.y} x {worst.x}); expected at most {parity.TOLERANCE:.0e}. Nothing was written."
         )

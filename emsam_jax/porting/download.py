@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from emsam_jax.model.image_encoder import SIZES, EncoderError
+from emsam_jax.errors import UserError
+from emsam_jax.model import SIZES
 
 BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _RELEASES = {"sam2": "072824", "sam2.1": "092824"}
@@ -29,7 +30,7 @@ def default_cache() -> Path:
 def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float = 1.0) -> Path:
     """The official checkpoint of this name, from the cache if it is there."""
     if name not in OFFICIAL:
-        raise EncoderError(f"No official checkpoint is called {name!r}; there are {', '.join(OFFICIAL)}.")
+        raise UserError(f"No official checkpoint is called {name!r}; there are {', '.join(OFFICIAL)}.")
     url, file = f"{base_url.rstrip('/')}/{OFFICIAL[name]}", cache / f"{name}.pt"
     if file.exists():
         return file
@@ -44,7 +45,7 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
             reason = "the connection closed early"
         except urllib.error.HTTPError as error:
             if error.code < 500:
-                raise EncoderError(
+                raise UserError(
                     f"{url} answered {error.code} {error.reason}; expected the checkpoint. Look at --base_url."
                 ) from None
             reason = f"{error.code} {error.reason}"
@@ -52,7 +53,7 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
         failures = 0 if _size(part) > before else failures + 1
         if failures == _TRIES:
-            raise EncoderError(
+            raise UserError(
                 f"{url} could not be fetched ({reason}) in {_TRIES} tries; {_size(part)} bytes are kept in {part}, "
                 "and the same command goes on from there."
             )
@@ -91,7 +92,7 @@ def _fetch(url: str, part: Path) -> bool:
             file.flush()
             os.fsync(file.fileno())
     if total is None:
-        raise EncoderError(f"{url} does not say how long it is, so that a broken download could pass for a whole one.")
+        raise UserError(f"{url} does not say how long it is, so that a broken download could pass for a whole one.")
     if _size(part) != total:
         return False
     etag_file.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from emsam_jax.model.image_encoder import SIZES, EncoderError, abstract_encoder, flat_state
+from emsam_jax.errors import UserError
+from emsam_jax.model import SIZES, abstract_encoder, flat_state
 
 ENCODER_PREFIX = "image_encoder."
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def encoder_tensors(tensors: Mapping[str, T], source: str) -> tuple[dict[str, T]
         return dict(tensors), Counter()
     inside = {name.removeprefix(ENCODER_PREFIX): t for name, t in tensors.items() if name.startswith(ENCODER_PREFIX)}
     if not inside:
-        raise EncoderError(
+        raise UserError(
             f"{source}: expected tensors called {ENCODER_PREFIX}trunk. ... and {ENCODER_PREFIX}neck. ...; "
             f"found {_some(tensors)}. Take an official SAM2 or SAM2.1 checkpoint."
         )
@@ -47,7 +48,7 @@ def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
     patches = shapes.get("trunk.patch_embed.proj.weight")
     blocks = {match[1] for name in shapes if (match := re.match(r"trunk\.blocks\.(\d+)\.", name))}
     if not patches or not blocks:
-        raise EncoderError(
+        raise UserError(
             f"{source}: expected a SAM2 image encoder, with trunk.patch_embed.proj.weight and trunk.blocks.0. ...; "
             f"found {_some(shapes)}. Take an official SAM2 or SAM2.1 checkpoint."
         )
@@ -56,7 +57,7 @@ def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
     fitting = [size for size, config in SIZES.items() if config.embed_dim == width]
     if not fitting:
         known = ", ".join(f"{size} {config.embed_dim}" for size, config in SIZES.items())
-        raise EncoderError(f"{source}: an encoder of {width} channels is none of SAM2's ({known}).")
+        raise UserError(f"{source}: an encoder of {width} channels is none of SAM2's ({known}).")
     return min(fitting, key=lambda size: abs(sum(SIZES[size].stages) - depth))
 
 
@@ -79,7 +80,7 @@ def match(shapes: Mapping[str, tuple[int, ...]], size: str, source: str) -> dict
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(faults.values()):
         found = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in faults.items() if names)
-        raise EncoderError(
+        raise UserError(
             f"{source}: the tensors do not match the SAM2 image encoder of size {size}: {found}. "
             "The checkpoint is damaged or of another model: take an official SAM2 or SAM2.1 checkpoint."
         )
@@ -99,7 +100,7 @@ def _some(names: Iterable[str]) -> str:
 def _refuse_foreign_layout(tensors: Mapping[str, Any], source: str) -> None:
     """SAM1's encoder is another network; Hugging Face transformers splits and renames SAM2's tensors."""
     if f"{ENCODER_PREFIX}blocks.0.attn.rel_pos_h" in tensors or "blocks.0.attn.rel_pos_h" in tensors:
-        raise EncoderError(
+        raise UserError(
             f"{source} is a SAM1 checkpoint, whose encoder is a plain ViT; expected SAM2 or SAM2.1 with its Hiera. "
             "Take one of theirs, for example by --download=sam2.1_hiera_large."
         )
@@ -109,7 +110,7 @@ def _refuse_foreign_layout(tensors: Mapping[str, Any], source: str) -> None:
         blocks = {m[1] for name in tensors if (m := re.match(r"vision_encoder\.backbone\.blocks\.(\d+)\.", name))}
         sizes = [s for s, c in SIZES.items() if (c.embed_dim, sum(c.stages)) == (width, len(blocks))]
         official = f"sam2.1_hiera_{sizes[0] if sizes else 'large'}"
-        raise EncoderError(
+        raise UserError(
             f"{source} is in the layout of Hugging Face transformers; expected SAM2's own. Take the official file "
             f"instead: {official}.pt (SAM2: {official.replace('2.1', '2')}.pt) lies in the same model repository, "
             f"and --download={official} fetches it."

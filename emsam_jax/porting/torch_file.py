@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emsam_jax.model.image_encoder import EncoderError
+from emsam_jax.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ def import_torch() -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise EncoderError(
+        raise UserError(
             "Converting reads the checkpoint with PyTorch, which is not installed: pip install 'emsam-jax[convert]'."
         ) from None
     return torch
@@ -31,11 +31,11 @@ def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
     """Name -> tensor, of the official layout {"model": ...}, a bare state dict, or safetensors."""
     torch = import_torch()
     if not path.is_file():
-        raise EncoderError(f"No checkpoint at {path}: there is no such file. --download=NAME fetches an official one.")
+        raise UserError(f"No checkpoint at {path}: there is no such file. --download=NAME fetches an official one.")
     contents = _read_safetensors(path) if _is_safetensors(path) else _read_pickled(path)
     tensors = contents.get("model", contents) if isinstance(contents, Mapping) else contents
     if not isinstance(tensors, Mapping) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise EncoderError(
+        raise UserError(
             f'{path}: expected {{"model": state dict}} or a state dict of tensors; found {_describe(tensors)}. '
             "Save the model's state_dict()."
         )
@@ -55,7 +55,7 @@ def _read_safetensors(path: Path) -> dict[str, "torch.Tensor"]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise EncoderError(_unreadable(path, str(error))) from None
+        raise UserError(_unreadable(path, str(error))) from None
 
 
 def _read_pickled(path: Path) -> Any:
@@ -63,7 +63,7 @@ def _read_pickled(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
-                raise EncoderError(_unreadable(path, "its end is missing"))
+                raise UserError(_unreadable(path, "its end is missing"))
         _refuse_bomb(path)
         # Not mapped from the file: a tensor that was converted can be let go, pages of a mapping cannot.
         with warnings.catch_warnings():
@@ -73,15 +73,15 @@ def _read_pickled(path: Path) -> Any:
         with path.open("rb") as file:
             is_pickle = file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
         if is_pickle and "truncated" not in str(error):
-            raise EncoderError(
+            raise UserError(
                 f"{path} asks to run code when it is read, or holds other things than tensors; nothing of it was run. "
                 "Take an official SAM2 or SAM2.1 checkpoint."
             ) from None
-        raise EncoderError(_unreadable(path, "it is no PyTorch checkpoint")) from None
+        raise UserError(_unreadable(path, "it is no PyTorch checkpoint")) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, EncoderError):
+        if isinstance(error, UserError):
             raise
-        raise EncoderError(_unreadable(path, str(error).splitlines()[0] if str(error) else "it ends early")) from None
+        raise UserError(_unreadable(path, str(error).splitlines()[0] if str(error) else "it ends early")) from None
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -91,7 +91,7 @@ def _refuse_bomb(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > 2 * path.stat().st_size:
-        raise EncoderError(
+        raise UserError(
             f"{path}: expected tensors as PyTorch stores them, uncompressed; found {path.stat().st_size} bytes that "
             f"unpack to {unpacked}. Take an official SAM2 or SAM2.1 checkpoint."
         )

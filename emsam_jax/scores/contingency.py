@@ -9,12 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt64
 
+from emsam_jax.errors import UserError
+
 CHUNK = 1 << 16  # voxels sorted at a time: the runs of a chunk stay in the cache
 _MERGE_AT = 1 << 21  # pairs collected before they are merged, which bounds the memory
-
-
-class ScoreError(ValueError):
-    """What was expected, what was found, and what to do, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +40,7 @@ def count_pairs(
     check_same_shape(labels.shape, truth.shape)
     for name, volume in (("Labels", labels), ("Truth", truth)):
         if volume.dtype.kind == "i" and volume.size and volume.min() < 0:
-            raise ScoreError(f"{name} must be ids from 0 up, but contain {volume.min()}: map it to another id.")
+            raise UserError(f"{name} must be ids from 0 up, but contain {volume.min()}: map it to another id.")
     labels, truth, keep = np.ravel(labels), np.ravel(truth), None if keep is None else np.ravel(keep)
     merged, parts, waiting = _EMPTY, [], 0
     for start in range(0, labels.size, CHUNK):
@@ -60,7 +58,7 @@ def count_pairs(
 
 def check_same_shape(labels: tuple[int, ...], truth: tuple[int, ...]) -> None:
     if tuple(labels) != tuple(truth):
-        raise ScoreError(
+        raise UserError(
             f"Labels and truth must have one shape, but labels are {labels} and truth is {truth}: "
             "crop both to the same box."
         )

@@ -8,8 +8,8 @@ import numpy as np
 from bioimage_cpp.skeleton import teasar_labels
 from jaxtyping import Bool, Float, Integer, UInt64
 
-from emsam_jax.scores.contingency import ScoreError
-from emsam_jax.scores.tabulate import BLOCK_ZYX, Volume
+from emsam_jax.errors import UserError
+from emsam_jax.scores.tabulate import BLOCK_ZYX, VoxelSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Skeleton:
 
     def __post_init__(self) -> None:
         if self.edges.size and not 0 <= self.edges.min() <= self.edges.max() < len(self.nodes):
-            raise ScoreError(
+            raise UserError(
                 f"A skeleton's edges must be indices of its {len(self.nodes)} nodes, but reach from "
                 f"{self.edges.min()} to {self.edges.max()}."
             )
@@ -56,7 +56,7 @@ def make_skeletons(
 
 def score_skeletons(
     skeletons: Mapping[int, Skeleton],
-    labels: Volume,
+    labels: VoxelSource,
     voxel_size_zyx: tuple[float, float, float],
     *,
     offset_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -118,7 +118,7 @@ def _find_mergers(nodes: Mapping[int, UInt64[np.ndarray, " _"]], merge_nodes: in
 
 def _read_nodes(
     nodes: Float[np.ndarray, "n 3"],
-    labels: Volume,
+    labels: VoxelSource,
     voxel_size_zyx: tuple[float, float, float],
     offset_zyx: tuple[float, float, float],
 ) -> tuple[UInt64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:

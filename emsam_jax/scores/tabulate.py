@@ -1,5 +1,6 @@
-"""Contingency tables of volumes in memory or on disk, block by block."""
+"""Contingency tables of volumes in memory or on disk, block by block, under conventions that every result carries."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -7,19 +8,79 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from bioimage_cpp.distance import distance_transform
+from jaxtyping import Bool, Integer
 
-from emsam_jax.scores.borders import find_borders
-from emsam_jax.scores.contingency import ContingencyTable, ScoreError, check_same_shape, count_pairs, merge_tables
-from emsam_jax.scores.conventions import Conventions
+from emsam_jax.errors import UserError
+from emsam_jax.scores.contingency import ContingencyTable, check_same_shape, count_pairs, merge_tables
+
+_UNSEGMENTED = ("object", "ignore", "singletons")
+_PLANES = ("2d", "3d")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conventions:
+    """The defaults are the field's: truth label 0 left out, all else counted."""
+
+    ignore_truth: tuple[int, ...] = (0,)  # ids of the truth whose voxels are left out
+    unsegmented: str = "object"  # voxels of segment 0: one "object", "ignore"d, or "singletons", each by itself
+    border: int = 0  # voxels left out on each side of a border of the truth
+    border_plane: str = "3d"  # borders seen in 3D, or section by section (CREMI: 2d)
+    margin_zyx: tuple[int, int, int] = (0, 0, 0)  # voxels left out at each face of the volume
+
+    def __post_init__(self) -> None:
+        if self.unsegmented not in _UNSEGMENTED:
+            raise UserError(f"`unsegmented` must be one of {', '.join(_UNSEGMENTED)}, but is {self.unsegmented!r}.")
+        if self.border_plane not in _PLANES:
+            raise UserError(f"`border_plane` must be one of {', '.join(_PLANES)}, but is {self.border_plane!r}.")
+        if self.border < 0 or min(self.margin_zyx) < 0:
+            raise UserError(
+                f"`border` and `margin_zyx` are voxels from 0 up, but are {self.border} and {self.margin_zyx}."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **dataclasses.asdict(self),
+            "ignore_truth": [int(i) for i in self.ignore_truth],
+            "margin_zyx": list(self.margin_zyx),
+            "voi": "bits; split = H(labels | truth), merge = H(truth | labels)",
+            "rand": "ordered pairs of different voxels; precision of the pairs in labels, recall of those in truth",
+            "cremi_score": "sqrt(voi * arand)",
+        }
+
+
+def find_borders(truth: Integer[np.ndarray, "z y x"], width: int, plane: str) -> Bool[np.ndarray, "z y x"]:
+    """Voxels up to `width` voxels deep on each side of a border, seen in each section or in 3D.
+
+    Width 1 is the voxels with a face neighbour of another id. CREMI's tolerance of d voxels is width d + 1 in 2D.
+    """
+    borders = np.zeros(truth.shape, bool)
+    if width < 1:
+        return borders
+    for axis in (0, 1, 2) if plane == "3d" else (1, 2):
+        here, before = (np.moveaxis(truth, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
+        changes = here != before
+        at = np.moveaxis(borders, axis, 0)
+        at[1:] |= changes
+        at[:-1] |= changes
+    if width == 1 or not borders.any():
+        return borders
+    if plane == "3d":
+        return np.asarray(distance_transform(~borders)) <= width - 1
+    deeper = [
+        np.asarray(distance_transform(~section)) <= width - 1 if section.any() else section for section in borders
+    ]
+    return np.stack(deeper)
+
 
 BLOCK_ZYX = (32, 512, 512)  # voxels read at a time: whole chunks of common formats
 _MERGED_TOGETHER = 64  # blocks whose tables wait before they are merged
-
 Box = tuple[slice, slice, slice]
 
 
 @runtime_checkable
-class Volume(Protocol):
+class VoxelSource(Protocol):
     """An array, or anything on disk that is read as one by slices."""
 
     @property
@@ -30,11 +91,11 @@ class Volume(Protocol):
 
 
 def tabulate(
-    labels: Volume,
-    truth: Volume,
+    labels: VoxelSource,
+    truth: VoxelSource,
     conventions: Sequence[Conventions],
     *,
-    mask: Volume | None = None,
+    mask: VoxelSource | None = None,
     block_zyx: tuple[int, ...] | None = None,
     threads: int = 1,
 ) -> list[ContingencyTable]:
@@ -58,18 +119,18 @@ def tabulate(
     return [_drop_ignored(table, chosen) for table, chosen in zip(merged, conventions, strict=True)]
 
 
-def check_volumes(labels: Volume, truth: Volume, mask: Volume | None = None) -> None:
+def check_volumes(labels: VoxelSource, truth: VoxelSource, mask: VoxelSource | None = None) -> None:
     """Volumes that can be compared."""
     for name, volume in (("Labels", labels), ("Truth", truth)):
         if np.dtype(volume.dtype).kind not in "iu":
-            raise ScoreError(f"{name} must be integer ids, but are {volume.dtype}.")
+            raise UserError(f"{name} must be integer ids, but are {volume.dtype}.")
     check_same_shape(labels.shape, truth.shape)
     if len(truth.shape) != 3:
-        raise ScoreError(f"Labels must be [z, y, x], but have {len(truth.shape)} axes, shape {truth.shape}.")
+        raise UserError(f"Labels must be [z, y, x], but have {len(truth.shape)} axes, shape {truth.shape}.")
     if 0 in truth.shape:
-        raise ScoreError(f"Labels must have voxels, but their shape is {truth.shape}: choose a box that is not empty.")
+        raise UserError(f"Labels must have voxels, but their shape is {truth.shape}: choose a box that is not empty.")
     if mask is not None and tuple(mask.shape) != tuple(truth.shape):
-        raise ScoreError(f"The mask must have the truth's shape {truth.shape}, but has {mask.shape}.")
+        raise UserError(f"The mask must have the truth's shape {truth.shape}, but has {mask.shape}.")
 
 
 def split_into_blocks(shape: tuple[int, ...], block_zyx: tuple[int, ...]) -> Iterator[Box]:
@@ -78,7 +139,7 @@ def split_into_blocks(shape: tuple[int, ...], block_zyx: tuple[int, ...]) -> Ite
 
 
 def _count_block(
-    labels: Volume, truth: Volume, mask: Volume | None, conventions: Sequence[Conventions], box: Box
+    labels: VoxelSource, truth: VoxelSource, mask: VoxelSource | None, conventions: Sequence[Conventions], box: Box
 ) -> list[ContingencyTable]:
     halo = max(chosen.border for chosen in conventions)
     wide = tuple(slice(max(s.start - halo, 0), min(s.stop + halo, n)) for s, n in zip(box, truth.shape, strict=True))

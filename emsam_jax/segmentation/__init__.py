@@ -1,25 +1,25 @@
 """Affinities to neurons."""
 
-from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
-from emsam_jax.segmentation.cleaning import CleanUp, clean_labels
+from emsam_jax.segmentation.checks import check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters, make_fragments
-from emsam_jax.segmentation.ideal import ideal_affinities
+from emsam_jax.segmentation.methods import segment_affinities, segmentations
 from emsam_jax.segmentation.recipe import Recipe
-from emsam_jax.segmentation.segment import METHODS, segment_affinities, segmentations
-from emsam_jax.segmentation.tuner import Choice, Held, choose, sweep, tune
+from emsam_jax.segmentation.tuner import CUTTING, FRAGMENTS, THRESHOLDS, Choice, Held, choose, sweep, tune
+from emsam_jax.segmentation.without_network import baseline_recipe, ideal_affinities, intensity_affinities
 
 __all__ = [
-    "METHODS",
-    "SHORT_OFFSETS",
+    "CUTTING",
+    "FRAGMENTS",
+    "THRESHOLDS",
     "Choice",
-    "CleanUp",
     "FragmentParameters",
     "Held",
     "Recipe",
-    "SegmentationError",
+    "baseline_recipe",
+    "check_affinities",
     "choose",
-    "clean_labels",
     "ideal_affinities",
+    "intensity_affinities",
     "make_fragments",
     "segment_affinities",
     "segmentations",

@@ -12,8 +12,8 @@ import numpy as np
 import waterz
 from jaxtyping import Float32, UInt64
 
-from emsam_jax.segmentation.checks import SegmentationError
-from emsam_jax.segmentation.relabel import compact
+from emsam_jax.errors import UserError
+from emsam_jax.segmentation.cleaning import compact
 
 
 def _quantile(percent: int, init_with_max: str) -> str:
@@ -31,7 +31,7 @@ SCORERS = {
 def check_scorer(scorer: str) -> str:
     """The name that waterz knows it by; any other would have to be compiled on the user's machine."""
     if scorer not in SCORERS:
-        raise SegmentationError(
+        raise UserError(
             f"waterz would need a compiler for the scorer {scorer!r}; built in are mean, and the quantiles "
             f"{', '.join(name for name in SCORERS if name != 'mean' and not name.endswith('_max'))}, "
             "each also with _max."

@@ -6,38 +6,34 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
-SHORT_OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))  # from a voxel to the one that channels z, y and x join it with
+from emsam_jax.errors import UserError
 
 Offsets = Sequence[tuple[int, int, int]]
-
-
-class SegmentationError(ValueError):
-    """What was expected, what was found, and what to do, in one sentence."""
 
 
 def check_affinities(affinities: np.ndarray) -> Float32[np.ndarray, "c z y x"]:
     """The affinities as contiguous float32 in [0, 1]; uint8 ones are divided by 255."""
     if affinities.ndim != 4:
-        raise SegmentationError(
+        raise UserError(
             f"Affinities must be [channels, z, y, x], but have {affinities.ndim} axes, shape {affinities.shape}."
         )
     if affinities.shape[0] < 3:
-        raise SegmentationError(
+        raise UserError(
             f"Affinities must have 3 short channels z, y, x (long-range ones may follow), but have "
             f"{affinities.shape[0]}, shape {affinities.shape}: is the channel axis first?"
         )
     if affinities.size == 0:
-        raise SegmentationError(f"Affinities must have voxels, but their shape is {affinities.shape}.")
+        raise UserError(f"Affinities must have voxels, but their shape is {affinities.shape}.")
     if affinities.dtype == np.uint8:
         return affinities.astype(np.float32) / 255
     if affinities.dtype.kind != "f":
-        raise SegmentationError(f"Affinities must be floats in [0, 1] or uint8, but are {affinities.dtype}.")
+        raise UserError(f"Affinities must be floats in [0, 1] or uint8, but are {affinities.dtype}.")
     low, high = float(affinities.min()), float(affinities.max())
     if np.isnan(low) or np.isnan(high):
         count = int(np.isnan(affinities).sum())
-        raise SegmentationError(f"Affinities must be numbers in [0, 1], but {count} are NaN: look at what wrote them.")
+        raise UserError(f"Affinities must be numbers in [0, 1], but {count} are NaN: look at what wrote them.")
     if low < 0 or high > 1:
-        raise SegmentationError(
+        raise UserError(
             f"Affinities must lie in [0, 1], but reach from {low:g} to {high:g}: apply the sigmoid to logits."
         )
     return np.ascontiguousarray(affinities, np.float32)
@@ -47,7 +43,7 @@ def check_mask(mask: np.ndarray | None, shape: tuple[int, ...]) -> Bool[np.ndarr
     if mask is None:
         return None
     if mask.shape != shape:
-        raise SegmentationError(f"The mask must have the affinities' shape {shape}, but has {mask.shape}.")
+        raise UserError(f"The mask must have the affinities' shape {shape}, but has {mask.shape}.")
     return np.ascontiguousarray(mask != 0)
 
 
@@ -55,7 +51,7 @@ def check_thresholds(thresholds: Sequence[float]) -> list[float]:
     """One or more, increasing, each in (0, 1)."""
     found = [float(threshold) for threshold in thresholds]
     if not found or not all(0 < threshold < 1 for threshold in found):
-        raise SegmentationError(f"Thresholds must lie between 0 and 1, but are {found}.")
+        raise UserError(f"Thresholds must lie between 0 and 1, but are {found}.")
     if any(later <= earlier for earlier, later in itertools.pairwise(found)):
-        raise SegmentationError(f"Thresholds must increase, but are {found}: sort them.")
+        raise UserError(f"Thresholds must increase, but are {found}: sort them.")
     return found

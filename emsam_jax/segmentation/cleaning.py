@@ -1,4 +1,4 @@
-"""What may be done to labels after they are made."""
+"""What may be done to labels after they are made, and compact ids."""
 
 import dataclasses
 from typing import cast
@@ -7,8 +7,31 @@ import numpy as np
 from bioimage_cpp.distance import distance_transform
 from jaxtyping import Bool, UInt64
 
-from emsam_jax.segmentation.checks import SegmentationError
-from emsam_jax.segmentation.relabel import compact
+from emsam_jax.errors import UserError
+
+
+def compact(labels: UInt64[np.ndarray, "z y x"], out: UInt64[np.ndarray, "z y x"]) -> UInt64[np.ndarray, "z y x"]:
+    """The labels as 1..n in the order of their ids, 0 kept, written to `out`, which may be `labels` itself."""
+    highest = int(labels.max())
+    if highest > 4 * labels.size:  # a table of all ids would be larger than the volume
+        ids, inverse = np.unique(labels, return_inverse=True)
+        out[...] = inverse.reshape(labels.shape)
+        if ids[0] != 0:
+            out += 1
+        return out
+    present = np.zeros(highest + 1, bool)
+    index = labels.view(np.int64)  # numpy would convert unsigned indices first
+    for section in index:
+        present[section] = True
+    present[0] = False
+    if present[1:].all():
+        if out is not labels:
+            out[...] = labels
+        return out
+    new_ids = np.where(present, np.cumsum(present), 0).astype(np.uint64)
+    for section, target in zip(index, out, strict=True):
+        target[...] = new_ids[section]
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +44,7 @@ class CleanUp:
 
     def __post_init__(self) -> None:
         if self.min_size < 0 or min(self.voxel_size_zyx) <= 0:
-            raise SegmentationError(f"Clean-up wants min_size >= 0 and a positive voxel size, but has {self}.")
+            raise UserError(f"Clean-up wants min_size >= 0 and a positive voxel size, but has {self}.")
 
 
 def clean_labels(

@@ -4,7 +4,7 @@ import numpy as np
 from bioimage_cpp.utils import UnionFind
 from jaxtyping import Bool, Float32, UInt32, UInt64
 
-from emsam_jax.segmentation.relabel import compact
+from emsam_jax.segmentation.cleaning import compact
 
 
 def connected_components(

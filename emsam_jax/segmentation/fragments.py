@@ -11,7 +11,8 @@ from bioimage_cpp.filters import gaussian_smoothing
 from bioimage_cpp.segmentation import label, watershed, watershed_from_affinities
 from jaxtyping import Bool, Float32, Shaped, UInt32, UInt64
 
-from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
+from emsam_jax.config import SHORT_OFFSETS
+from emsam_jax.errors import UserError
 
 KINDS = ("2d", "3d", "affinities")
 
@@ -28,11 +29,9 @@ class FragmentParameters:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SegmentationError(f"The kind of fragments must be one of {', '.join(KINDS)}, but is {self.kind!r}.")
+            raise UserError(f"The kind of fragments must be one of {', '.join(KINDS)}, but is {self.kind!r}.")
         if self.seed_distance < 0 or self.sigma < 0 or self.min_size < 0:
-            raise SegmentationError(
-                f"Fragments want seed_distance >= 0, sigma >= 0 and min_size >= 0, but have {self}."
-            )
+            raise UserError(f"Fragments want seed_distance >= 0, sigma >= 0 and min_size >= 0, but have {self}.")
 
 
 def make_fragments(
@@ -169,7 +168,7 @@ def _flood(
 def as_fragments(fragments: np.ndarray, shape: tuple[int, ...]) -> UInt64[np.ndarray, "z y x"]:
     """Fragments made elsewhere, as a copy that may be overwritten."""
     if fragments.shape != shape or fragments.dtype.kind not in "iu":
-        raise SegmentationError(
+        raise UserError(
             f"Fragments must be integers of the affinities' shape {shape}, but are {fragments.dtype} {fragments.shape}."
         )
     return fragments.astype(np.uint64)

@@ -8,8 +8,8 @@ from bioimage_cpp.graph.features import affinity_features
 from bioimage_cpp.graph.multicut import KernighanLinMulticut, MulticutObjective
 from jaxtyping import Float32, Float64, UInt64
 
-from emsam_jax.segmentation.checks import SHORT_OFFSETS
-from emsam_jax.segmentation.relabel import compact
+from emsam_jax.config import SHORT_OFFSETS
+from emsam_jax.segmentation.cleaning import compact
 
 # On good affinities the result is final after two or three; on those of an untrained network each takes a second, and
 # the default of 100 would take minutes for each threshold.

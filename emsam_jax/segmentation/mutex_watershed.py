@@ -6,27 +6,26 @@ import numpy as np
 from bioimage_cpp.segmentation import mutex_watershed
 from jaxtyping import Bool, Float32, UInt64
 
-from emsam_jax.segmentation.checks import SHORT_OFFSETS, SegmentationError
+from emsam_jax.config import SHORT_OFFSETS
+from emsam_jax.errors import UserError
 
 
 def check_offsets(offsets: Sequence[Sequence[int]] | None, channels: int) -> list[tuple[int, int, int]]:
     """An offset a channel, the short ones first, each from a voxel to its partner."""
     if offsets is None:
-        raise SegmentationError(
+        raise UserError(
             f"The mutex watershed needs the offset of each of the {channels} channels: give `offsets`, from a voxel to "
             f"its partner, starting with {list(SHORT_OFFSETS)}."
         )
     found = [tuple(int(step) for step in offset) for offset in offsets]
     if len(found) != channels:
-        raise SegmentationError(
-            f"Each channel needs an offset, but there are {channels} channels, {len(found)} offsets."
-        )
+        raise UserError(f"Each channel needs an offset, but there are {channels} channels, {len(found)} offsets.")
     if tuple(found[:3]) != SHORT_OFFSETS or any(len(offset) != 3 for offset in found):
-        raise SegmentationError(
+        raise UserError(
             f"Offsets are [z, y, x] and start with {list(SHORT_OFFSETS)} (channel c joins v and v-1), but are {found}."
         )
     if channels < 4:
-        raise SegmentationError(
+        raise UserError(
             f"The mutex watershed needs long-range channels after the 3 short ones, but there are {channels} channels: "
             "predict some, or choose another method."
         )
@@ -36,7 +35,7 @@ def check_offsets(offsets: Sequence[Sequence[int]] | None, channels: int) -> lis
 def check_strides(strides: Sequence[int]) -> tuple[int, int, int]:
     found = tuple(int(step) for step in strides)
     if len(found) != 3 or min(found) < 1:
-        raise SegmentationError(f"`strides` must be three numbers of voxels from 1 up, z, y, x, but are {found}.")
+        raise UserError(f"`strides` must be three numbers of voxels from 1 up, z, y, x, but are {found}.")
     return found
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt64
 
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation.agglomeration import SCORERS
-from emsam_jax.segmentation.checks import SegmentationError
 from emsam_jax.segmentation.cleaning import CleanUp
 from emsam_jax.segmentation.fragments import KINDS, FragmentParameters
-from emsam_jax.segmentation.segment import AS_IT_IS, METHODS, PER_SECTION, segment_affinities
-from emsam_jax.volumes.location import normalise, open_folder, split_last, write_key
+from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segment_affinities
+from emsam_jax.storage import normalise, open_folder, split_last, write_key
 
 _MOST = 1 << 20  # voxels: more than any volume is long
 
@@ -50,7 +50,7 @@ class Recipe:
         try:
             text = Path(path).read_bytes()
         except OSError as error:
-            raise SegmentationError(
+            raise UserError(
                 f"{path}: expected a post-processing recipe, found that it cannot be read ({error.strerror}); "
                 "eval.py writes one as postprocess.json."
             ) from None
@@ -62,11 +62,11 @@ class Recipe:
         try:
             fields = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
-            raise SegmentationError(f"{path}: expected a recipe as JSON, found none: {error}.") from None
+            raise UserError(f"{path}: expected a recipe as JSON, found none: {error}.") from None
         try:
             return cls(**_check_fields(fields, _FIELDS, ""))
         except _FieldError as error:
-            raise SegmentationError(f"{path}: {error}; eval.py writes a recipe as postprocess.json.") from None
+            raise UserError(f"{path}: {error}; eval.py writes a recipe as postprocess.json.") from None
 
     def parameters(self) -> dict[str, Any]:
         """The options that `segmentations` takes."""

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt64
 
-from emsam_jax.segmentation.checks import SegmentationError, check_affinities, check_thresholds
+from emsam_jax.errors import UserError
+from emsam_jax.segmentation.checks import check_affinities, check_thresholds
 from emsam_jax.segmentation.fragments import FragmentParameters
+from emsam_jax.segmentation.methods import prepare_fragments, segmentations
 from emsam_jax.segmentation.recipe import Recipe
-from emsam_jax.segmentation.segment import prepare_fragments, segmentations
 
 Row = Mapping[str, Any]
 Score = Callable[[UInt64[np.ndarray, "z y x"]], Row]
@@ -152,7 +153,7 @@ def _mean(thresholds: Sequence[float], by_volume: Sequence[Sequence[Row]]) -> tu
         values = {name: [row[name] for row in of_one] for name in of_one[0]}
         means = {name: None if None in found else float(np.mean(found)) for name, found in values.items()}
         if means["voi"] is None or not np.isfinite(means["voi"]):
-            raise SegmentationError(
+            raise UserError(
                 f"Choosing needs a finite VOI on each of the {len(of_one)} validation volumes, found "
                 f"{values['voi']} at threshold {threshold:g}: do the volumes hold labelled objects?"
             )

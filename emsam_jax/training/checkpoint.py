@@ -17,9 +17,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from emsam_jax.config import Config
-from emsam_jax.config_file import differences, to_dict
-from emsam_jax.inference.trained import (
+from emsam_jax.config import Config, differences, to_dict
+from emsam_jax.errors import UserError
+from emsam_jax.inference import (
     CHECKPOINTS,
     EMA,
     ENCODER_FOLDER,
@@ -36,12 +36,9 @@ from emsam_jax.inference.trained import (
     read_step_facts,
     validation_score,
 )
-from emsam_jax.model.fgnet import ENCODER
-from emsam_jax.model.image_encoder import content_hash, stored_arrays, writing_image_encoder
-from emsam_jax.training.errors import TrainingError
-from emsam_jax.training.initial import abstract_state
+from emsam_jax.model import ENCODER, content_hash, stored_arrays, writing_image_encoder
 from emsam_jax.training.sharding import everywhere, gather, put
-from emsam_jax.training.step import Params, TrainState
+from emsam_jax.training.state import Params, TrainState, abstract_state
 
 # What may differ when a run goes on: it changes neither what is learned nor from which data, but for rounding and
 # which branches drop path leaves out.
@@ -144,7 +141,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.steps_before = facts["config"]["optim"]["steps"]
         for name, fingerprint in self._facts["data"].items():
             if facts["data"].get(name) != fingerprint:
-                raise TrainingError(
+                raise UserError(
                     f"{name}: expected the voxels and labels that {folder} was trained on, found others; put them "
                     "back, or take another --workdir."
                 )
@@ -193,7 +190,7 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path, step
     changed = [found for found in differences(saved, wanted) if not free(found[0], found[2])]
     if changed:
         named = "; ".join(f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in changed)
-        raise TrainingError(
+        raise UserError(
             f"{folder} was trained with another config: {named}. Take the old values to go on, or another --workdir "
             f"with --config.init_from={folder} to start from its parameters."
         )

@@ -1,37 +1,20 @@
-"""The command line of train.py."""
+"""The command line of train.py, for one process or several that are joined into one run."""
 
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
 
-from emsam_jax.blocks import LedgerError
-from emsam_jax.config_file import ConfigError, load_config, split_overrides
-from emsam_jax.data.affinities import AffinityError
-from emsam_jax.inference import PredictionError
-from emsam_jax.inference.trained import CheckpointError
-from emsam_jax.model import EncoderError
-from emsam_jax.segmentation import SegmentationError
-from emsam_jax.training.distributed import joined
-from emsam_jax.training.errors import TrainingError
+from emsam_jax.config import load_config, split_overrides
+from emsam_jax.errors import UserError
 from emsam_jax.training.loop import train
 from emsam_jax.training.plan import plan
-from emsam_jax.volumes import VolumeError
 
-USER_ERRORS = (
-    AffinityError,
-    CheckpointError,
-    ConfigError,
-    EncoderError,
-    LedgerError,
-    PredictionError,
-    SegmentationError,
-    TrainingError,
-    VolumeError,
-)
 FLAGS = flags.FLAGS
 
 
@@ -75,14 +58,44 @@ def run() -> None:
                 plan(config)
                 return
             if not FLAGS.workdir:
-                raise TrainingError("Give --workdir=FOLDER, where the run is kept; or --plan, to see what fits.")
+                raise UserError("Give --workdir=FOLDER, where the run is kept; or --plan, to see what fits.")
             together = joined(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
             with together if FLAGS.distributed else contextlib.nullcontext():
                 train(config, FLAGS.workdir, allow_overlap=FLAGS.allow_overlap)
-        except USER_ERRORS as problem:
+        except UserError as problem:
             sys.exit(f"train: {problem}")
         except OSError as problem:
             where = problem.filename or FLAGS.workdir
             sys.exit(f"train: {where} cannot be written or read: {problem.strerror or problem}.")
 
     app.run(main, argv=arguments)
+
+
+_PATIENCE = 4 * 3600  # seconds
+
+
+@contextlib.contextmanager
+def joined(coordinator: str = "", processes: int = 0, process: int = -1) -> Iterator[None]:
+    """Before anything touches a device. What is not given is found on Slurm, TPU pods, Kubernetes, with MPI."""
+    given = bool(coordinator), processes > 0, process >= 0
+    if any(given) and not all(given):
+        raise UserError("Expected all of --coordinator, --processes and --process, or none of them.")
+    if all(given) and process >= processes:
+        raise UserError(f"--process counts from 0 to --processes - 1 = {processes - 1}; found {process}.")
+    try:
+        # At the end the others wait for the first one, which waits for the last validation.
+        options: dict[str, Any] = {"shutdown_timeout_seconds": _PATIENCE}
+        if all(given):
+            options |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
+        jax.distributed.initialize(**options)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--distributed: could not join the other processes ({_first_line(error)}); give --coordinator=host:port "
+            "of the first process, --processes and --process."
+        ) from error
+    yield
+    jax.distributed.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from emsam_jax.config import Config
-from emsam_jax.training.errors import TrainingError
+from emsam_jax.errors import UserError
 from emsam_jax.training.metrics import MetricsFile, Row
 from emsam_jax.training.pictures import Sample, compose, draw_curves, save_sample
 from emsam_jax.training.step import Metrics
@@ -17,7 +17,7 @@ METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
 _FIRST_ESTIMATE = 5  # steps after the compilation
 
 
-class BadStepsError(TrainingError):
+class BadStepsError(UserError):
     """Too many steps in a row whose loss or gradient was no number."""
 
     def __init__(self, step: int, in_row: int):

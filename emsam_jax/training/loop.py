@@ -12,24 +12,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from emsam_jax.blocks import RunLock
-from emsam_jax.config import Config
-from emsam_jax.config_file import to_dict
-from emsam_jax.model.config import check_patch
-from emsam_jax.training.balance import class_weights
+from emsam_jax.config import Config, check_patch, to_dict
+from emsam_jax.errors import UserError
+from emsam_jax.storage import TRAINING, check_free, claim
 from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.errors import TrainingError
-from emsam_jax.training.initial import new_state
 from emsam_jax.training.log import BadStepsError, Log
+from emsam_jax.training.losses import class_weights
 from emsam_jax.training.optimizer import optim_of, schedule
-from emsam_jax.training.page import start_page
+from emsam_jax.training.pictures import make_sampler
 from emsam_jax.training.preemption import Notice, Preempted
-from emsam_jax.training.sampling import make_sampler
 from emsam_jax.training.sharding import check_batch, gather, make_mesh
-from emsam_jax.training.step import Params, TrainState, compile_train_step
+from emsam_jax.training.start_page import start_page
+from emsam_jax.training.state import Params, TrainState, new_state
+from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream
 from emsam_jax.training.validation import Validator
 from emsam_jax.volumes import open_shared, refuse_overlap
-from emsam_jax.volumes.destination import TRAINING, check_free, claim
 
 
 def train(
@@ -88,7 +86,7 @@ def train(
                         log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
                         raise Preempted(step)
             except BadStepsError as error:
-                raise TrainingError(_advice(error, checkpoints)) from None
+                raise UserError(_advice(error, checkpoints)) from None
             validator.finish(config.optim.steps, notice)
             log.say(f"Trained for {config.optim.steps} steps: {checkpoints.folder}, {log.curves()}")
 

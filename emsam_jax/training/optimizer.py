@@ -8,7 +8,7 @@ from typing import Any
 import optax
 
 from emsam_jax.config import Config, OptimConfig
-from emsam_jax.model.fgnet import ENCODER
+from emsam_jax.model import ENCODER
 
 _BLOCK = re.compile(r"encoder\.trunk\.blocks\.(\d+)\.")
 

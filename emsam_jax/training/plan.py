@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from emsam_jax.config import Config
+from emsam_jax.config import STRIDE, Config, check_patch, check_weights
 from emsam_jax.data import Batch
-from emsam_jax.inference.memory import free_bytes, out_of_memory
-from emsam_jax.model.config import check_patch, check_weights
-from emsam_jax.model.hiera import STRIDE
-from emsam_jax.model.padding import warn_of_padding
-from emsam_jax.training.initial import abstract_state, new_state
+from emsam_jax.inference import free_bytes, out_of_memory
+from emsam_jax.model import warn_of_padding
 from emsam_jax.training.sharding import make_mesh, over_devices
+from emsam_jax.training.state import abstract_state, new_state
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import abstract_batch
 

@@ -13,20 +13,19 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from emsam_jax.blocks import Plan
-from emsam_jax.evaluation.choosing import Example, best_method, choose_recipes
-from emsam_jax.evaluation.methods import fragments_to_try
-from emsam_jax.evaluation.subject import Subject, as_unit, read_subject
-from emsam_jax.scores import ScoreError
-from emsam_jax.segmentation import Recipe, SegmentationError
-from emsam_jax.view.colours import colours_of
-from emsam_jax.volumes import DeclaredVolume, VolumeError, open_declared
+from emsam_jax.config import DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import Example, Subject, best_method, choose_recipes, fragments_to_try, read_subject
+from emsam_jax.segmentation import Recipe
+from emsam_jax.view import colours_of
+from emsam_jax.volumes import as_unit, open_declared
 
 RESULT_FILE, RECIPE_FILE, PICTURE_FILE = "result.json", "recipe.json", "segmentation.npy"
 FILES = r"volume\d+-[\d-]+\.npy|(result|recipe|calibration)\.json|segmentation\.npy"  # of a job
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ScoringJob:
     """Affinities of blocks lie in `folder`, by the volume's number and the block's name."""
 
     folder: Path
@@ -41,16 +40,16 @@ class Job:
         return self.folder / f"volume{volume}-{block}.npy"
 
 
-def score(job: Job) -> None:
+def score(job: ScoringJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process when it stops
     try:
         scores = _score(job)
-    except (ScoreError, SegmentationError, VolumeError) as error:
+    except UserError as error:
         scores = {"error": str(error)}
     (job.folder / RESULT_FILE).write_text(json.dumps(scores))
 
 
-def _score(job: Job) -> dict[str, Any]:
+def _score(job: ScoringJob) -> dict[str, Any]:
     subjects = [read_subject(open_declared(volume)) for volume in job.volumes]
     examples = [Example(subject, _assembled(job, number)) for number, subject in enumerate(subjects)]
     choices = choose_recipes(
@@ -68,7 +67,7 @@ def _score(job: Job) -> dict[str, Any]:
     return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **warning}
 
 
-def _assembled(job: Job, number: int) -> Float[np.ndarray, "c z y x"]:
+def _assembled(job: ScoringJob, number: int) -> Float[np.ndarray, "c z y x"]:
     plan = job.plans[number]
     whole = np.zeros((len(job.offsets), *plan.region.shape), np.float32)
     for block in plan:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emsam_jax.config import Config
-from emsam_jax.training.errors import TrainingError
+from emsam_jax.errors import UserError
 
 DATA, FSDP = "data", "fsdp"
 _SMALL = 2**12  # values; gathering less takes longer than its memory is worth
@@ -22,9 +22,7 @@ _SMALL = 2**12  # values; gathering less takes longer than its memory is worth
 def make_mesh(fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
     devices = list(devices or jax.devices())
     if fsdp < 1 or len(devices) % fsdp:
-        raise TrainingError(
-            f"config.fsdp must divide the number of devices, {len(devices)}; found {fsdp}. Choose another."
-        )
+        raise UserError(f"config.fsdp must divide the number of devices, {len(devices)}; found {fsdp}. Choose another.")
     # Explicit axes, the default, would have to be named in every reshape of the models.
     return jax.make_mesh(
         (len(devices) // fsdp, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
@@ -37,7 +35,7 @@ def check_batch(config: Config, mesh: Mesh) -> None:
     for what, number in (("processes", processes), ("devices times config.optim.accumulate", devices * parts)):
         if parts < 1 or batch < 1 or batch % number:
             nearest = max(round(batch / number), 1) * number
-            raise TrainingError(
+            raise UserError(
                 f"config.optim.batch must be a multiple of the number of {what}, {number}; found {batch}. "
                 f"The nearest that fits is {nearest}."
             )

@@ -1,42 +1,24 @@
 """One step of training, a pure function of the state and a batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
 from emsam_jax.model import jit, merge_fgnet
-from emsam_jax.training.balance import ClassWeights
-from emsam_jax.training.losses import loss_of_maps
+from emsam_jax.training.losses import ClassWeights, loss_of_maps
 from emsam_jax.training.optimizer import make_optimizer, optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import everywhere, place
+from emsam_jax.training.state import Params, TrainState
 
-Params = dict[str, Float[Array, "..."]]
 Metrics = dict[str, Array]
 Learned = tuple[Params, Any, Params]  # parameters, the optimiser's state, the parameters' running mean
-
-
-class TrainState(NamedTuple):
-    """All that changes from step to step. Frozen parameters are no part of it."""
-
-    step: Int[Array, ""]  # steps done, skipped ones too
-    params: Params
-    optimizer: Any
-    ema: Params  # running mean of the parameters
-    skipped: Int[Array, ""]  # steps left out because their loss or gradient was no number
-    skipped_in_row: Int[Array, ""]
-
-
-def create_state(config: Config, params: Params) -> TrainState:
-    zero = jnp.zeros((), jnp.int32)
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(zero, params, make_optimizer(config.optim, params).init(params), ema, zero, jnp.copy(zero))
 
 
 def make_train_step(

@@ -13,14 +13,14 @@ from jaxtyping import Array, Int
 from emsam_jax.blocks import content_of
 from emsam_jax.config import Config
 from emsam_jax.data import Batch, PatchSource, Share, Target, batches, make_augment
-from emsam_jax.inference.trained import Measured
-from emsam_jax.training.balance import mean_share, prior_of, shares_of
-from emsam_jax.training.errors import TrainingError
+from emsam_jax.errors import UserError
+from emsam_jax.inference import Measured
+from emsam_jax.training.losses import mean_share, prior_of, shares_of
 from emsam_jax.training.sharding import everywhere, over_devices
-from emsam_jax.volumes import Specimen, VolumeError, open_declared, part_of, quick_findings
+from emsam_jax.volumes import Specimen, open_declared, part_of
+from emsam_jax.volumes.verify import quick_findings
 
 _COUNTED = 32  # samples that the share of positives is estimated from
-
 _LOOKS = 6  # along each axis of a volume: a shard that is gone is seen
 
 
@@ -29,12 +29,12 @@ class Stream:
 
     def __init__(self, config: Config):
         if not config.data.train:
-            raise TrainingError("config.data.train: expected at least one volume to train on, found none.")
+            raise UserError("config.data.train: expected at least one volume to train on, found none.")
         self.config, data = config, config.data
         self.specimens = tuple(open_declared(volume) for volume in data.train)
         self.target = make_target(config)
         if data.weights and len(data.weights) != len(data.train):
-            raise TrainingError(
+            raise UserError(
                 f"config.data.weights: expected a weight for each of the {len(data.train)} training volumes, or none; "
                 f"found {len(data.weights)}."
             )
@@ -116,5 +116,5 @@ def _findings(specimen: Specimen) -> list[str]:
     found = quick_findings(specimen)
     for finding in found:
         if finding.severity == "error":
-            raise VolumeError(f"{specimen.name}: {finding.text}")
+            raise UserError(f"{specimen.name}: {finding.text}")
     return [finding.text for finding in found]

@@ -22,27 +22,34 @@ from jax.experimental import multihost_utils
 from jaxtyping import Shaped
 
 from emsam_jax.blocks import Block, Plan, is_masked, plan_blocks
-from emsam_jax.config import Config
-from emsam_jax.evaluation.reliability import ODDS, Counts, count_affinities, describe_reliability, find_shift
-from emsam_jax.inference import Predictor, settings_from
-from emsam_jax.inference.as_trained import intensity_as_trained
-from emsam_jax.inference.calibrated import Calibrated, calibrate
-from emsam_jax.inference.trained import (
+from emsam_jax.config import Config, DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.inference import (
     CALIBRATION_FILE,
+    ODDS,
     RECIPE_FILE,
+    Calibrated,
+    Counts,
     Measured,
+    Predictor,
+    calibrate,
+    count_affinities,
+    describe_reliability,
+    find_shift,
     finished_steps,
+    intensity_as_trained,
     read_trained_params,
+    settings_from,
     validation_score,
 )
 from emsam_jax.model import merge_fgnet
+from emsam_jax.storage import remove
 from emsam_jax.training import scoring
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import Log
 from emsam_jax.training.preemption import Notice, Preempted
-from emsam_jax.training.scoring import Job
-from emsam_jax.volumes import DeclaredVolume, Specimen, VolumeError, open_declared
-from emsam_jax.volumes.removal import remove
+from emsam_jax.training.scoring import ScoringJob
+from emsam_jax.volumes import Specimen, open_declared
 
 FAILED_FILE = "validation_failed.json"  # in a step's folder: why it has no score
 _CALIBRATED = 0.05  # log odds, 0.0125 at a half: by how little affinities may be wrong and are left as they are
@@ -61,7 +68,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         # As users will predict, but for symmetries, which cost time and change little from step to step.
         chosen = dataclasses.replace(config.predict, symmetries=1, coarse=False)
         self._settings = settings_from(dataclasses.replace(config, predict=chosen), progress=False)
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[ScoringJob] = deque()
         self._process: BaseProcess | None = None
 
     def __exit__(self, *_: object) -> None:
@@ -113,7 +120,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self.log.say(f"step {step}: validation predicted in {time.monotonic() - started:.1f} s")
             self.collect()
 
-    def _predict(self, job: Job, model: Calibrated) -> Counts:
+    def _predict(self, job: ScoringJob, model: Calibrated) -> Counts:
         """Every process its share of the blocks; how reliable all of them are."""
         counts = np.zeros((len(self.config.model.offsets), 2, len(ODDS)), np.int64)
         for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):
@@ -147,13 +154,13 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self.collect()
             time.sleep(_LOOK_EVERY)
 
-    def _make_job(self, step: int) -> Job:
+    def _make_job(self, step: int) -> ScoringJob:
         folder, validation = self.folder / str(step), self.config.validation
         if jax.process_index() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             remove(str(folder), scoring.FILES)
         _meet(f"validation {step}")
-        return Job(
+        return ScoringJob(
             folder,
             step,
             self._volumes,
@@ -163,7 +170,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self.config.model.offsets,
         )
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: ScoringJob) -> None:
         """The row first, then the recipe, which says that this validation is over."""
         result = job.folder / scoring.RESULT_FILE
         scores: dict[str, Any] = (
@@ -199,7 +206,7 @@ def _as_trained(declared: DeclaredVolume, config: Config, measured: Measured) ->
 
 def _plan(specimen: Specimen, config: Config) -> Plan:
     if specimen.labels is None:
-        raise VolumeError(f"config.data.validation: {specimen.name} has no labels to be scored by; declare `labels`.")
+        raise UserError(f"config.data.validation: {specimen.name} has no labels to be scored by; declare `labels`.")
     return plan_blocks(specimen.raw.box, specimen.labelled_region, config.predict.block, (1, 1, 1))
 
 

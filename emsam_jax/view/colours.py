@@ -8,9 +8,7 @@ from jaxtyping import Float, Integer, UInt8, UInt64
 _GOLDEN = 0.6180339887498949  # of the circle of hues: any run of its multiples is spread evenly
 _COLOURS = 48
 _TRIES = 12  # colours that an object may choose from
-
 Rgb = tuple[int, int, int]
-
 SPLIT: Rgb = (38, 132, 255)  # cut off from the neuron it belongs to
 MERGE: Rgb = (255, 92, 40)  # joined to a neuron it doesn't belong to
 BOTH: Rgb = (188, 96, 214)  # cut off here and joined there: shifted borders, exchanged pieces

@@ -11,8 +11,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from emsam_jax.view.score_tables import LETTERS
 from emsam_jax.view.standings import Standing
-from emsam_jax.view.tables import LETTERS
 
 # Colours that matplotlib draws in and that stand for the page's, which differ by light and dark.
 _TEXT, _FAINT, _OTHER = "#010101", "#020202", "#030303"
@@ -35,9 +35,7 @@ _STYLE: Any = {
     "xtick.color": _TEXT,
     "ytick.color": _TEXT,
 }
-
 _LINE: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 2.4}
-
 Methods = Mapping[str, Mapping[str, Any]]  # by title, as scores.json has them
 
 

@@ -1,17 +1,33 @@
 """The report: one page that asks nothing of anyone, with all that scores.json says and the pictures."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from emsam_jax.view.illustrations import Illustrations
+from emsam_jax.view.exhibit import Exhibit, pair
+from emsam_jax.view.panels import Section, draw_sections
 from emsam_jax.view.parts import curves_part, scores_part, sections_part, tiles, worst_part
+from emsam_jax.view.score_tables import facts_table, stages_table, volumes_table
 from emsam_jax.view.standings import find_standings
-from emsam_jax.view.tables import facts_table, stages_table, volumes_table
+from emsam_jax.view.worst_drawn import WorstObject, draw_worst
+
+
+@dataclasses.dataclass(frozen=True)
+class Illustrations:
+    sections: list[Section]
+    worst: list[WorstObject]
+
+
+def illustrate(exhibit: Exhibit, sections: int = 3, worst: int = 10) -> Illustrations:
+    pairing = pair(exhibit.labels, exhibit.truth, exhibit.labelled)
+    return Illustrations(draw_sections(exhibit, pairing, sections), draw_worst(exhibit, worst))
+
 
 _HERE = Path(__file__).parent
+
 # The browser would stop the page from reaching out even if it held an address.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 

@@ -7,10 +7,10 @@ from typing import Any
 from emsam_jax.view.colours import BOTH, MERGE, SPLIT, UNSEGMENTED
 from emsam_jax.view.curves import COLOURS, draw_over_threshold, draw_plane
 from emsam_jax.view.images import Picture
-from emsam_jax.view.objects import WorstObject
-from emsam_jax.view.sections import Section, tell
+from emsam_jax.view.panels import Section, tell
+from emsam_jax.view.score_tables import scores_table, ways_table
 from emsam_jax.view.standings import Standings
-from emsam_jax.view.tables import scores_table, ways_table
+from emsam_jax.view.worst_drawn import WorstObject
 
 _ERRORS = (
     (SPLIT, "split: cut off from its neuron's main segment"),

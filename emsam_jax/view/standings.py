@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from emsam_jax.scores import ScoreError
+from emsam_jax.errors import UserError
 
 
 class Standing(NamedTuple):
@@ -68,5 +68,5 @@ STANDINGS = {
 def find_standings(name: str) -> Standings | None:
     """None for an empty name."""
     if name and name not in STANDINGS:
-        raise ScoreError(f"The tables of known results are {', '.join(STANDINGS)}, but {name!r} was asked for.")
+        raise UserError(f"The tables of known results are {', '.join(STANDINGS)}, but {name!r} was asked for.")
     return STANDINGS.get(name)

@@ -6,8 +6,8 @@ from typing import Literal
 
 import tensorstore as ts
 
+from emsam_jax.errors import UserError
 from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
-from emsam_jax.volumes.errors import VolumeError
 
 Sizes = tuple[float, float, float]
 Channel = int | Literal["all"] | None
@@ -58,7 +58,7 @@ class Native:
 def unnamed_axes(driver: str, rank: int) -> str:
     table = _UNNAMED.get(driver, _UNNAMED["zarr"])
     if rank not in table:
-        raise VolumeError(f"Expected a volume of {min(table)} to {max(table)} axes; found {rank}.")
+        raise UserError(f"Expected a volume of {min(table)} to {max(table)} axes; found {rank}.")
     return table[rank]
 
 
@@ -101,15 +101,15 @@ def ordered(native: Native, channel: Channel, url: str) -> ts.TensorStore:
     if "t" in axes:
         at = axes.index("t")
         if store.shape[at] != 1:
-            raise VolumeError(f"{url}: expected one volume, found {store.shape[at]} time points; cut out one of them.")
+            raise UserError(f"{url}: expected one volume, found {store.shape[at]} time points; cut out one of them.")
         store, axes = _pick(store, at, 0), axes.replace("t", "")
     if "c" in axes and channel != "all":
         at = axes.index("c")
         count = store.shape[at]
         if channel is None and count != 1:
-            raise VolumeError(f'{url}: expected one channel, found {count}; choose one, 0 to {count - 1}, or "all".')
+            raise UserError(f'{url}: expected one channel, found {count}; choose one, 0 to {count - 1}, or "all".')
         if not 0 <= (channel or 0) < count:
-            raise VolumeError(f"{url}: expected a channel from 0 to {count - 1}, found {channel}.")
+            raise UserError(f"{url}: expected a channel from 0 to {count - 1}, found {channel}.")
         store, axes = _pick(store, at, channel or 0), axes.replace("c", "")
     wanted = "czyx" if channel == "all" else "zyx"
     for axis in wanted:

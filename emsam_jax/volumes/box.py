@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.errors import UserError
 
 Voxel = tuple[int, int, int]
 
@@ -66,15 +66,15 @@ def parse_box(text: str, whole: Box) -> Box:
     expected = f"Region of interest: expected z0:z1,y0:y1,x0:x1 within {whole}; found {text!r}."
     parts = [part.split(":") for part in text.split(",")]
     if len(parts) != 3 or any(len(part) != 2 for part in parts):
-        raise VolumeError(expected)
+        raise UserError(expected)
     try:
         start = [int(a) if a.strip() else first for (a, _), first in zip(parts, whole.start, strict=True)]
         stop = [int(b) if b.strip() else last for (_, b), last in zip(parts, whole.stop, strict=True)]
     except ValueError:
-        raise VolumeError(expected) from None
+        raise UserError(expected) from None
     box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
     if box.within(whole) != box or not box.voxels:
-        raise VolumeError(expected)
+        raise UserError(expected)
     return box
 
 

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 
-from emsam_jax.volumes.context import shared_context
-from emsam_jax.volumes.errors import VolumeError, first_line
+from emsam_jax.errors import UserError, first_line
+from emsam_jax.storage import shared_context
 
 _LOCAL, _REMOTE = 4096, 256  # chunks that are looked for, spread over the volume
 _PATIENCE = 120.0  # seconds
-
 Ranges = Sequence[range]  # of indices of chunks, along each axis of the file
 
 
@@ -106,7 +105,7 @@ class ChunkFiles:
     def _is_file(self, index: Sequence[int]) -> bool:
         paths = [Path(f"{self.folder.path}{key}") for key in self.keys(index)]
         if folders := [path for path in paths if path.is_dir()]:
-            raise VolumeError(f"{folders[0]}: expected a file of the volume's voxels, found a folder.")
+            raise UserError(f"{folders[0]}: expected a file of the volume's voxels, found a folder.")
         return any(path.is_file() for path in paths)
 
     def _are_stored(self, wanted: list[tuple[int, ...]]) -> list[bool]:
@@ -114,7 +113,7 @@ class ChunkFiles:
             reads = [[self.folder.read(key, byte_range=slice(0, 1)) for key in self.keys(index)] for index in wanted]
             return [any(read.result(_PATIENCE).state == "value" for read in of_one) for of_one in reads]
         except (ValueError, TimeoutError) as error:
-            raise VolumeError(f"{self.place} cannot be read: {first_line(error)}") from None
+            raise UserError(f"{self.place} cannot be read: {first_line(error)}") from None
 
 
 def chunk_name(scale: dict[str, Any], index: Sequence[int]) -> str:

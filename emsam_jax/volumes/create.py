@@ -10,14 +10,24 @@ import tensorstore as ts
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from emsam_jax.errors import UserError, first_line
+from emsam_jax.storage import (
+    CONVERSION,
+    UNFINISHED,
+    VOLUME,
+    VOLUMES,
+    Kind,
+    claim,
+    folder_spec,
+    open_folder,
+    read_key,
+    remove,
+    shared_context,
+    write_key,
+)
 from emsam_jax.volumes.axes import Native, ordered
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.context import shared_context
-from emsam_jax.volumes.destination import CONVERSION, UNFINISHED, VOLUME, VOLUMES, Kind, claim
-from emsam_jax.volumes.errors import VolumeError, first_line
 from emsam_jax.volumes.layout import Format, Layout, corner_of, plan_layout
-from emsam_jax.volumes.location import folder_spec, open_folder, read_key, write_key
-from emsam_jax.volumes.removal import remove
 from emsam_jax.volumes.volume import Volume
 
 
@@ -43,7 +53,7 @@ def create_volume(
     )
     begun = claim(layout.url, VOLUME, over=VOLUMES if overwrite else [])
     if begun and not overwrite and occupied(layout.url):
-        raise VolumeError(f"{layout.url}: there is a volume already; choose another place or ask for overwriting.")
+        raise UserError(f"{layout.url}: there is a volume already; choose another place or ask for overwriting.")
     remove(layout.url, CONVERSION.files)
     volume = create_array(layout)
     write_image_metadata(layout)
@@ -75,7 +85,7 @@ def create_array(layout: Layout, *, resume: bool = False) -> Volume:
     try:
         store = ts.open(spec, context=shared_context(), create=True, open=resume or None).result()
     except ValueError as error:
-        raise VolumeError(f"{layout.url} cannot be created: {first_line(error)}") from None
+        raise UserError(f"{layout.url} cannot be created: {first_line(error)}") from None
     axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]
     store = ordered(Native(store, axes), "all" if len(layout.shape) == 4 else None, layout.url)
     return Volume(store, layout.url, voxel_size_zyx=layout.voxel_size_zyx, offset_zyx=layout.offset_zyx)

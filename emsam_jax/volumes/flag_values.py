@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from emsam_jax.volumes.errors import VolumeError
+from emsam_jax.errors import UserError
 
 
 def three(text: list[str], kind: type) -> Any:
@@ -12,7 +12,7 @@ def three(text: list[str], kind: type) -> Any:
     except ValueError:
         values = ()
     if text and len(values) != 3:
-        raise VolumeError(f"Expected three numbers z,y,x; found {','.join(text)!r}.")
+        raise UserError(f"Expected three numbers z,y,x; found {','.join(text)!r}.")
     return values or None
 
 
@@ -20,4 +20,4 @@ def whole_numbers(text: list[str]) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text if part)
     except ValueError:
-        raise VolumeError(f"Expected whole numbers with commas between, found {','.join(text)!r}.") from None
+        raise UserError(f"Expected whole numbers with commas between, found {','.join(text)!r}.") from None

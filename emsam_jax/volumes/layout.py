@@ -9,13 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from emsam_jax.errors import UserError
+from emsam_jax.storage import normalise
 from emsam_jax.volumes.axes import Sizes, sizes
 from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.location import normalise
 
 Format = Literal["ome-zarr", "precomputed"]
-
 _SHARD_CHUNKS = 4  # chunks in a shard along each axis
 
 
@@ -47,20 +46,18 @@ def plan_layout(
 ) -> Layout:
     url = normalise(str(url_or_path))
     if len(voxel_size_zyx) != 3 or not all(0 < size < math.inf for size in voxel_size_zyx):
-        raise VolumeError(
-            f"{url}: expected a voxel size of three numbers above 0, found {voxel_size_zyx} (z, y, x, nm)."
-        )
+        raise UserError(f"{url}: expected a voxel size of three numbers above 0, found {voxel_size_zyx} (z, y, x, nm).")
     if len(shape) not in (3, 4) or min(shape) < 1:
-        raise VolumeError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
+        raise UserError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
     if len(offset_zyx) != 3 or not all(map(math.isfinite, offset_zyx)):
-        raise VolumeError(f"{url}: expected an offset of three numbers, found {offset_zyx} (z, y, x, nm).")
+        raise UserError(f"{url}: expected an offset of three numbers, found {offset_zyx} (z, y, x, nm).")
     if format not in ("ome-zarr", "precomputed"):
-        raise VolumeError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
+        raise UserError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
     size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
     chunk = chunk or chunk_for(shape[-3:], size)
     shard = shard or shard_for(shape[-3:], chunk)
     if any(s % c for s, c in zip(shard, chunk, strict=True)):
-        raise VolumeError(f"{url}: expected shards of whole chunks {chunk}, found {shard}.")
+        raise UserError(f"{url}: expected shards of whole chunks {chunk}, found {shard}.")
     return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard)
 
 
@@ -117,7 +114,7 @@ def corner_of(layout: Layout) -> Voxel:
     sides = list(zip(layout.offset_zyx, layout.voxel_size_zyx, strict=True))
     z, y, x = (round(offset / size) for offset, size in sides)
     if any(abs(at * size - offset) > 1e-3 * size for at, (offset, size) in zip((z, y, x), sides, strict=True)):
-        raise VolumeError(
+        raise UserError(
             f"{layout.url}: precomputed wants an offset of whole voxels {layout.voxel_size_zyx} nm, found "
             f"{layout.offset_zyx} nm (z, y, x)."
         )

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
 
+from emsam_jax.errors import UserError
 from emsam_jax.volumes.box import Box
-from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.volume import Volume
 
 _ROUNDING = 1e-4  # of a voxel: sizes such as 4/3 nm are written with few digits
@@ -58,18 +58,18 @@ def extent_on(raw: Volume, volume: Volume) -> Box:
 def check_meet(raw: Volume, volume: Volume) -> None:
     """One sentence where the two cannot belong together."""
     if not raw.voxel_size_known and volume.voxel_size_known and volume.voxel_size_zyx != raw.voxel_size_zyx:
-        raise VolumeError(
+        raise UserError(
             f"{raw.url} has no voxel size, and {volume.url} has {volume.voxel_size_zyx} nm (z, y, x), so that nobody "
             "knows where they meet; give the raw's (--voxel_size, or raw_voxel_size_zyx in a config)."
         )
     same_grid = np.allclose(raw.voxel_size_zyx, volume.voxel_size_zyx) and raw.offset_zyx == volume.offset_zyx
     if same_grid and raw.shape != volume.shape and sorted(raw.shape) == sorted(volume.shape):
-        raise VolumeError(
+        raise UserError(
             f"{volume.url}: expected the shape {raw.shape} (z, y, x) of {raw.url}, found {volume.shape}: "
             "its axes are swapped."
         )
     if not extent_on(raw, volume).within(raw.box).voxels:
-        raise VolumeError(
+        raise UserError(
             f"{volume.url} lies at {_span(volume)} and {raw.url} at {_span(raw)} (nm, z, y, x): they share no voxel; "
             "correct the offset or the voxel size of one."
         )
@@ -84,7 +84,7 @@ def check_within(raw: Volume, labels: Volume) -> None:
         for start, stop, side, more in zip(*extent, raw.box.shape, slack, strict=True)
     )
     if any(beyond):
-        raise VolumeError(
+        raise UserError(
             f"{labels.url} reaches beyond {raw.url}: it covers {extent} of the raw's {raw.box} (z, y, x). Correct its "
             "voxel size or offset (--labels_voxel_size, --labels_offset, or labels_voxel_size_zyx, labels_offset_zyx "
             "in a config), or declare the region of interest (roi)."

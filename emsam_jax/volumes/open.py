@@ -9,15 +9,20 @@ from typing import Any
 
 import tensorstore as ts
 
-from emsam_jax.volumes import hdf5, npy, sections, tiff
+from emsam_jax.errors import UserError
+from emsam_jax.storage import UNFINISHED, Field, is_remote, normalise, open_folder, read_bounded, split_last
 from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, sizes, to_zyx
-from emsam_jax.volumes.bounded import read_bounded
-from emsam_jax.volumes.chunked import check_level, check_remote, from_spec, open_chunked
-from emsam_jax.volumes.destination import UNFINISHED
-from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.fields import Field
-from emsam_jax.volumes.location import is_remote, normalise, open_folder, split_last
-from emsam_jax.volumes.virtual import CHUNK_BYTES
+from emsam_jax.volumes.formats import (
+    CHUNK_BYTES,
+    check_level,
+    check_remote,
+    from_spec,
+    hdf5,
+    npy,
+    open_chunked,
+    sections,
+    tiff,
+)
 from emsam_jax.volumes.volume import Volume
 
 _NUMBERS = {"bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (4, 8, 16, 32, 64))}
@@ -51,37 +56,37 @@ def open_volume(
         url = normalise(str(url_or_path))
         try:
             native = _open_native(url, level, allow_gaps)
-        except VolumeError as problem:
-            raise VolumeError(f"{url}: {problem}") if str(problem).startswith("Expected") else problem from None
+        except UserError as problem:
+            raise UserError(f"{url}: {problem}") if str(problem).startswith("Expected") else problem from None
     check_store(native.store, url)
     store = ordered(native, channel, url)
     if 0 in store.shape:
-        raise VolumeError(f"{url} is empty: its shape (z, y, x) is {store.shape}.")
+        raise UserError(f"{url} is empty: its shape (z, y, x) is {store.shape}.")
     declared = {
         "voxel_size_zyx": _three(voxel_size_zyx, "voxel_size_zyx", url),
         "offset_zyx": _three(offset_zyx, "offset_zyx", url),
     }
     for name, fault in native.faults.items():
         if declared[name] is None:
-            raise VolumeError(f"{fault} Correct it, or give {name}.")
+            raise UserError(f"{fault} Correct it, or give {name}.")
     size = declared["voxel_size_zyx"] or (to_zyx(native.voxel_size, 1.0) if native.voxel_size else None)
     offset = declared["offset_zyx"] or to_zyx(native.offset, 0.0)
     if size is not None and not all(0 < side < math.inf for side in size):
-        raise VolumeError(f"{url}: expected a voxel size above 0 nm, found {size} (z, y, x); give voxel_size_zyx.")
+        raise UserError(f"{url}: expected a voxel size above 0 nm, found {size} (z, y, x); give voxel_size_zyx.")
     if not all(map(math.isfinite, offset)):
-        raise VolumeError(f"{url}: expected an offset in nm, found {offset} (z, y, x); give offset_zyx.")
+        raise UserError(f"{url}: expected an offset in nm, found {offset} (z, y, x); give offset_zyx.")
     return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, native=native)
 
 
 def check_store(store: ts.TensorStore, url: str) -> None:
     """What can be read at all: numbers, in chunks that fit into memory."""
     if store.dtype.name not in _NUMBERS:
-        raise VolumeError(f"{url}: expected an array of real numbers, found the type {store.dtype.name}.")
+        raise UserError(f"{url}: expected an array of real numbers, found the type {store.dtype.name}.")
     if math.prod(store.shape) > _MOST_VOXELS:
-        raise VolumeError(f"{url}: expected a volume of at most 2**60 voxels, found the shape {store.shape}.")
+        raise UserError(f"{url}: expected a volume of at most 2**60 voxels, found the shape {store.shape}.")
     chunk = store.chunk_layout.read_chunk.shape or ()
     if math.prod(side or 1 for side in chunk) * store.dtype.numpy_dtype.itemsize > CHUNK_BYTES:
-        raise VolumeError(
+        raise UserError(
             f"{url}: expected chunks of at most {CHUNK_BYTES >> 30} GiB, found chunks of {tuple(chunk)} "
             f"{store.dtype.name}; ask whoever wrote it for smaller ones."
         )
@@ -91,7 +96,7 @@ def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
     parent, name = split_last(url)
     image = parent if name.isdigit() else url  # of a level
     if read_bounded(open_folder(image), UNFINISHED) is not None:
-        raise VolumeError(
+        raise UserError(
             f"{image} is unfinished: its conversion was stopped. Call what wrote it again, such as "
             "emsam_jax.volumes.ingest."
         )
@@ -104,7 +109,7 @@ def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
     native = _open_file(url, level)
     if native is not None:
         return native
-    raise VolumeError(_not_found(url))
+    raise UserError(_not_found(url))
 
 
 def _open_file(url: str, level: int) -> Native | None:
@@ -150,7 +155,7 @@ def _three(values: Sequence[int | float] | None, name: str, url: str) -> Sizes |
     if values is None or not len(values):
         return None
     if len(values) != 3 or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
-        raise VolumeError(f"{url}: expected three numbers (z, y, x, in nm) as {name}, found {tuple(values)}.")
+        raise UserError(f"{url}: expected three numbers (z, y, x, in nm) as {name}, found {tuple(values)}.")
     return sizes(values)
 
 

@@ -12,19 +12,16 @@ from typing import Any, Literal
 import h5py
 import tensorstore as ts
 
+from emsam_jax.config import DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.storage import is_remote, normalise, split_last
 from emsam_jax.volumes.box import Box
-from emsam_jax.volumes.chunked import read_metadata
-from emsam_jax.volumes.declared import DeclaredVolume
-from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.hdf5 import datasets
-from emsam_jax.volumes.location import is_remote, normalise, split_last
-from emsam_jax.volumes.ome import multiscale
+from emsam_jax.volumes.formats import datasets, multiscale, read_metadata
 from emsam_jax.volumes.specimen import Specimen, open_declared
 from emsam_jax.volumes.volume import Volume
 
 Role = Literal["training", "validation", "test"]
 Corner = tuple[float, float, float]
-
 _EXACT = 1e-6  # of an extent: two boxes that share less only touch
 
 
@@ -116,7 +113,7 @@ def refuse_overlap(parts: Sequence[Part], *, allowed: bool = False) -> list[str]
                 f"({other.region}) hold {what} of {place}"
             )
     if found and not allowed:
-        raise VolumeError(f"{found[0]}: choose parts that don't overlap, or let it through with --allow_overlap.")
+        raise UserError(f"{found[0]}: choose parts that don't overlap, or let it through with --allow_overlap.")
     return found
 
 

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from emsam_jax.errors import UserError
 from emsam_jax.volumes.box import Box
-from emsam_jax.volumes.errors import VolumeError
 from emsam_jax.volumes.specimen import Specimen
 
 _SIDE = 768  # voxels shown of a section, from its middle
@@ -17,17 +15,22 @@ _SIDE = 768  # voxels shown of a section, from its middle
 
 def check_picture(path: str | Path) -> None:
     """Before hours of reading: whether a picture can be written there."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, for those who draw
+
     path = Path(path)
     known = sorted(FigureCanvasAgg.filetypes)
     if path.suffix.lower().removeprefix(".") not in known:
-        raise VolumeError(f"{path}: expected a picture's name that ends in one of {', '.join(known)} (--out).")
+        raise UserError(f"{path}: expected a picture's name that ends in one of {', '.join(known)} (--out).")
     if path.is_dir() or not path.absolute().parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
-        raise VolumeError(f"{path}: expected the name of a picture in a folder that exists (--out), found {found}.")
+        raise UserError(f"{path}: expected the name of a picture in a folder that exists (--out), found {found}.")
 
 
 def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) -> None:
     """Three sections of the raw, below with the labels over it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     region = specimen.labelled_region
     figure = Figure(figsize=(12, 8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -46,7 +49,7 @@ def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) 
     try:
         figure.savefig(path, dpi=100)
     except OSError as problem:
-        raise VolumeError(f"{path}: the picture cannot be written: {problem.strerror}.") from None
+        raise UserError(f"{path}: the picture cannot be written: {problem.strerror}.") from None
 
 
 def overlay(grey: Float[np.ndarray, "y x"], ids: Integer[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:

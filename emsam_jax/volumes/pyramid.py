@@ -14,7 +14,6 @@ from emsam_jax.volumes.layout import Layout, chunk_for, corner_of, shard_for, sh
 from emsam_jax.volumes.volume import Volume
 
 Method = Literal["mean", "mode"]  # of grey values, and the most frequent of ids
-
 _SMALL = 2  # chunks a side, of which a viewer wants nothing coarser
 _EQUAL = math.sqrt(2)  # voxel sizes that differ by more get nearer to each other by halving the finer one alone
 

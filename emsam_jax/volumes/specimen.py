@@ -1,17 +1,40 @@
-"""A declared volume, opened: raw, labels and mask as one, on the raw's voxels."""
+"""A declared volume, opened: raw, labels and mask as one, on the raw's voxels, and mirrored beyond its ends."""
 
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Shaped
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
-from emsam_jax.volumes.box import Box, Voxel, parse_box
-from emsam_jax.volumes.declared import DeclaredVolume, Intensity, LabelRules
-from emsam_jax.volumes.errors import VolumeError
-from emsam_jax.volumes.intensity import intensity_range
+from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
+from emsam_jax.errors import UserError
+from emsam_jax.volumes.box import Box, Voxel, box_of, parse_box
 from emsam_jax.volumes.meet import check_meet, check_within, extent_on, read_nearest, with_size_of
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.volume import Volume
+
+_SAMPLE_SIDE, _SAMPLES = 32, 4  # percentiles come from 4 x 4 x 4 boxes of 32 voxels a side
+
+
+def intensity_range(raw: Volume, intensity: Intensity, region: Box) -> tuple[float, float]:
+    """Declared values, or the percentiles of boxes spread evenly over the region."""
+    low, high = intensity.low, intensity.high
+    if intensity.percentiles:
+        sample = np.concatenate([raw.read(box).ravel() for box in _spread(region)]).astype(np.float32)
+        low, high = (float(value) for value in np.percentile(sample, [intensity.low, intensity.high]))
+    elif high <= low:
+        high = float(np.iinfo(raw.dtype).max) if np.issubdtype(raw.dtype, np.integer) else 1.0
+    if not low < high:
+        raise UserError(f"{raw.url}: expected an intensity range, found {low:g} to {high:g}; declare other bounds.")
+    return low, high
+
+
+def _spread(region: Box) -> Iterator[Box]:
+    starts = []
+    for first, last in zip(region.start, region.stop, strict=True):
+        starts.append(sorted({int(s) for s in np.linspace(first, max(first, last - _SAMPLE_SIDE), _SAMPLES)}))
+    z, y, x = (min(_SAMPLE_SIDE, side) for side in region.shape)
+    for at in np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 3).tolist():
+        yield box_of((z, y, x)).shifted((at[0], at[1], at[2]))
 
 
 class Specimen:
@@ -38,7 +61,7 @@ class Specimen:
         if labels is not None and not roi:
             check_within(raw, labels)
         if labels is not None and not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
-            raise VolumeError(f"{labels.url}: expected labels of whole numbers, found {labels.dtype}; convert them.")
+            raise UserError(f"{labels.url}: expected labels of whole numbers, found {labels.dtype}; convert them.")
         self.intensity = intensity or Intensity()
         self._range: tuple[float, float] | None = None
 
@@ -51,7 +74,7 @@ class Specimen:
         """As it is stored; 0 outside the volume."""
         values = self.raw.read(box)
         if values.dtype.kind in "fV" and np.isnan(values.astype(np.float32)).any():
-            raise VolumeError(f"{self.raw.url}: expected numbers, found NaN within {box} (z, y, x).")
+            raise UserError(f"{self.raw.url}: expected numbers, found NaN within {box} (z, y, x).")
         return values
 
     def read_normalised(self, box: Box) -> Float[np.ndarray, "z y x"]:
@@ -73,14 +96,14 @@ class Specimen:
     def read_labels(self, box: Box) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
         """Ids, with 0 for background and for what is unlabelled, and where there is a label at all."""
         if self.labels is None:
-            raise VolumeError(f"{self.name} has no labels; declare `labels`.")
+            raise UserError(f"{self.name} has no labels; declare `labels`.")
         ids, labelled = read_nearest(self.raw, self.labels, box)
         if self.mask is not None:
             inside, there = read_nearest(self.raw, self.mask, box)
             labelled &= there & (inside != 0)
         ids, labelled = apply_rules(ids, labelled, self.rules)
         if ids.dtype.kind == "i" and ids.min(initial=0) < 0:
-            raise VolumeError(
+            raise UserError(
                 f"{self.labels.url}: expected ids from 0, found {ids.min()} within {box} of the raw; "
                 "declare it as background or unlabelled."
             )
@@ -97,7 +120,7 @@ class Specimen:
 def open_declared(declared: DeclaredVolume) -> Specimen:
     """Raw, labels and mask from wherever they lie."""
     if not declared.raw:
-        raise VolumeError(f"Volume {declared.name!r}: expected a path or URL as `raw`, found nothing.")
+        raise UserError(f"Volume {declared.name!r}: expected a path or URL as `raw`, found nothing.")
     raw = open_volume(
         declared.raw,
         level=declared.raw_level,
@@ -138,3 +161,24 @@ def is_any(ids: Integer[np.ndarray, "*a"], wanted: tuple[int, ...]) -> Bool[np.n
         if limits.min <= number <= limits.max:
             found |= ids == number
     return found
+
+
+def reflect(indices: Int[np.ndarray, "*n"], size: int) -> Int[np.ndarray, "*n"]:
+    """Where in an axis of this size an index beyond it lies, with mirrors at the first and the last voxel."""
+    if size == 1:
+        return np.zeros_like(indices)
+    folded = np.abs(indices) % (2 * size - 2)
+    return np.where(folded < size, folded, 2 * size - 2 - folded)
+
+
+def read_mirrored(specimen: Specimen, box: Box) -> Shaped[np.ndarray, "z y x"]:
+    """Raw as if the volume ended with the specimen's region of interest."""
+    indices = [
+        first + reflect(np.arange(start, stop) - first, last - first)
+        for start, stop, first, last in zip(*box, *specimen.region, strict=True)
+    ]
+    z, y, x = (int(i.min()) for i in indices)
+    far_z, far_y, far_x = (int(i.max()) + 1 for i in indices)
+    there = Box((z, y, x), (far_z, far_y, far_x))
+    values = specimen.read_raw(there)
+    return values if there == box else values[np.ix_(*(i - i.min() for i in indices))]

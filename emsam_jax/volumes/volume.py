@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 from numpy.typing import DTypeLike
 
+from emsam_jax.errors import UserError, first_line
 from emsam_jax.volumes.axes import Native, Sizes, sizes
 from emsam_jax.volumes.box import Box, box_of
-from emsam_jax.volumes.errors import VolumeError, first_line
 
 
 class Volume:
@@ -58,12 +58,12 @@ class Volume:
             return np.asarray(self.store[index].read().result())
         except ValueError as error:
             where = ",".join(f"{i.start}:{i.stop}" if isinstance(i, slice) else str(i) for i in index)
-            raise VolumeError(f"{self.url}: voxels {where} cannot be read: {first_line(error)}") from None
+            raise UserError(f"{self.url}: voxels {where} cannot be read: {first_line(error)}") from None
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Shaped[np.ndarray, "..."]:
         """All voxels, for np.asarray."""
         if copy is False:
-            raise VolumeError(f"{self.url}: its voxels lie in a file and have to be copied; leave out copy=False.")
+            raise UserError(f"{self.url}: its voxels lie in a file and have to be copied; leave out copy=False.")
         return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __setitem__(self, index: Any, values: Any) -> None:
@@ -71,7 +71,7 @@ class Volume:
         try:
             self.store[index].write(values).result()
         except ValueError as error:
-            raise VolumeError(f"{self.url} cannot be written: {first_line(error)}") from None
+            raise UserError(f"{self.url} cannot be written: {first_line(error)}") from None
 
     def read(self, box: Box, outside: int | float = 0) -> Shaped[np.ndarray, "*c z y x"]:
         """The box, with `outside` for voxels beyond the volume; all channels, where there are some."""
@@ -92,7 +92,7 @@ class Volume:
             index = (*index[:at], *[slice(None)] * (len(self.shape) + 1 - len(index)), *index[at + 1 :])
         index = (*index, *[slice(None)] * (len(self.shape) - len(index)))
         if len(index) > len(self.shape):
-            raise VolumeError(f"{self.url}: expected {len(self.shape)} indices or fewer, found {len(index)}.")
+            raise UserError(f"{self.url}: expected {len(self.shape)} indices or fewer, found {len(index)}.")
         checked = []
         for i, size in zip(index, self.shape, strict=True):
             if isinstance(i, slice):
@@ -103,5 +103,11 @@ class Volume:
                 fits = 0 <= int(i) < size
                 checked.append(int(i))
             if not fits:
-                raise VolumeError(f"{self.url}: expected indices within its shape {self.shape}, found {i}.")
+                raise UserError(f"{self.url}: expected indices within its shape {self.shape}, found {i}.")
         return tuple(checked)
+
+
+def as_unit(affinities: Shaped[np.ndarray, "c z y x"]) -> Float32[np.ndarray, "c z y x"]:
+    """Affinities as they are stored, uint8 as shares of 255, in float32."""
+    values = affinities.astype(np.float32)
+    return values / 255 if affinities.dtype == np.uint8 else values

@@ -15,9 +15,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from emsam_jax.blocks import Block, EngineError, Entry, Plan, plan_blocks
-from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.engine import StageStoppedError, run_stage
+from emsam_jax.blocks import Block, Entry, Plan, plan_blocks
+from emsam_jax.blocks.dask import open_cluster, run_stage
+from emsam_jax.blocks.dask.engine import StageStoppedError
+from emsam_jax.errors import UserError
 from emsam_jax.volumes import box_of
 
 SIDE = 4
@@ -88,7 +89,7 @@ def main(folder: str, settings: str) -> None:
     except StageStoppedError as error:
         print(json.dumps([*error.report, error.left]))
         sys.exit(f"{error}")
-    except EngineError as error:
+    except UserError as error:
         sys.exit(str(error))
     print(json.dumps([*report, 0]))
     sys.exit(1 if report.failed else 0)

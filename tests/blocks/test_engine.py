@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import EngineError, Ledger, cluster, describe_status, group
+from emsam_jax.blocks import Ledger, describe_status, group
+from emsam_jax.blocks.dask import cluster
+from emsam_jax.errors import UserError
 from tests.blocks import run_stage
 from tests.blocks.processes import ROOT, dask_cluster, wait_until
 
@@ -222,9 +224,9 @@ def test_a_lost_scheduler_ends_the_run_with_a_sentence(tmp_path: Path):
 def test_mistakes_are_answered_by_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://here"):
-        with pytest.raises(EngineError, match=f"{address}: expected the address"), cluster.open_cluster(address):
+        with pytest.raises(UserError, match=f"{address}: expected the address"), cluster.open_cluster(address):
             pass
-    with pytest.raises(EngineError, match=r"4GiB, or auto, .*; found 'lots'"), cluster.open_cluster(memory="lots"):
+    with pytest.raises(UserError, match=r"4GiB, or auto, .*; found 'lots'"), cluster.open_cluster(memory="lots"):
         pass
 
 

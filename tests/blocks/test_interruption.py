@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emsam_jax.blocks import Ledger, StoppedError, find_todo, run_in_turn
-from emsam_jax.blocks.interruption import stopping_on_signals
+from emsam_jax.blocks import Ledger, StoppedError, find_todo, run_in_turn, stopping_on_signals
 from tests.blocks.run_stage import Files, plan_of
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from emsam_jax.blocks import EngineError
-from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.jobs import open_jobs
+from emsam_jax.blocks.dask import open_cluster
+from emsam_jax.blocks.dask.jobs import open_jobs
+from emsam_jax.errors import UserError
 from tests.blocks.slurm import environment_with_slurm
 
 
@@ -67,15 +67,15 @@ def workers_of(client: Client) -> set[str]:
     ],
 )
 def test_mistakes_are_named(system: str, workers: int, memory: str, option: str, message: str):
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(UserError, match=message):
         open_jobs(system, workers, 1, memory, [option]).__enter__()
 
 
 def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Path):
     program = (
-        "from emsam_jax.blocks import EngineError\nfrom emsam_jax.blocks.cluster import open_cluster\n"
+        "from emsam_jax.blocks.dask import open_cluster\nfrom emsam_jax.errors import UserError\n"
         "try:\n    open_cluster(workers=2, memory='1GiB', system='slurm').__enter__()\n"
-        "except EngineError as error:\n    print(error)"
+        "except UserError as error:\n    print(error)"
     )
     with_queue = environment_with_slurm(tmp_path)
     (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n")

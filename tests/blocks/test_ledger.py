@@ -13,10 +13,8 @@ import pytest
 
 from emsam_jax.blocks import (
     DROPPED,
-    EMPTY,
     Entry,
     Ledger,
-    LedgerError,
     LockLostError,
     Plan,
     RunLock,
@@ -27,6 +25,8 @@ from emsam_jax.blocks import (
     plan_blocks,
     write_block,
 )
+from emsam_jax.blocks.stage import EMPTY
+from emsam_jax.errors import UserError
 from emsam_jax.volumes import Volume, create_volume
 
 FACTS = {"model": "abc", "stride": (1, 2, 3), "step": 7}
@@ -67,7 +67,7 @@ def test_entries_come_back(where: str, tmp_path: Path, plan: Plan):
 
 def test_another_identity_is_refused_with_the_fields_that_differ(tmp_path: Path):
     Ledger(str(tmp_path), "predict", FACTS)
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(UserError) as caught:
         Ledger(str(tmp_path), "predict", {**FACTS, "step": 8, "mask": "m"})
     assert "step 7 there, 8 here; mask None there, 'm' here" in str(caught.value)
     assert "stride" not in str(caught.value)
@@ -117,20 +117,20 @@ def test_two_runs_on_one_output_are_refused_and_a_killed_one_holds_nothing(tmp_p
         while not (tmp_path / "running.json").exists():
             assert other.poll() is None
             time.sleep(0.02)
-        with pytest.raises(LedgerError, match=f"another run is writing here .process {other.pid} on"):
+        with pytest.raises(UserError, match=f"another run is writing here .process {other.pid} on"):
             RunLock(str(tmp_path)).__enter__()
     finally:
         other.kill()
         other.wait()
     with RunLock(str(tmp_path)):
         assert json.loads((tmp_path / "running.json").read_text())["pid"] == os.getpid()
-        with pytest.raises(LedgerError, match="another run"):
+        with pytest.raises(UserError, match="another run"):
             RunLock(str(tmp_path)).__enter__()
     assert not (tmp_path / "running.json").exists()
 
     lease = {"host": "elsewhere", "pid": 1, "since": "long ago"}
     (tmp_path / "running.json").write_text(json.dumps({**lease, "renewed": time.time() - 10}))
-    with pytest.raises(LedgerError, match="process 1 on elsewhere, since long ago"):
+    with pytest.raises(UserError, match="process 1 on elsewhere, since long ago"):
         RunLock(str(tmp_path)).__enter__()
     (tmp_path / "running.json").write_text(json.dumps({**lease, "renewed": time.time() - 1000}))
     with RunLock(str(tmp_path)):
@@ -173,7 +173,7 @@ def test_a_lease_of_the_future_is_watched_and_not_believed(
     renew = threading.Timer(0.1, (tmp_path / "running.json").write_text, [json.dumps({**lease, "space": "other"})])
     (tmp_path / "running.json").write_text(json.dumps(lease))
     renew.start()
-    with pytest.raises(LedgerError, match=r"running\.json: another run is writing here .process 1 on elsewhere"):
+    with pytest.raises(UserError, match=r"running\.json: another run is writing here .process 1 on elsewhere"):
         RunLock(str(tmp_path)).__enter__()
     renew.join()
 
@@ -186,7 +186,7 @@ def test_what_killed_writers_left_does_no_harm(volume: Volume, plan: Plan, tmp_p
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.with_name(f"{begun.name}.__lock").write_bytes(b"x" * 5000)
     with RunLock(ledger.url):
-        with pytest.raises(LedgerError, match="another run"):
+        with pytest.raises(UserError, match="another run"):
             RunLock(ledger.url).__enter__()
         ledger.record(block, write_block(volume, block.box, values.astype(np.uint8)), 0.5)
     entry = ledger.entry(block)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import check_room, is_masked, plan_blocks
-from emsam_jax.volumes import Box, Specimen, VolumeError, box_of, create_volume
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Box, Specimen, box_of, create_volume
 
 
 def test_blocks_cover_the_region_once_and_share_no_chunk():
@@ -34,7 +35,7 @@ def test_blocks_cover_the_region_once_and_share_no_chunk():
     ],
 )
 def test_says_what_does_not_fit(region: Box, block: tuple[int, int, int], message: str):
-    with pytest.raises(VolumeError, match=message):
+    with pytest.raises(UserError, match=message):
         plan_blocks(box_of((20, 50, 70)), region, block, (4, 16, 8))
 
 
@@ -51,6 +52,6 @@ def test_a_mask_of_another_resolution_tells_which_blocks_are_outside(tmp_path):
 def test_blocks_that_no_memory_or_disk_can_list_are_refused(tmp_path):
     whole = box_of((10**5, 10**5, 10**5))
     message = r"100000 x 100000 x 100000 voxels \(z, y, x\) in blocks of 32 x 32 x 32 need .* but .* are free"
-    with pytest.raises(VolumeError, match=message):
+    with pytest.raises(UserError, match=message):
         check_room(plan_blocks(whole, whole, (32, 32, 32), (1, 1, 1)), str(tmp_path / "not/there"))
     check_room(plan_blocks(whole, whole, (1000, 10**5, 10**5), (1, 1, 1)), str(tmp_path / "not/there"))

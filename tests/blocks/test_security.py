@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from distributed.security import Security
 
-from emsam_jax.blocks import EngineError
-from emsam_jax.blocks.cluster import open_cluster
-from emsam_jax.blocks.security import Tls, on_loopback
+from emsam_jax.blocks.dask import Tls, open_cluster
+from emsam_jax.blocks.dask.security import on_loopback
+from emsam_jax.errors import UserError
 from tests.blocks.processes import ROOT, dask_cluster
 
 ATTACK = """
@@ -62,10 +62,10 @@ def test_a_scheduler_with_tls_is_reached_with_its_files_alone(files: Tls, tmp_pa
         with open_cluster(cluster.address, tls=files) as client:
             assert client.submit(lambda: 7).result() == 7
         for tls in (Tls(), files._replace(ca="")):
-            with pytest.raises(EngineError, match=r"or tls:// with --tls_ca"), open_cluster(cluster.address, tls=tls):
+            with pytest.raises(UserError, match=r"or tls:// with --tls_ca"), open_cluster(cluster.address, tls=tls):
                 pass
     missing = files._replace(key=str(ROOT / "nowhere"))
-    with pytest.raises(EngineError, match=r"expected a file in PEM at .*nowhere, found none"):
+    with pytest.raises(UserError, match=r"expected a file in PEM at .*nowhere, found none"):
         missing.of_client()
 
 

@@ -5,7 +5,9 @@ import datetime
 import json
 from pathlib import Path
 
-from emsam_jax.blocks import EMPTY, Entry, Ledger, describe_status, plan_blocks, read_status
+from emsam_jax.blocks import Entry, Ledger, describe_status, plan_blocks
+from emsam_jax.blocks.stage import EMPTY
+from emsam_jax.blocks.todo import read_status
 from emsam_jax.volumes import box_of
 
 WHOLE = box_of((8, 20, 100))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emsam_jax.data import affinities_from_labels, widen_borders
-from emsam_jax.data.affinities import AffinityError
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation import ideal_affinities
 
 OFFSETS = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (-2, 3, 0), (0, -9, -27), (1, 1, 1)]
@@ -97,5 +97,5 @@ def test_ideal_affinities_are_those_of_training_by_faces():
 
 
 def test_an_offset_that_is_none():
-    with pytest.raises(AffinityError, match=r"not all of them 0; got \(0, 0, 0\)"):
+    with pytest.raises(UserError, match=r"not all of them 0; got \(0, 0, 0\)"):
         affinities_from_labels(np.ones((2, 2, 2), np.int32), [(0, 0, 0)])

@@ -7,19 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsam_jax.data import (
-    NOTHING,
-    Augmentation,
-    Samples,
-    Target,
-    affinities_from_labels,
-    make_augment,
-    widen_borders,
-)
-from emsam_jax.data.augmentation import Voxels
-from emsam_jax.data.intensity import add_noise, blur_section, cut_out, lose_part, lose_section
-from emsam_jax.data.target import Margin
-from emsam_jax.data.warp import Field, Turn, draw_field, sample_linear, sample_nearest, turns
+from emsam_jax.config import NOTHING, Augmentation, Voxels
+from emsam_jax.data import Target, affinities_from_labels, make_augment, widen_borders
+from emsam_jax.data.affinities import Margin
+from emsam_jax.data.augment import add_noise, blur_section, cut_out, lose_part, lose_section
+from emsam_jax.data.patches import Samples
+from emsam_jax.data.warp import Turn, WarpField, draw_field, sample_linear, sample_nearest, turns
 from emsam_jax.volumes import Box
 
 UNEVEN = Target((6, 32, 24), ((-1, 0, 0), (0, -2, 0), (0, 0, -3), (0, 1, 2)), widening="none")
@@ -33,7 +26,7 @@ def place_of(turn: Turn, start: Voxels = (40, 40, 40), patch: Voxels = PATCH) ->
     return Box((0, 0, 0), (z, y, x)).shifted(start)
 
 
-def strong_field(seed: int, turn: Turn) -> Field:
+def strong_field(seed: int, turn: Turn) -> WarpField:
     return draw_field(np.random.default_rng(seed), STRONG, UNEVEN, turn, place_of(turn))
 
 

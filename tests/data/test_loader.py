@@ -13,21 +13,12 @@ import pytest
 import tensorstore as ts
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from emsam_jax.data import (
-    NOTHING,
-    Augmentation,
-    PatchSource,
-    Selection,
-    Share,
-    Target,
-    batches,
-    make_augment,
-    read_samples,
-)
-from emsam_jax.data.augmentation import Voxels
-from emsam_jax.data.patches import as_int32
+from emsam_jax.config import NOTHING, Augmentation, LabelRules, Selection, Voxels
+from emsam_jax.data import PatchSource, Share, Target, as_int32, batches, make_augment
+from emsam_jax.data.loader import read_samples
 from emsam_jax.data.warp import draw_field, sample_linear, turns
-from emsam_jax.volumes import Box, LabelRules, Specimen, Volume, VolumeError, read_mirrored
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Box, Specimen, Volume, read_mirrored
 
 PATCH = (4, 16, 16)
 
@@ -128,7 +119,7 @@ def test_patches_without_labels_or_with_one_object_are_passed_over():
     unlabelled = LabelRules(unlabelled=(99,))
     nothing = specimen(np.zeros(labels.shape, np.uint8), np.full_like(labels, 99), rules=unlabelled)
     source = source_of(nothing, selection=Selection(labelled=0.9))
-    with pytest.raises(VolumeError, match=r"None of 200 places .* with 90% of it labelled"):
+    with pytest.raises(UserError, match=r"None of 200 places .* with 90% of it labelled"):
         source[0]
 
 
@@ -146,7 +137,7 @@ def test_drawn_by_object_a_thin_one_is_seen_as_often():
 
 
 def test_a_patch_larger_than_the_volume():
-    with pytest.raises(VolumeError, match=r"raw: expected at least a patch of \(40, 16, 16\) .* found \(20, 64, 64\)"):
+    with pytest.raises(UserError, match=r"raw: expected at least a patch of \(40, 16, 16\) .* found \(20, 64, 64\)"):
         source_of(patch=(40, 16, 16))
 
 
@@ -173,12 +164,12 @@ def test_an_error_while_reading_ends_the_iteration():
     class Broken(PatchSource):
         def __getitem__(self, index):
             if index == 5:
-                raise VolumeError("a chunk is truncated")
+                raise UserError("a chunk is truncated")
             return super().__getitem__(index)
 
     samples = read_samples(Share(Broken([random_specimen()], Target(PATCH), NOTHING, seed=1), 4, 0, 1))
     next(samples)
-    with pytest.raises(VolumeError, match="a chunk is truncated"):
+    with pytest.raises(UserError, match="a chunk is truncated"):
         next(samples)
 
 

@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from emsam_jax.evaluation.choosing import Example, best_method, choose_recipes
-from emsam_jax.evaluation.naming import folder_of, name_apart
-from emsam_jax.evaluation.subject import read_subject
+from emsam_jax.config import DeclaredVolume
+from emsam_jax.evaluation import Example, best_method, choose_recipes, read_subject
+from emsam_jax.evaluation.subject import folder_of, name_apart
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import Choice, FragmentParameters, Recipe, segmentations
-from emsam_jax.segmentation.tuner import THRESHOLDS
-from emsam_jax.volumes import DeclaredVolume, open_declared
+from emsam_jax.segmentation import THRESHOLDS, Choice, FragmentParameters, Recipe, segmentations
+from emsam_jax.volumes import open_declared
 from tests.evaluation.conftest import Study
 
 QUICK = (FragmentParameters("3d", 0.5, 3),)

@@ -10,16 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from emsam_jax.config import Config, DataConfig, PredictConfig
-from emsam_jax.config_file import ConfigError, to_dict
-from emsam_jax.evaluation import Request, evaluate
-from emsam_jax.evaluation.predicting import Predicted, describe_model
-from emsam_jax.evaluation.stages import Clock
-from emsam_jax.inference.trained import RECIPE_FILE, CheckpointError, load_trained, validation_score
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.segmentation import Recipe
-from emsam_jax.segmentation.tuner import THRESHOLDS
-from emsam_jax.volumes import DeclaredVolume, Intensity, VolumeError
+from emsam_jax.config import (
+    Config,
+    DataConfig,
+    DeclaredVolume,
+    EncoderConfig,
+    Intensity,
+    ModelConfig,
+    PredictConfig,
+    to_dict,
+)
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import EvaluationRequest, evaluate
+from emsam_jax.evaluation.clock import Clock
+from emsam_jax.evaluation.predicted import Predicted, describe_model
+from emsam_jax.inference import RECIPE_FILE, load_trained, validation_score
+from emsam_jax.segmentation import THRESHOLDS, Recipe
 from tests.evaluation.conftest import ROOT, Study, run_eval
 
 UNRUNNABLE = ("mutex", "baseline")  # by segment.py
@@ -29,10 +35,10 @@ GREYS = Intensity(1.0, 99.0, percentiles=True)
 SAVE = """
 import sys
 from pathlib import Path
-from emsam_jax.config_file import load_config
+from emsam_jax.config import load_config
 from emsam_jax.inference.trained import Measured
 from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.initial import new_state
+from emsam_jax.training.state import new_state
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.volumes import open_declared, part_of
 
@@ -125,7 +131,7 @@ def test_the_report_says_what_the_network_is_and_whose():
 def test_the_checkpoint_takes_a_recipe_over_only_when_asked_to_and_ranks_as_before(run_folder, scores, tmp_path):
     step = shutil.copytree(run_folder / "checkpoints" / "3", tmp_path / "run" / "checkpoints" / "3")
     assert not (step / RECIPE_FILE).exists()  # eval.py has run
-    request = Request(
+    request = EvaluationRequest(
         out=str(tmp_path / "out"), ckpt=str(step), methods=("waterz_mean",), roi="20:28,:,:", update_checkpoint=True
     )
     evaluate(request, print)
@@ -143,8 +149,10 @@ def test_what_was_trained_on_is_no_test(study, run_folder, tmp_path):
     """Also by another name of its file; unless that is allowed, and then said."""
     (tmp_path / "link.zarr").symlink_to(study.folder / "raw.zarr")
     volume = DeclaredVolume("cells again", f"{tmp_path}/link.zarr/", f"{study.folder}/labels.zarr", roi="4:12,:,:")
-    request = Request(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,), methods=("waterz_mean",))
-    with pytest.raises(VolumeError, match=r"training volume cells 0:8 .* test volume cells again \(4:12"):
+    request = EvaluationRequest(
+        out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,), methods=("waterz_mean",)
+    )
+    with pytest.raises(UserError, match=r"training volume cells 0:8 .* test volume cells again \(4:12"):
         evaluate(request)
     scores = evaluate(dataclasses.replace(request, allow_overlap=True))
     assert len(scores["overlaps"]) == 2  # with the validation volume, too
@@ -154,7 +162,7 @@ def test_what_was_trained_on_is_no_test(study, run_folder, tmp_path):
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):
     (affinities,) = (run_folder / "eval").glob("cells_20*/affinities-3-*.zarr")
     volume = DeclaredVolume("again", f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi="20:28,:,:")
-    request = Request(
+    request = EvaluationRequest(
         out=str(tmp_path),
         affinities=str(affinities),
         test=(volume,),
@@ -172,14 +180,14 @@ def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folde
 
 def test_prediction_is_set_apart_from_the_training(study, run_folder, tmp_path):
     other = ("window=8,24,24", "stride=1,0.5,0.5", "symmetries=2")
-    settings = Predicted(Request(out=str(tmp_path), ckpt=str(run_folder), predict=other), Clock(print)).settings
+    settings = Predicted(
+        EvaluationRequest(out=str(tmp_path), ckpt=str(run_folder), predict=other), Clock(print)
+    ).settings
     assert (settings.window, settings.stride, settings.symmetries) == ((8, 24, 24), (8, 12, 12), ("zyx", "zyX"))
-    with pytest.raises(ConfigError, match=r"config.predict has no field 'symmetry'; did you mean 'symmetries'"):
+    with pytest.raises(UserError, match=r"config.predict has no field 'symmetry'; did you mean 'symmetries'"):
         load_trained(run_folder, ["symmetry=2"])
-    with pytest.raises(
-        VolumeError, match="--predict=symmetries=2: expected --ckpt, which predicts, found --affinities"
-    ):
-        Request(out=str(tmp_path), affinities="a.zarr", predict=("symmetries=2",))
+    with pytest.raises(UserError, match="--predict=symmetries=2: expected --ckpt, which predicts, found --affinities"):
+        EvaluationRequest(out=str(tmp_path), affinities="a.zarr", predict=("symmetries=2",))
     for program in ("eval.py", "segment.py"):
         given = [f"--ckpt={run_folder}", f"--raw={study.folder}/raw.zarr", f"--out={tmp_path}/out"]
         command = [sys.executable, ROOT / program, *given, "--predict=window=7,24,24"]
@@ -194,17 +202,17 @@ def test_prediction_is_set_apart_from_the_training(study, run_folder, tmp_path):
 
 def test_voxels_of_another_size_are_refused_with_both_sizes(study, run_folder, tmp_path):
     volume = DeclaredVolume("thick", f"{study.folder}/raw.zarr", raw_voxel_size_zyx=(40, 4, 4))
-    with pytest.raises(VolumeError, match=r"expected voxels of 10 x 10 x 10 nm .* found 40 x 4 x 4 nm"):
-        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,)))
-    with pytest.raises(CheckpointError, match="it holds no finished checkpoint"):
-        evaluate(Request(out=str(tmp_path / "out"), ckpt=str(tmp_path)))
+    with pytest.raises(UserError, match=r"expected voxels of 10 x 10 x 10 nm .* found 40 x 4 x 4 nm"):
+        evaluate(EvaluationRequest(out=str(tmp_path / "out"), ckpt=str(run_folder), test=(volume,)))
+    with pytest.raises(UserError, match="it holds no finished checkpoint"):
+        evaluate(EvaluationRequest(out=str(tmp_path / "out"), ckpt=str(tmp_path)))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoints_score_is_a_number_or_none(tmp_path):
     for text in ('{"chosen": {"score": NaN}}', '{"chosen": {"score": "best"}}', '{"chosen": {"score": 1e999}}', "[]"):
         (tmp_path / RECIPE_FILE).write_text(text)
-        with pytest.raises(CheckpointError, match=r"postprocess\.json: expected a number or null as chosen\.score"):
+        with pytest.raises(UserError, match=r"postprocess\.json: expected a number or null as chosen\.score"):
             validation_score(tmp_path)
     (tmp_path / RECIPE_FILE).write_text('{"chosen": {"score": null}}')
     assert validation_score(tmp_path) is None

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from emsam_jax.config import Config, DataConfig
-from emsam_jax.evaluation.reliability import ODDS, count_affinities, describe_reliability, find_shift, true_affinities
-from emsam_jax.model import ModelConfig
-from emsam_jax.volumes import Box, DeclaredVolume, open_declared
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, ModelConfig
+from emsam_jax.inference import ODDS, count_affinities, describe_reliability, find_shift
+from emsam_jax.inference.reliability import true_affinities
+from emsam_jax.volumes import Box, open_declared
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -4, 0))
 CONFIG = Config(data=DataConfig(widening="2d"), model=ModelConfig(offsets=OFFSETS))

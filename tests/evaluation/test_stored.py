@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emsam_jax.evaluation import Request, evaluate
-from emsam_jax.scores import ScoreError, report_segmentation, score_segmentation
-from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, segmentations
-from emsam_jax.volumes import DeclaredVolume, LabelRules, VolumeError, create_volume, open_volume
+from emsam_jax.config import DeclaredVolume, LabelRules
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import EvaluationRequest, evaluate
+from emsam_jax.scores import report_segmentation, score_segmentation
+from emsam_jax.segmentation import FragmentParameters, Recipe, segmentations
+from emsam_jax.volumes import create_volume, open_volume
 from tests.evaluation.conftest import ROOT, SIZE, Study, run_eval
 
 
@@ -64,7 +66,7 @@ def test_the_terminal_ends_with_the_scores_side_by_side_and_the_places(answered)
     assert "chosen on validation" in shown
 
 
-def ask(study: Study, out: Path, **changed: Any) -> Request:
+def ask(study: Study, out: Path, **changed: Any) -> EvaluationRequest:
     """As eval.py would: test on z 20-39."""
     stored = {name: f"{study.folder}/{name}.zarr" for name in ("raw", "labels")}
     volume = {**stored, **{name: changed.pop(name) for name in ("labels", "mask", "rules") if name in changed}}
@@ -72,7 +74,7 @@ def ask(study: Study, out: Path, **changed: Any) -> Request:
     held_out = changed.pop("held_out", "")
     validation = (dataclasses.replace(test, name="held out", roi=held_out),) if held_out else ()
     given = {"affinities": f"{study.folder}/affinities.zarr", "roi": "20:40,:,:", "methods": ("waterz_mean",)}
-    return Request(out=str(out), test=(test,), validation=validation, **{**given, **changed})
+    return EvaluationRequest(out=str(out), test=(test,), validation=validation, **{**given, **changed})
 
 
 def test_what_is_frozen_depends_on_validation_alone(study, answered, tmp_path):
@@ -134,7 +136,7 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
     ],
 )
 def test_errors_are_a_sentence(study, tmp_path, changed, sentence):
-    with pytest.raises((ScoreError, SegmentationError, VolumeError), match=sentence):
+    with pytest.raises(UserError, match=sentence):
         evaluate(ask(study, tmp_path / "out", **changed))
     assert not (tmp_path / "out").exists()
 
@@ -200,7 +202,7 @@ def test_a_report_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing
     if not shutil.which("unshare") or subprocess.run([*own, mount], check=False, capture_output=True).returncode:
         pytest.skip("needs `unshare --map-root-user --mount` and to mount a tmpfs in it, which is not permitted here")
     code = (
-        "from pathlib import Path; from emsam_jax.evaluation.files import write_whole; "
+        "from pathlib import Path; from emsam_jax.storage import write_whole; "
         f"write_whole(Path('{tmp_path}/eval/report.html'), 'x' * 100_000)"
     )
     script = f'{mount}; {sys.executable} -c "{code}" 2>&1 | tail -n 1; ls -A {tmp_path}/eval'

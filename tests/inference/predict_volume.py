@@ -14,7 +14,8 @@ from jax import numpy as jnp
 
 from emsam_jax.inference import Prediction, predict_affinities
 from emsam_jax.model import Maps
-from emsam_jax.volumes import Specimen, open_volume, set_cache_limit
+from emsam_jax.storage import set_cache_limit
+from emsam_jax.volumes import Specimen, open_volume
 
 
 class Simple(nnx.Module):

@@ -6,12 +6,10 @@ import functools
 import numpy as np
 import pytest
 
-from emsam_jax.inference.as_trained import intensity_as_trained
-from emsam_jax.inference.calibrated import Calibrated
-from emsam_jax.inference.identity import fingerprint
-from emsam_jax.inference.trained import Measured
-from emsam_jax.segmentation import SHORT_OFFSETS
-from emsam_jax.volumes import DeclaredVolume, Intensity, open_declared, part_of
+from emsam_jax.config import SHORT_OFFSETS, DeclaredVolume, Intensity
+from emsam_jax.inference import Calibrated, Measured, intensity_as_trained
+from emsam_jax.inference.output import fingerprint
+from emsam_jax.volumes import open_declared, part_of
 from tests.inference.brute_force import slide
 from tests.inference.models import OneSided, affinities_of
 from tests.inference.test_predictor import RAW, WINDOW, predict

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import Ledger, LedgerError, progress
-from emsam_jax.config import Config, DataConfig, PredictConfig
-from emsam_jax.inference import Prediction, PredictionError, predict_affinities, settings_from
-from emsam_jax.inference.output import Output
+from emsam_jax.blocks import Ledger, progress
+from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig, PredictConfig
+from emsam_jax.errors import UserError
+from emsam_jax.inference import Output, Prediction, predict_affinities, settings_from
 from emsam_jax.inference.symmetry import Symmetry
-from emsam_jax.model import EncoderConfig, EncoderError, ModelConfig
-from emsam_jax.volumes import Box, Specimen, VolumeError, create_volume, open_volume
+from emsam_jax.volumes import Box, Specimen, create_volume, open_volume
 from tests.inference import predict_volume
 from tests.inference.models import OneSided, specimen_of, turned
 from tests.inference.test_predictor import RAW, whole
@@ -102,14 +101,14 @@ def test_another_prediction_is_refused(tmp_path: Path):
             assert ledger is not None
             facts = out / "ledger" / "predict" / "identity.json"
             facts.write_text(json.dumps({**json.loads(facts.read_text()), "model": "0123", "step": 1}))
-        with pytest.raises(LedgerError, match=message):
+        with pytest.raises(UserError, match=message):
             predict_affinities(
                 model, other, out, settings, region=region, facts={"step": 2} if changed == "model" else {}
             )
     create_volume(tmp_path / "there.zarr", (3, 2, 2, 2), "uint8", (1, 1, 1))
-    with pytest.raises(VolumeError, match="there is a volume already; choose another place"):
+    with pytest.raises(UserError, match="there is a volume already; choose another place"):
         predict_affinities(OneSided(), specimen_of(RAW), tmp_path / "there.zarr", Prediction(**QUIET))
-    with pytest.raises(PredictionError, match="window: expected three voxel counts"):
+    with pytest.raises(UserError, match="window: expected three voxel counts"):
         predict_affinities(OneSided(), specimen_of(RAW), tmp_path / "no.zarr", Prediction())
 
 
@@ -165,7 +164,7 @@ def test_a_block_that_fails_keeps_its_traceback_and_the_others_are_kept(tmp_path
     raw = np.random.default_rng(4).random((8, 140, 260), dtype=np.float32)
     raw[3, 130, 250] = np.nan
     out, settings = tmp_path / "out.zarr", Prediction(**{**QUIET, "window": (8, 64, 64)}, block=(8, 128, 128))
-    with pytest.raises(VolumeError, match="found NaN"):
+    with pytest.raises(UserError, match="found NaN"):
         predict_affinities(OneSided(), specimen_of(raw), out, settings)
     ledger = Ledger.existing(f"{out}/ledger", "predict")
     assert ledger is not None
@@ -197,20 +196,18 @@ def test_settings_come_from_an_experiments_config(tmp_path: Path, caplog):
 
 
 def test_windows_that_no_model_takes():
-    with pytest.raises(
-        PredictionError, match=r"predict\.window: expected three voxel counts \(z, y, x\), found \(4, 8\)"
-    ):
+    with pytest.raises(UserError, match=r"predict\.window: expected three voxel counts \(z, y, x\), found \(4, 8\)"):
         settings_from(experiment(window=(4, 8)))
     with pytest.raises(
-        EncoderError, match=r"predict\.window: expected sides .* multiples of \(1, 2, 2\), found \(4, 9, 8\)"
+        UserError, match=r"predict\.window: expected sides .* multiples of \(1, 2, 2\), found \(4, 9, 8\)"
     ):
         settings_from(experiment(window=(4, 9, 8)))
     encoder = EncoderConfig(size="base_plus", weights="random", upsample=2)
     tiles = dataclasses.replace(experiment(window=(4, 48, 48)), model=ModelConfig(encoder=encoder))
     assert settings_from(tiles).window == (4, 48, 48)
-    with pytest.raises(EncoderError, match=r"multiples of \(1, 32, 32\), found \(4, 48, 48\)"):
+    with pytest.raises(UserError, match=r"multiples of \(1, 32, 32\), found \(4, 48, 48\)"):
         settings_from(dataclasses.replace(tiles, model=ModelConfig(encoder=dataclasses.replace(encoder, upsample=1))))
-    with pytest.raises(PredictionError, match=r"expected 1 to 16, since this model is not isotropic .* found 48"):
+    with pytest.raises(UserError, match=r"expected 1 to 16, since this model is not isotropic .* found 48"):
         settings_from(experiment(symmetries=48))
 
 

@@ -9,10 +9,12 @@ import pytest
 from flax import nnx
 
 from emsam_jax.blocks import plan_blocks
-from emsam_jax.inference import Prediction, PredictionError, Predictor
+from emsam_jax.config import EncoderConfig, ModelConfig
+from emsam_jax.errors import UserError
+from emsam_jax.inference import Prediction, Predictor
 from emsam_jax.inference.symmetry import Symmetry, parse_symmetries
-from emsam_jax.model import EncoderConfig, Maps, ModelConfig, abstract_fgnet
-from emsam_jax.model.image_encoder import fill, flat_state
+from emsam_jax.model import Maps, abstract_fgnet, flat_state
+from emsam_jax.model.encoder_checkpoint import fill
 from emsam_jax.volumes import Box, box_of
 from tests.inference.brute_force import slide
 from tests.inference.models import Edges, OneSided, affinities_of, specimen_of, turned
@@ -178,11 +180,11 @@ def test_symmetries_average_a_model_that_has_none(names, window):
 
 
 def test_says_what_cannot_be_averaged():
-    with pytest.raises(PredictionError, match=r"would turn the window \(4, 8, 8\) .* into \(8, 4, 8\)"):
+    with pytest.raises(UserError, match=r"would turn the window \(4, 8, 8\) .* into \(8, 4, 8\)"):
         predict(OneSided(), RAW, (11, 19, 26), symmetries=("yzx",))
-    with pytest.raises(PredictionError, match=r"Zyx leave voxels without a value for the offset \(-1, 0, 0\)"):
+    with pytest.raises(UserError, match=r"Zyx leave voxels without a value for the offset \(-1, 0, 0\)"):
         predict(OneSided(), RAW, (11, 19, 26), symmetries=("Zyx",), stride=(4, 4, 4))
-    with pytest.raises(PredictionError, match="found 'flips'"):
+    with pytest.raises(UserError, match="found 'flips'"):
         predict(OneSided(), RAW, (11, 19, 26), symmetries=("flips",))
 
 
@@ -202,7 +204,7 @@ def test_too_large_a_batch_is_made_smaller_and_said(unknown, expected, monkeypat
     """Before the first block, from what the compiler knows; or, where it knows too little, when memory runs out."""
     if unknown:
         monkeypatch.setattr("emsam_jax.inference.fitting.free_bytes", lambda device: None)
-        monkeypatch.setattr("emsam_jax.inference.memory.free_bytes", lambda device: None)
+        monkeypatch.setattr("emsam_jax.inference.fitting.free_bytes", lambda device: None)
     found = predict(Hungry(), RAW, (11, 19, 26), batch=8)
     np.testing.assert_allclose(found, expected, **EXACT)
     said = "ran out of memory with 7 windows" if unknown else "7 windows at once would take"

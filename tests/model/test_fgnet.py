@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from emsam_jax.model import (
-    EncoderConfig,
-    EncoderError,
-    FGNet,
-    ModelConfig,
-    abstract_fgnet,
-    fgnet,
-    merge_fgnet,
-    pretrained_encoder,
-    split_fgnet,
-)
-from emsam_jax.model.config import describe_encoder
+from emsam_jax.config import EncoderConfig, ModelConfig, describe_encoder
+from emsam_jax.errors import UserError
+from emsam_jax.model import FGNet, abstract_fgnet, fgnet, flat_state, merge_fgnet, pretrained_encoder, split_fgnet
 from emsam_jax.model.hiera import HieraConfig
-from emsam_jax.model.image_encoder import flat_state
 
 SMALL = ModelConfig(encoder=EncoderConfig(size="toy"), projected=4, channels=(4, 8, 8), norm_groups=2)
 PLAIN = dataclasses.replace(SMALL, encoder=EncoderConfig(size="none"))
@@ -90,7 +80,7 @@ def test_isotropic_model_pools_z_too():
     config = changed(isotropic=True)
     assert maps_of(config, (1, 8, 32, 32, 1))[1] == ((1, 8, 32, 32, 3), jnp.float32)
     assert abstract_fgnet(config).fine_encoder.stem.conv.kernel.shape == (5, 5, 5, 1, 4)
-    with pytest.raises(EncoderError, match=r"multiples of \(4, 32, 32\), found \(6, 32, 32\)"):
+    with pytest.raises(UserError, match=r"multiples of \(4, 32, 32\), found \(6, 32, 32\)"):
         maps_of(config, (1, 6, 32, 32, 1))
 
 
@@ -206,7 +196,7 @@ def test_frozen_parameters_are_the_image_encoders():
     ],
 )
 def test_what_cannot_be_built_is_said_in_a_sentence(config, sentence):
-    with pytest.raises(EncoderError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         abstract_fgnet(config)
 
 
@@ -214,7 +204,7 @@ def test_noise_is_frozen_only_where_that_is_said():
     assert ModelConfig().encoder.size == "none"
     for model in (ModelConfig(), SMALL):
         refused = changed(model, encoder={"size": "base_plus", "weights": ""})
-        with pytest.raises(EncoderError, match=r"encoder\.weights: expected .*\(base_plus\).*convert/sam2_to_flax\.py"):
+        with pytest.raises(UserError, match=r"encoder\.weights: expected .*\(base_plus\).*convert/sam2_to_flax\.py"):
             pretrained_encoder(refused)
         assert pretrained_encoder(changed(refused, encoder={"weights": "random"})) == {}
         assert pretrained_encoder(changed(refused, encoder={"frozen": False})) == {}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from emsam_jax.model import flat_state, max_pool
 from emsam_jax.model.guided_attention import GuidedAttention
-from emsam_jax.model.image_encoder import flat_state
-from emsam_jax.model.layers import max_pool, mean_pool, upsample
+from emsam_jax.model.layers import mean_pool, upsample
 
 KINDS = ("attention", "one_gate", "uncertainty", "concat")
 FINE, SEEN = 6, 4  # channels

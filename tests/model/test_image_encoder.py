@@ -5,10 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsam_jax.model import SIZES, EncoderError, ImageEncoder, jit, load_image_encoder
+from emsam_jax.errors import UserError
+from emsam_jax.model import (
+    SIZES,
+    ImageEncoder,
+    abstract_encoder,
+    flat_state,
+    jit,
+    load_image_encoder,
+    writing_image_encoder,
+)
 from emsam_jax.model.attention import attend
+from emsam_jax.model.encoder_checkpoint import fill
 from emsam_jax.model.hiera import HieraConfig, drop_path
-from emsam_jax.model.image_encoder import abstract_encoder, fill, flat_state, writing_image_encoder
 
 # Small, yet with all that the real ones have: windows that need padding, a global block, pooled queries.
 SMALL = HieraConfig(embed_dim=16, stages=(1, 1, 3, 1), global_att_blocks=(3,), window_pos_embed_bkg_spatial_size=(7, 7))
@@ -56,7 +65,7 @@ def test_parameter_count_is_the_official_ones(size):
     ("y", "x", "nearest"), [(100, 224, "96 or 128 x 224"), (224, 31, "224 x 32"), (0, 64, "32 x 64")]
 )
 def test_other_sides_are_refused_with_the_nearest(y, x, nearest):
-    with pytest.raises(EncoderError, match=f"got {y} x {x} .*nearest that fit: {nearest}"):
+    with pytest.raises(UserError, match=f"got {y} x {x} .*nearest that fit: {nearest}"):
         build()(jnp.zeros((1, y, x, 3)))
 
 
@@ -129,10 +138,10 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def test_what_is_no_encoder_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(EncoderError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         load_image_encoder(tmp_path / "nothing")
-    with pytest.raises(EncoderError, match=r"expected a readable encoder\.json"):
+    with pytest.raises(UserError, match=r"expected a readable encoder\.json"):
         load_image_encoder(tmp_path)
     (tmp_path / "encoder.json").write_text('{"format": "emsam_jax image encoder 1", "size": "huge"}')
-    with pytest.raises(EncoderError, match=r"base_plus, large, and a hash; found .*'huge'"):
+    with pytest.raises(UserError, match=r"base_plus, large, and a hash; found .*'huge'"):
         load_image_encoder(tmp_path)

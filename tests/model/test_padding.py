@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from emsam_jax.model import EncoderConfig, ModelConfig, hiera
+from emsam_jax.config import EncoderConfig, ModelConfig
+from emsam_jax.model import abstract_encoder, hiera, warn_of_padding
 from emsam_jax.model.fgnet import HIERAS
-from emsam_jax.model.image_encoder import abstract_encoder
-from emsam_jax.model.padding import padding_shares, unpadded_side, warn_of_padding
+from emsam_jax.model.padding import padding_shares, unpadded_side
 
 
 @pytest.mark.parametrize("size", HIERAS)

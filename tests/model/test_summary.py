@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from emsam_jax.model import EncoderConfig, EncoderError, ModelConfig
-from emsam_jax.model.cost import count_flops, count_parameters, kept_bytes, shapes_of
+from emsam_jax.config import EncoderConfig, ModelConfig
+from emsam_jax.errors import UserError
+from emsam_jax.training.cost import count_flops, count_parameters, kept_bytes, shapes_of
 
 PLAIN = ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8), norm_groups=2)
 GUIDED = dataclasses.replace(PLAIN, encoder=EncoderConfig(size="toy"), projected=4)
@@ -32,9 +33,9 @@ def test_shapes_are_those_of_the_levels():
 
 
 def test_a_patch_that_does_not_divide_is_refused_with_the_nearest():
-    with pytest.raises(EncoderError, match=r"config\.data\.patch: .* multiples of \(1, 2, 2\), found \(4, 33, 32\)"):
+    with pytest.raises(UserError, match=r"config\.data\.patch: .* multiples of \(1, 2, 2\), found \(4, 33, 32\)"):
         shapes_of(PLAIN, (4, 33, 32))
-    with pytest.raises(EncoderError, match=r"\(4, 32, 32\) and \(4, 64, 32\) are the nearest"):
+    with pytest.raises(UserError, match=r"\(4, 32, 32\) and \(4, 64, 32\) are the nearest"):
         shapes_of(GUIDED, (4, 34, 32))
 
 
@@ -54,13 +55,12 @@ def test_memory_grows_with_the_patch():
 def test_command_prints_the_page_or_one_sentence(tmp_path):
     config = tmp_path / "small.py"
     config.write_text(
-        "from emsam_jax.config import Config, DataConfig\n"
-        "from emsam_jax.model import EncoderConfig, ModelConfig\n"
+        "from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig\n"
         "def get_config():\n"
         "    model = ModelConfig(encoder=EncoderConfig(size='none'), channels=(4,), norm_groups=2)\n"
         "    return Config(name='small', model=model, data=DataConfig(patch=(2, 16, 16)))\n"
     )
-    command = [sys.executable, "-m", "emsam_jax.model.summary", f"--config={config}"]
+    command = [sys.executable, "-m", "emsam_jax.training.summary", f"--config={config}"]
     page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for word in ("small", "2 x 16 x 16", "fine_encoder", "refined map", "kFLOP a voxel", "compiled"):
         assert word in page

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsam_jax.model import EncoderConfig, ModelConfig, abstract_fgnet, merge_fgnet
-from emsam_jax.model.image_encoder import flat_state
+from emsam_jax.config import EncoderConfig, ModelConfig
+from emsam_jax.model import abstract_fgnet, flat_state, merge_fgnet
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
 pytest.importorskip("sam2", reason="sam2 is not installed (the [convert] extra)")

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.model import EncoderError, load_image_encoder
-from emsam_jax.model.image_encoder import flat_state
+from emsam_jax.errors import UserError
+from emsam_jax.model import flat_state, load_image_encoder
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
 from safetensors.torch import save_file
 
+from emsam_jax.porting import convert
 from emsam_jax.porting import convert as converter
-from emsam_jax.porting.convert import convert
 
 TOOL = Path(__file__).parents[2] / "convert" / "sam2_to_flax.py"
 
@@ -83,7 +83,7 @@ def test_killed_at_any_moment_it_leaves_nothing_that_loads(tiny, tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert partial.exists()
-        with pytest.raises(EncoderError):
+        with pytest.raises(UserError):
             load_image_encoder(out)
     convert(checkpoint, out)
     assert not partial.exists()
@@ -96,7 +96,7 @@ def test_overwriting_replaces_a_converted_encoder_and_nothing_else(tiny, make_ch
     convert(make_checkpoint("small", "sam2")[1], tmp_path / "flax", overwrite=True)
     assert len(load_image_encoder(tmp_path / "flax").trunk.blocks) == 16
     (tmp_path / "precious").mkdir()
-    with pytest.raises(EncoderError, match="leaves it alone"):
+    with pytest.raises(UserError, match="leaves it alone"):
         convert(checkpoint, tmp_path / "precious", overwrite=True)
 
 
@@ -125,7 +125,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     torch.save({"model": Evil()}, "zip.pt")
     Path("bare.pt").write_bytes(pickle.dumps(Evil()))
     for file in ("zip.pt", "bare.pt"):
-        with pytest.raises(EncoderError, match="asks to run code"):
+        with pytest.raises(UserError, match="asks to run code"):
             convert(Path(file), Path("out"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.pt", "zip.pt"]
 
@@ -138,7 +138,7 @@ def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path):
         for entry in sound.infolist():
             bomb.writestr(entry.filename, sound.read(entry))
     assert (tmp_path / "bomb.pt").stat().st_size < 1 << 16
-    with pytest.raises(EncoderError, match=r"expected tensors as PyTorch stores them, uncompressed; found \d+ bytes"):
+    with pytest.raises(UserError, match=r"expected tensors as PyTorch stores them, uncompressed; found \d+ bytes"):
         convert(tmp_path / "bomb.pt", tmp_path / "out")
 
 
@@ -148,7 +148,7 @@ def test_tensors_that_do_not_fit_are_named(tiny, tmp_path):
 
     def refusal(**changes) -> str:
         torch.save({"model": {**state, **changes}}, tmp_path / "faulty.pt")
-        with pytest.raises(EncoderError) as raised:
+        with pytest.raises(UserError) as raised:
             convert(tmp_path / "faulty.pt", tmp_path / "out")
         return str(raised.value)
 
@@ -178,7 +178,7 @@ def test_other_models_are_recognised(tmp_path):
     }
     for name, shapes in files.items():
         torch.save({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / f"{name}.pt")
-        with pytest.raises(EncoderError, match=answers[name]):
+        with pytest.raises(UserError, match=answers[name]):
             convert(tmp_path / f"{name}.pt", tmp_path / "out")
 
 
@@ -193,13 +193,13 @@ def test_files_that_cannot_be_read_are_told_apart(tiny, tmp_path):
     }
     for name, contents in files.items():
         (tmp_path / name).write_bytes(contents)
-        with pytest.raises(EncoderError, match=r"cannot be read .*fetch it again"):
+        with pytest.raises(UserError, match=r"cannot be read .*fetch it again"):
             convert(tmp_path / name, tmp_path / "out")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(EncoderError, match="found a list"):
+    with pytest.raises(UserError, match="found a list"):
         convert(tmp_path / "list.pt", tmp_path / "out")
     torch.save({"optimizer": {"lr": 1.0}}, tmp_path / "other.pt")
-    with pytest.raises(EncoderError, match="a dictionary with 'optimizer'"):
+    with pytest.raises(UserError, match="a dictionary with 'optimizer'"):
         convert(tmp_path / "other.pt", tmp_path / "out")
 
 
@@ -217,6 +217,6 @@ def test_verification_refuses_an_encoder_that_computes_something_else(tiny, tmp_
         return compare(written, size, own, matched)
 
     monkeypatch.setattr(converter, "compare_with_official", with_the_files_own_weights)
-    with pytest.raises(EncoderError, match="Nothing was written"):
+    with pytest.raises(UserError, match="Nothing was written"):
         convert(tiny[1], tmp_path / "flax", verify=True)
     assert not list(tmp_path.iterdir())

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emsam_jax.model import EncoderError
-from emsam_jax.porting.download import OFFICIAL, download
+from emsam_jax.errors import UserError
+from emsam_jax.porting import OFFICIAL, download
 
 NAME = "sam2.1_hiera_tiny"
 
@@ -77,7 +77,7 @@ def test_a_broken_download_is_resumed_and_appears_whole(server, tmp_path):
 
 def test_giving_up_keeps_what_came_and_the_next_start_goes_on(server, tmp_path):
     server.cuts = [2_000_000] + [0] * 5
-    with pytest.raises(EncoderError, match=r"in 5 tries; 2000000 bytes are kept"):
+    with pytest.raises(UserError, match=r"in 5 tries; 2000000 bytes are kept"):
         fetch(server, tmp_path)
     assert not (tmp_path / f"{NAME}.pt").exists()
     server.cuts = []
@@ -87,18 +87,18 @@ def test_giving_up_keeps_what_came_and_the_next_start_goes_on(server, tmp_path):
 
 def test_two_versions_of_a_file_are_never_mixed(server, tmp_path):
     server.cuts = [1_000_000] + [0] * 5
-    with pytest.raises(EncoderError):
+    with pytest.raises(UserError):
         fetch(server, tmp_path)
     server.cuts, server.contents = [], server.contents[::-1]
     assert fetch(server, tmp_path).read_bytes() == server.contents
 
 
 def test_a_refusal_is_final_and_names_the_address(server, tmp_path):
-    with pytest.raises(EncoderError, match=r"/elsewhere/092824/sam2\.1_hiera_tiny\.pt answered 404"):
+    with pytest.raises(UserError, match=r"/elsewhere/092824/sam2\.1_hiera_tiny\.pt answered 404"):
         download(NAME, tmp_path, f"{server.url}/elsewhere")
-    with pytest.raises(EncoderError, match="No official checkpoint is called 'sam3'"):
+    with pytest.raises(UserError, match="No official checkpoint is called 'sam3'"):
         download("sam3", tmp_path, server.url)
-    with closed_port() as url, pytest.raises(EncoderError, match="Connection refused"):
+    with closed_port() as url, pytest.raises(UserError, match="Connection refused"):
         download(NAME, tmp_path, url, pause_s=0.0)
 
 

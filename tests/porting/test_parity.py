@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsam_jax.model import load_image_encoder
-from emsam_jax.model.image_encoder import flat_state
+from emsam_jax.model import flat_state, load_image_encoder
 
 torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
-from emsam_jax.porting import names, parity
-from emsam_jax.porting.convert import convert
+from emsam_jax.porting import convert, names, parity
 
 
 @pytest.mark.parametrize(

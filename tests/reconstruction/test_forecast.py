@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.reconstruction import Request, reconstruct
-from emsam_jax.reconstruction.forecast import Forecast, forecast_run, stored_bytes
+from emsam_jax.errors import UserError
+from emsam_jax.segment_volume import SegmentationRequest, forecast_run, segment_volume
+from emsam_jax.segment_volume.forecast import Forecast, stored_bytes
 from emsam_jax.segmentation import ideal_affinities
-from emsam_jax.volumes import VolumeError, create_volume
+from emsam_jax.volumes import create_volume
 from tests.segmentation.test_segment import draw_cells
 
 BLOCK = (8, 32, 32)
@@ -20,7 +21,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast, Path]:
     folder = tmp_path_factory.mktemp("forecast")
     affinities = ideal_affinities(draw_cells(3, (40, 32, 88), 110)).astype(np.float32)
     create_volume(folder / "affinities.zarr", affinities.shape, "float32", (40, 4, 4))[...] = affinities
-    request = Request(
+    request = SegmentationRequest(
         out=str(folder / "out.zarr"),
         affinities=str(folder / "affinities.zarr"),
         block=BLOCK,
@@ -29,7 +30,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast, Path]:
     )
     forecast = forecast_run(request)
     assert [path.name for path in folder.iterdir()] == ["affinities.zarr"]  # nothing was written
-    reconstruct(request)
+    segment_volume(request)
     return forecast, folder / "out.zarr"
 
 
@@ -54,5 +55,5 @@ def test_sizes_are_about_those_of_the_run(told: tuple[Forecast, Path]):
 
 
 def test_an_earlier_graph_has_nothing_to_sample(tmp_path: Path):
-    with pytest.raises(VolumeError, match="expected --ckpt or --affinities, found --graph"):
-        forecast_run(Request(out=str(tmp_path / "out"), graph=str(tmp_path)))
+    with pytest.raises(UserError, match="expected --ckpt or --affinities, found --graph"):
+        forecast_run(SegmentationRequest(out=str(tmp_path / "out"), graph=str(tmp_path)))

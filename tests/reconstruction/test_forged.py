@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import LedgerError, RunLock, lock
-from emsam_jax.reconstruction.status import describe_run
-from emsam_jax.segmentation import FragmentParameters, Recipe, SegmentationError, ideal_affinities
-from emsam_jax.segmentation.blockwise import EDGE, look_up, read_summary, read_table, segment_blockwise
-from emsam_jax.volumes import VolumeError, create_volume, open_volume
+from emsam_jax.blocks import RunLock, lock
+from emsam_jax.errors import UserError
+from emsam_jax.segment_volume import describe_run
+from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities
+from emsam_jax.segmentation.blockwise import EDGE, read_summary, read_table, segment_blockwise
+from emsam_jax.segmentation.blockwise.tables import look_up
+from emsam_jax.volumes import create_volume, open_volume
 from tests.segmentation.test_segment import draw_cells
 
 RECIPE, BLOCK = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3)), (4, 16, 32)
@@ -47,7 +49,7 @@ def ends_well(do: Callable[[], Any]) -> Any:
     result, said = None, ""
     try:
         result = do()
-    except (LedgerError, SegmentationError, VolumeError) as error:
+    except UserError as error:
         said = str(error)
     assert not said or 20 < len(said) < 1500
     return result
@@ -108,7 +110,7 @@ def test_a_damaged_lease_is_nobodys_or_names_its_file(tmp_path: Path, monkeypatc
         try:
             with RunLock(str(tmp_path)) as held:
                 held.check()
-        except LedgerError as error:
+        except UserError as error:
             said = str(error)
         assert not said or f"{lease}: another run is writing here (process " in said
         assert not (said and b"elsewhere" in content)

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from emsam_jax.blocks import DROPPED
-from emsam_jax.blocks.ledger import read_facts
-from emsam_jax.config import Config, DataConfig, PredictConfig
-from emsam_jax.inference.trained import Measured
-from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.blocks import DROPPED, read_facts
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, Intensity, ModelConfig, PredictConfig
+from emsam_jax.inference import Measured
 from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.initial import new_state
 from emsam_jax.training.sharding import make_mesh
-from emsam_jax.volumes import DeclaredVolume, Intensity, create_volume, open_declared, open_volume, part_of
+from emsam_jax.training.state import new_state
+from emsam_jax.volumes import create_volume, open_declared, open_volume, part_of
 from tests.blocks.processes import dask_cluster, has_imported, kill_group, wait_until
 from tests.reconstruction.command import ROOT, environment
 

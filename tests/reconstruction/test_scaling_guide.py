@@ -17,10 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from emsam_jax.config import Config, DataConfig, PredictConfig
-from emsam_jax.config_file import to_dict
-from emsam_jax.model import EncoderConfig, ModelConfig
-from emsam_jax.volumes import DeclaredVolume, create_volume, open_volume
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, ModelConfig, PredictConfig, to_dict
+from emsam_jax.volumes import create_volume, open_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
 from tests.blocks.slurm import environment_with_slurm
 
@@ -29,10 +27,10 @@ GUIDE = (ROOT / "docs/scaling.md").read_text()
 SAVE = """
 import sys
 from pathlib import Path
-from emsam_jax.config_file import load_config
+from emsam_jax.config import load_config
 from emsam_jax.inference.trained import Measured
 from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.initial import new_state
+from emsam_jax.training.state import new_state
 from emsam_jax.training.sharding import make_mesh
 
 config = load_config(sys.argv[1])

@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emsam_jax.scores import (
-    Conventions,
-    ScoreError,
-    bootstrap_objects,
-    format_sweep,
-    locate,
-    plot_sweeps,
-    report_segmentation,
-    score_segmentation,
-    sweep_thresholds,
-    tabulate,
-)
-from emsam_jax.scores.measures import object_terms
+from emsam_jax.errors import UserError
+from emsam_jax.scores import Conventions, report_segmentation, score_segmentation
+from emsam_jax.scores.measures import bootstrap_objects, object_terms
+from emsam_jax.scores.sweep import format_sweep, plot_sweeps, sweep_thresholds
+from emsam_jax.scores.tabulate import tabulate
+from emsam_jax.scores.worst_objects import locate
 
 
 def draw_columns() -> np.ndarray:
@@ -183,7 +176,7 @@ def test_sweep_as_table_and_plot(tmp_path: Path) -> None:
 
 
 def test_conventions_are_checked() -> None:
-    with pytest.raises(ScoreError, match="voxels from 0 up, but are -1"):
+    with pytest.raises(UserError, match="voxels from 0 up, but are -1"):
         Conventions(border=-1)
     report = report_segmentation(TRUTH, np.zeros_like(TRUTH))
     assert "background" in report["all"]["reason"]

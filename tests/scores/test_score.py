@@ -6,7 +6,8 @@ import waterz
 from skimage.metrics import adapted_rand_error, variation_of_information
 from skimage.segmentation import relabel_sequential
 
-from emsam_jax.scores import ScoreError, contingency, count_pairs, score_segmentation
+from emsam_jax.errors import UserError
+from emsam_jax.scores import contingency, count_pairs, score_segmentation
 from emsam_jax.scores.contingency import merge_tables
 
 
@@ -133,5 +134,5 @@ def test_a_table_in_pieces_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_wrong_volumes_get_a_sentence(labels: np.ndarray, truth: np.ndarray, options: dict, message: str) -> None:
-    with pytest.raises(ScoreError, match=message):
+    with pytest.raises(UserError, match=message):
         score_segmentation(labels, truth, **options)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from emsam_jax.scores import ScoreError, Skeleton, make_skeletons, score_skeletons
+from emsam_jax.errors import UserError
+from emsam_jax.scores import score_skeletons
+from emsam_jax.scores.skeletons import Skeleton, make_skeletons
 
 SIZE = (40.0, 4.0, 4.0)
 OFFSET = (400.0, 0.0, 80.0)
@@ -67,5 +69,5 @@ def test_skeletons_of_the_truth_lie_in_it() -> None:
 
 
 def test_broken_skeletons_are_refused() -> None:
-    with pytest.raises(ScoreError, match="indices of its 2 nodes, but reach from 0 to 2"):
+    with pytest.raises(UserError, match="indices of its 2 nodes, but reach from 0 to 2"):
         Skeleton(np.zeros((2, 3)), np.array([[0, 2]]))

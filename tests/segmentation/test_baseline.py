@@ -9,8 +9,13 @@ from bioimage_cpp.filters import gaussian_smoothing
 
 from emsam_jax.data import affinities_from_labels, widen_borders
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import FragmentParameters, ideal_affinities, segmentations
-from emsam_jax.segmentation.baseline import baseline_recipe, intensity_affinities
+from emsam_jax.segmentation import (
+    FragmentParameters,
+    baseline_recipe,
+    ideal_affinities,
+    intensity_affinities,
+    segmentations,
+)
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

@@ -12,31 +12,23 @@ import waterz
 from skimage.measure import label
 
 from emsam_jax.blocks import Block, Plan, run_in_turn
+from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import (
-    CleanUp,
-    FragmentParameters,
-    Recipe,
-    SegmentationError,
-    make_fragments,
-    segment_affinities,
-)
+from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segment_affinities
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.blockwise import (
     EDGE,
-    LOOKUP,
-    OBJECT,
     Guard,
     Step,
-    agglomerate_edges,
-    look_up,
     plan_job,
     plan_steps,
     read_table,
     segment_blockwise,
 )
-from emsam_jax.volumes import Volume, open_volume
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges
+from emsam_jax.segmentation.blockwise.tables import LOOKUP, OBJECT, look_up
+from emsam_jax.segmentation.cleaning import CleanUp
+from emsam_jax.volumes import Volume, Voxel, open_volume
 from tests.segmentation.noisy_cells import AFFINITIES, IN_3D, MASK, store
 
 BLOCKS = [(8, 16, 32), (7, 50, 20), (20, 24, 24), (24, 60, 64)]  # of 20 x 50 x 60: all but the last hang over
@@ -165,7 +157,7 @@ def test_the_order_of_blocks_leaves_no_trace(stored: Volume, tmp_path: Path):
     ],
 )
 def test_says_what_cannot_be_done_by_block(recipe: Recipe, message: str, stored: Volume, tmp_path: Path):
-    with pytest.raises(SegmentationError, match=message):
+    with pytest.raises(UserError, match=message):
         segment_blockwise(stored, tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
 

@@ -9,8 +9,7 @@ import pytest
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segment_affinities
 from emsam_jax.segmentation.blockwise import segment_blockwise
-from emsam_jax.volumes import Volume
-from emsam_jax.volumes.box import Voxel
+from emsam_jax.volumes import Volume, Voxel
 from tests.segmentation.noisy_cells import AFFINITIES, draw_affinities, store
 from tests.segmentation.test_segment import draw_cells
 

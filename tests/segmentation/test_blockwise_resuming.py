@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import LedgerError, run_in_turn
+from emsam_jax.blocks import run_in_turn
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
-from emsam_jax.volumes import Volume, VolumeError, create_volume, open_volume
+from emsam_jax.volumes import Volume, create_volume, open_volume
 from tests.segmentation.noisy_cells import AFFINITIES, IN_3D, store
 
 
@@ -89,13 +90,13 @@ def test_another_run_in_the_same_place_is_refused(tmp_path: Path):
     out, recipe = tmp_path / "out", Recipe(fragments=IN_3D)
     stored = store(tmp_path / "affinities.zarr", AFFINITIES)
     segment_blockwise(stored, out, recipe, (10, 50, 60))
-    with pytest.raises(LedgerError, match=r"threshold 0\.5 there, 0\.6 here"):
+    with pytest.raises(UserError, match=r"threshold 0\.5 there, 0\.6 here"):
         segment_blockwise(stored, out, Recipe(threshold=0.6, fragments=IN_3D), (10, 50, 60))
-    with pytest.raises(LedgerError, match="kind '3d' there, '2d' here"):
+    with pytest.raises(UserError, match="kind '3d' there, '2d' here"):
         segment_blockwise(stored, tmp_path / "other", Recipe(), (10, 50, 60), graph=out)
     create_volume(stored.url, stored.shape, "float32", (40, 4, 4), overwrite=True)[...] = 0.5
-    with pytest.raises(LedgerError, match=r"content '\w+' there, '\w+' here"):
+    with pytest.raises(UserError, match=r"content '\w+' there, '\w+' here"):
         segment_blockwise(open_volume(stored.url, channel="all"), out, recipe, (10, 50, 60))
     shutil.rmtree(out / "ledger")
-    with pytest.raises(VolumeError, match="there is a volume already"):
+    with pytest.raises(UserError, match="there is a volume already"):
         segment_blockwise(stored, out, recipe, (10, 50, 60))

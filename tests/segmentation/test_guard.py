@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.blocks import LedgerError
+from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import Recipe, SegmentationError, segment_affinities
-from emsam_jax.segmentation.blockwise import EDGE, OBJECT, Guard, agglomerate_edges, read_summary, segment_blockwise
-from emsam_jax.segmentation.blockwise.guard import agglomerate_guarded
-from emsam_jax.segmentation.blockwise.summary import Summary
+from emsam_jax.segmentation import Recipe, segment_affinities
+from emsam_jax.segmentation.blockwise import EDGE, Guard, read_summary, segment_blockwise
+from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges, agglomerate_guarded
+from emsam_jax.segmentation.blockwise.stage_5_lookup import Summary
+from emsam_jax.segmentation.blockwise.tables import OBJECT
 from emsam_jax.volumes import Volume
 from tests.segmentation.noisy_cells import AFFINITIES, store
 
@@ -80,7 +81,7 @@ def test_a_guard_of_all_objects_is_the_stricter_threshold(stored: Volume, given:
         sizes = np.bincount(labels[labels > 0].astype(int))
         summary = (len(sizes) - 1, sizes.sum(), sizes.argmax(), sizes.max() / sizes.sum())
         assert tuple(read_summary(str(out))) == summary
-    with pytest.raises(LedgerError, match="guard_size 180000 there, None here"):
+    with pytest.raises(UserError, match="guard_size 180000 there, None here"):
         segment_blockwise(stored, out, recipe, (20, 50, 32), **options)
 
 
@@ -106,7 +107,7 @@ def test_one_object_that_holds_much_is_told(tmp_path: Path, capsys: pytest.Captu
     ],
 )
 def test_a_guard_that_has_no_meaning_is_refused(recipe: Recipe, message: str, stored: Volume, tmp_path: Path):
-    with pytest.raises(SegmentationError, match=message):
+    with pytest.raises(UserError, match=message):
         segment_blockwise(stored, tmp_path / "out", recipe, guard=Guard(1, 0.3))
-    with pytest.raises(SegmentationError, match="a size from 1 voxel up"):
+    with pytest.raises(UserError, match="a size from 1 voxel up"):
         Guard(0, 0.3)

@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emsam_jax.config import SHORT_OFFSETS
+from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import (
-    METHODS,
-    SHORT_OFFSETS,
-    CleanUp,
-    FragmentParameters,
-    SegmentationError,
-    clean_labels,
-    ideal_affinities,
-    segment_affinities,
-    segmentations,
-)
+from emsam_jax.segmentation import FragmentParameters, ideal_affinities, segment_affinities, segmentations
+from emsam_jax.segmentation.cleaning import CleanUp, clean_labels
+from emsam_jax.segmentation.methods import METHODS
 
 LONG = (*SHORT_OFFSETS, *((-d * z, -d * y, -d * x) for d in (4, 9) for z, y, x in np.eye(3, dtype=int).tolist()))
 
@@ -87,11 +81,11 @@ def test_mutex_constraints_decide_by_strength() -> None:
     ],
 )
 def test_mutex_needs_offsets(offsets: list | None, message: str) -> None:
-    with pytest.raises(SegmentationError, match=message):
+    with pytest.raises(UserError, match=message):
         segment_affinities(np.ones((4, 3, 4, 5), np.float32), "mutex", offsets=offsets)
-    with pytest.raises(SegmentationError, match="three numbers of voxels"):
+    with pytest.raises(UserError, match="three numbers of voxels"):
         segment_affinities(np.ones((7, 3, 4, 5), np.float32), "mutex", offsets=LONG[:7], strides=(0, 2))
-    with pytest.raises(SegmentationError, match="there are 3 channels"):
+    with pytest.raises(UserError, match="there are 3 channels"):
         segment_affinities(np.ones((3, 3, 4, 5), np.float32), "mutex", offsets=SHORT_OFFSETS)
 
 

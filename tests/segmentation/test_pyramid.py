@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from emsam_jax.blocks import LedgerError, run_in_turn
+from emsam_jax.blocks import run_in_turn
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation import Recipe, ideal_affinities
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
-from emsam_jax.volumes import Volume, VolumeError, create_volume, open_volume
-from emsam_jax.volumes.layout import Format
+from emsam_jax.volumes import Format, Volume, create_volume, open_volume
 from tests.segmentation.test_segment import draw_cells
 
 SHAPE, BLOCK = (6, 16, 1200), (6, 16, 100)
@@ -108,13 +108,13 @@ def test_goes_on_where_it_was_stopped_and_does_again_what_is_damaged(
 
 def test_another_format_in_the_same_place_is_refused(stored: Volume, tmp_path: Path):
     segment_blockwise(stored, tmp_path / "out", RECIPE, SHAPE)
-    with pytest.raises(LedgerError, match="format 'ome-zarr' there, 'precomputed' here"):
+    with pytest.raises(UserError, match="format 'ome-zarr' there, 'precomputed' here"):
         segment_blockwise(stored, tmp_path / "out", RECIPE, SHAPE, format="precomputed")
     assert not (tmp_path / "out" / "info").exists()
 
 
 def test_an_offset_within_a_voxel_is_refused_for_precomputed(stored: Volume, tmp_path: Path):
     shifted = open_volume(stored.url, channel="all", offset_zyx=(40, 13, 20))
-    with pytest.raises(VolumeError, match="precomputed wants an offset of whole voxels"):
+    with pytest.raises(UserError, match="precomputed wants an offset of whole voxels"):
         segment_blockwise(shifted, tmp_path / "out", RECIPE, SHAPE, format="precomputed")
     assert not (tmp_path / "out" / "fragments").exists()

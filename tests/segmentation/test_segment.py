@@ -9,9 +9,9 @@ import pytest
 from scipy import ndimage
 from skimage.measure import label
 
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation import (
     FragmentParameters,
-    SegmentationError,
     ideal_affinities,
     make_fragments,
     segment_affinities,
@@ -208,10 +208,10 @@ def spoiled(value: float) -> np.ndarray:
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(affinities: np.ndarray, options: dict, message: str) -> None:
-    with pytest.raises(SegmentationError, match=message):
+    with pytest.raises(UserError, match=message):
         segment_affinities(affinities, **options)
 
 
 def test_unsorted_thresholds_are_refused() -> None:
-    with pytest.raises(SegmentationError, match="sort them"):
+    with pytest.raises(UserError, match="sort them"):
         segmentations(AFFINITIES, [0.5, 0.3])

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.segmentation.blockwise import EDGE, LOOKUP, OBJECT, look_up, merge_edges, merge_objects, merging
-from emsam_jax.segmentation.blockwise.tables import write_lookup
-from emsam_jax.volumes import VolumeError
+from emsam_jax.errors import UserError
+from emsam_jax.segmentation.blockwise import EDGE, tables
+from emsam_jax.segmentation.blockwise.tables import LOOKUP, OBJECT, look_up, merge_edges, merge_objects, write_lookup
 
 
 def test_tables_of_blocks_are_merged_in_any_portions(monkeypatch: pytest.MonkeyPatch):
@@ -20,7 +20,7 @@ def test_tables_of_blocks_are_merged_in_any_portions(monkeypatch: pytest.MonkeyP
     objects["start"] = rng.integers(0, 50, (600, 3))
     objects["stop"] = objects["start"] + rng.integers(1, 9, (600, 3))
     for most in (1, 70, 10**6):
-        monkeypatch.setattr(merging, "_MERGE_AT", most)
+        monkeypatch.setattr(tables, "_MERGE_AT", most)
         merged = merge_edges(np.split(edges, 20))
         assert len(merged) == 16
         np.testing.assert_array_equal(np.lexsort((merged["v"], merged["u"])), np.arange(16))
@@ -50,9 +50,9 @@ def test_a_long_lookup_is_read_in_parts(tmp_path: Path):
     between = lookup["fragment"][row : row + 1] + np.uint64(1)
     for absent in (between, lookup["fragment"][:1] - np.uint64(1), lookup["fragment"][-1:] + np.uint64(1)):
         with pytest.raises(
-            VolumeError, match=rf"lookup\.npy: expected every fragment .* found that {absent[0]} is missing"
+            UserError, match=rf"lookup\.npy: expected every fragment .* found that {absent[0]} is missing"
         ):
             look_up(str(tmp_path), np.sort(np.append(lookup["fragment"][:5], absent)))
     (tmp_path / "lookup_pages.npy").write_bytes(b"")
-    with pytest.raises(VolumeError, match=r"lookup_pages\.npy: expected a table in numpy's format, found a torn one"):
+    with pytest.raises(UserError, match=r"lookup_pages\.npy: expected a table in numpy's format, found a torn one"):
         look_up(str(tmp_path), lookup["fragment"][:1].copy())

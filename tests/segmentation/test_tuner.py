@@ -5,17 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import (
-    CleanUp,
+    THRESHOLDS,
     FragmentParameters,
+    Held,
     Recipe,
-    SegmentationError,
+    choose,
     ideal_affinities,
     segment_affinities,
-    tune,
+    sweep,
 )
-from emsam_jax.segmentation.tuner import THRESHOLDS, Curve, Held, choose, log_odds, sweep
+from emsam_jax.segmentation.cleaning import CleanUp
+from emsam_jax.segmentation.tuner import Curve, log_odds, tune
 
 CELLS = np.kron(np.arange(1, 9).reshape(2, 2, 2), np.ones((8, 16, 16), int))
 ODDS = log_odds(THRESHOLDS)
@@ -85,7 +88,7 @@ def test_several_volumes_are_averaged_threshold_by_threshold():
     assert [row["voi"] for row in curve.rows] == pytest.approx([7 / 3] * len(THRESHOLDS))
     assert 0.05 < choose([curve]).recipe.threshold < 0.995
     nothing = Held(ideal_affinities(CELLS), lambda _: {"voi": None})
-    with pytest.raises(SegmentationError, match="finite VOI on each of the 2 validation volumes"):
+    with pytest.raises(UserError, match="finite VOI on each of the 2 validation volumes"):
         sweep([volumes[0], nothing], [Recipe("components")])
 
 
@@ -161,7 +164,7 @@ def test_a_recipe_keeps_long_range_offsets(tmp_path: Path) -> None:
 )
 def test_a_broken_recipe_is_refused_by_file_field_and_value(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "postprocess.json").write_text(text)
-    with pytest.raises(SegmentationError, match=rf"postprocess\.json: .*{sentence}"):
+    with pytest.raises(UserError, match=rf"postprocess\.json: .*{sentence}"):
         Recipe.read(tmp_path / "postprocess.json")
 
 

@@ -18,14 +18,17 @@ from emsam_jax.config import (
     CheckpointConfig,
     Config,
     DataConfig,
+    DeclaredVolume,
+    EncoderConfig,
     LogConfig,
+    ModelConfig,
     OptimConfig,
     PredictConfig,
     ValidationConfig,
+    load_config,
+    to_dict,
 )
-from emsam_jax.config_file import load_config, to_dict
-from emsam_jax.model import EncoderConfig, ModelConfig, jit_once
-from emsam_jax.volumes import DeclaredVolume
+from emsam_jax.model import jit_once
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 ROOT = Path(__file__).parents[2]

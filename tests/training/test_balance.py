@@ -8,10 +8,9 @@ import pytest
 
 from emsam_jax.config import LossConfig
 from emsam_jax.data import Batch, make_augment
-from emsam_jax.inference.calibrated import without_prior
+from emsam_jax.inference import without_prior
 from emsam_jax.model import Maps
-from emsam_jax.training.balance import class_weights, mean_share, prior_of, shares_of
-from emsam_jax.training.losses import loss_of_maps
+from emsam_jax.training.losses import class_weights, loss_of_maps, mean_share, prior_of, shares_of
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.stream import Stream, make_target
 

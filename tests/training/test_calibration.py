@@ -4,10 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from emsam_jax.evaluation.reliability import count_affinities, describe_reliability
-from emsam_jax.inference import predict_affinities, settings_from
-from emsam_jax.inference.calibrated import calibrate
-from emsam_jax.inference.trained import load_trained
+from emsam_jax.inference import (
+    calibrate,
+    count_affinities,
+    describe_reliability,
+    load_trained,
+    predict_affinities,
+    settings_from,
+)
 from emsam_jax.training.loop import train
 from emsam_jax.volumes import open_declared
 

@@ -8,20 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from emsam_jax.inference.trained import (
-    CheckpointError,
-    checksum_of_facts,
-    load_trained,
-    read_item,
-    read_step_facts,
-)
-from emsam_jax.model import EncoderError
-from emsam_jax.model.image_encoder import read_arrays, read_params
+from emsam_jax.errors import UserError
+from emsam_jax.inference import checksum_of_facts, load_trained, read_step_facts
+from emsam_jax.inference.trained import read_item
+from emsam_jax.model import read_arrays, read_params
 from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.errors import TrainingError
-from emsam_jax.training.initial import new_state
 from emsam_jax.training.loop import train
 from emsam_jax.training.sharding import gather, make_mesh
+from emsam_jax.training.state import new_state
 
 MEASURED = {"voxel_size_zyx": [40, 8, 8], "ranges": [], "positives": [], "prior": [], "parts": []}
 # Orbax closes its event loop at the first array that fails, while TensorStore goes on to tell it of others.
@@ -108,9 +102,9 @@ def test_steps_that_were_cut_short_are_never_taken(run):
     (run / "checkpoints/2").rename(run / "checkpoints/2.orbax-checkpoint-tmp")
     assert load_trained(run).step == 1
     shutil.rmtree(run / "checkpoints/1")
-    with pytest.raises(CheckpointError, match="but it holds no finished checkpoint"):
+    with pytest.raises(UserError, match="but it holds no finished checkpoint"):
         load_trained(run)
-    with pytest.raises(CheckpointError, match="but there is no such folder"):
+    with pytest.raises(UserError, match="but there is no such folder"):
         load_trained(run / "nowhere")
 
 
@@ -118,10 +112,10 @@ def test_the_frozen_encoder_is_checked(run):
     facts = read_step_facts(run / "checkpoints/2")
     assert facts["encoder"] == json.loads((run / "encoder/encoder.json").read_text())["hash"]
     forge(run / "checkpoints/2", encoder="0" * 64)
-    with pytest.raises(EncoderError, match="expected the image encoder that this run was trained with"):
+    with pytest.raises(UserError, match="expected the image encoder that this run was trained with"):
         load_trained(run)
     (run / "encoder").rename(run / "elsewhere")
-    with pytest.raises(CheckpointError, match="expected the frozen image encoder of this run there, found none"):
+    with pytest.raises(UserError, match="expected the frozen image encoder of this run there, found none"):
         load_trained(run)
     (run / "elsewhere").rename(run / "checkpoints/1/encoder")  # a step that was copied by itself
     assert load_trained(run / "checkpoints/1").step == 1
@@ -151,7 +145,7 @@ def test_damage_never_loads_as_other_numbers(run, make_config):
         found, said = {}, ""
         try:
             found = read_item(step, "ema", read_step_facts(step))
-        except CheckpointError as error:
+        except UserError as error:
             said = str(error)
         if said:
             refused += 1
@@ -166,10 +160,10 @@ def test_damage_never_loads_as_other_numbers(run, make_config):
 
 def test_damage_stops_a_run_that_would_resume(run, make_config):
     turn_bits(run / "checkpoints/2/optimizer")
-    with pytest.raises((CheckpointError, EncoderError), match=r"checkpoints/2.*damaged"):
+    with pytest.raises(UserError, match=r"checkpoints/2.*damaged"):
         train(make_config(*OVERRIDES), run, jax.devices()[:1])
     turn_bits(run / "encoder/params")
-    with pytest.raises(EncoderError, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         read_params(run / "encoder")
 
 
@@ -194,7 +188,7 @@ def test_damage_stops_a_run_that_would_resume(run, make_config):
 )
 def test_what_a_strangers_checkpoint_says_is_checked(run, changed):
     forge(run / "checkpoints/2", **changed)
-    with pytest.raises(CheckpointError, match="checkpoints/2: ") as caught:
+    with pytest.raises(UserError, match="checkpoints/2: ") as caught:
         load_trained(run)
     assert "\n" not in str(caught.value)
 
@@ -228,7 +222,7 @@ def test_another_config_is_refused(make_config, run):
     config = make_config(
         *OVERRIDES, "optim.peak_lr=0.5", "data.augmentation.slip=0", "log.every=3", "checkpoint.keep=9"
     )
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(UserError) as caught:
         train(config, run, jax.devices()[:1])
     assert (
         "config.data.augmentation.slip was 0.2 and is now 0.0; config.optim.peak_lr was 0.001 and is now 0.5."
@@ -244,11 +238,11 @@ def test_other_training_data_are_refused(make_config, run, tmp_path):
     labels[2:8, 40:56, 40:56] = 0
     np.save(config.data.train[0].labels, labels)
     try:
-        with pytest.raises(TrainingError, match=r"config\.data\.train\[0\] .*: expected the voxels and labels that"):
+        with pytest.raises(UserError, match=r"config\.data\.train\[0\] .*: expected the voxels and labels that"):
             train(config, run, jax.devices()[:1])
     finally:
         np.save(config.data.train[0].labels, kept)
-    with pytest.raises(TrainingError, match=r"config\.optim\.steps was 2 and is now 1\."):
+    with pytest.raises(UserError, match=r"config\.optim\.steps was 2 and is now 1\."):
         train(make_config(*OVERRIDES, "optim.steps=1"), run, jax.devices()[:1])
 
 
@@ -269,5 +263,5 @@ def test_fine_tuning_starts_from_the_frozen_run(make_config, run, tmp_path):
     for name, value in expected.items():
         np.testing.assert_array_equal(np.asarray(state.params[name]), value)
         np.testing.assert_array_equal(np.asarray(state.ema[name]), value)
-    with pytest.raises(TrainingError, match=r"parameters do not fit config\.model, such as .*expected shape"):
+    with pytest.raises(UserError, match=r"parameters do not fit config\.model, such as .*expected shape"):
         new_state(make_config(*overrides, "model.projected=16"), make_mesh(1, jax.devices()[:1]))

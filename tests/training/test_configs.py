@@ -12,19 +12,16 @@ import numpy as np
 import pytest
 
 import emsam_jax.configs
-from emsam_jax.config import Config
-from emsam_jax.config_file import load_config
-from emsam_jax.data import Selection
-from emsam_jax.inference.trained import Measured
-from emsam_jax.model.config import check_patch, check_weights
+from emsam_jax.config import Config, DeclaredVolume, Selection, check_patch, check_weights, load_config
+from emsam_jax.inference import Measured
+from emsam_jax.model import warn_of_padding
 from emsam_jax.model.fgnet import HIERAS
-from emsam_jax.model.padding import padding_shares, warn_of_padding
-from emsam_jax.training.initial import abstract_state, new_state
-from emsam_jax.training.page import start_page
+from emsam_jax.model.padding import padding_shares
 from emsam_jax.training.sharding import make_mesh
+from emsam_jax.training.start_page import start_page
+from emsam_jax.training.state import abstract_state, new_state
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream
-from emsam_jax.volumes import DeclaredVolume
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 FILES = sorted(Path(emsam_jax.configs.__path__[0]).glob("[!_]*.py"))

@@ -5,7 +5,7 @@ import socket
 
 import numpy as np
 
-from emsam_jax.model.image_encoder import read_arrays
+from emsam_jax.model import read_arrays
 
 STEPS = 16
 OVERRIDES = [f"--config.optim.steps={STEPS}", "--config.checkpoint.every=100", "--config.model.channels=(16,32)"]

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from emsam_jax.config import Config, DataConfig, OptimConfig
-from emsam_jax.inference import memory
-from emsam_jax.model import EncoderConfig, ModelConfig
+from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig, OptimConfig
+from emsam_jax.inference import fitting
+from emsam_jax.storage import machine
 from emsam_jax.training import plan as training_plan
 from emsam_jax.training.plan import Trial, patches, plan, savings
-from emsam_jax.volumes import machine
 
 TINY = Config(
     model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,)),
@@ -57,7 +56,7 @@ def test_savings_add_up():
 
 def test_a_cpu_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     device = jax.devices()[0]
-    whole = memory.free_bytes(device)
+    whole = fitting.free_bytes(device)
     assert whole is not None
     assert 2**28 < whole < 2**46
     group = tmp_path / "job_1/step_0"
@@ -69,7 +68,7 @@ def test_a_cpu_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.M
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text(f"{1 << 20}\n")
         (folder / "memory.stat").write_text("anon 7\ninactive_file 4096\n")
-    assert memory.free_bytes(device) == (2 << 20) + 4096
+    assert fitting.free_bytes(device) == (2 << 20) + 4096
     noted: list[str] = []
     lines: list[str] = []
     assert plan(TINY, [device], say=lines.append, note=noted.append)

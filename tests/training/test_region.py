@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 import emsam_jax.configs
-from emsam_jax.config import Config
-from emsam_jax.config_file import load_config
-from emsam_jax.data import Batch, PatchSource, Selection
-from emsam_jax.training.initial import new_state
+from emsam_jax.config import Config, DeclaredVolume, Intensity, Selection, load_config
+from emsam_jax.data import Batch, PatchSource
 from emsam_jax.training.sharding import make_mesh
+from emsam_jax.training.state import new_state
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream, make_target
-from emsam_jax.volumes import Box, DeclaredVolume, Intensity, Specimen, open_declared
+from emsam_jax.volumes import Box, Specimen, open_declared
 
 FILES = sorted(Path(emsam_jax.configs.__path__[0]).glob("[!_]*.py"))
 BEYOND = 40  # voxels of the volume on either side of the region

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 
-from emsam_jax.model.image_encoder import read_arrays
+from emsam_jax.model import read_arrays
 
 STEPS = 24
 OVERRIDES = [

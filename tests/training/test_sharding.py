@@ -10,10 +10,10 @@ from jax.sharding import NamedSharding
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
-from emsam_jax.training.errors import TrainingError
-from emsam_jax.training.initial import abstract_state, new_state
+from emsam_jax.errors import UserError
 from emsam_jax.training.sharding import FSDP, abstract, check_batch, gather, make_mesh, over_devices
-from emsam_jax.training.step import TrainState, compile_train_step
+from emsam_jax.training.state import TrainState, abstract_state, new_state
+from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream, abstract_batch
 
 STEPS = 5
@@ -84,9 +84,9 @@ def test_an_encoder_is_spread_and_its_windows_still_work(make_config):
 
 def test_batches_that_do_not_divide_are_refused_at_once(make_config):
     mesh = make_mesh(2, jax.devices())
-    with pytest.raises(TrainingError, match=r"multiple of the number of devices .*, 8; found 12\. The nearest .* 16\."):
+    with pytest.raises(UserError, match=r"multiple of the number of devices .*, 8; found 12\. The nearest .* 16\."):
         check_batch(make_config("optim.batch=12"), mesh)
-    with pytest.raises(TrainingError, match=r"accumulate, 16; found 8\."):
+    with pytest.raises(UserError, match=r"accumulate, 16; found 8\."):
         check_batch(make_config("optim.batch=8", "optim.accumulate=2"), mesh)
-    with pytest.raises(TrainingError, match=r"config\.fsdp must divide the number of devices, 8; found 3"):
+    with pytest.raises(UserError, match=r"config\.fsdp must divide the number of devices, 8; found 3"):
         make_mesh(3, jax.devices())

@@ -11,12 +11,13 @@ import pytest
 
 from emsam_jax.config import LossConfig, OptimConfig
 from emsam_jax.data import Batch
-from emsam_jax.model import Maps, build_fgnet, merge_fgnet, split_fgnet
-from emsam_jax.training.initial import abstract_state
+from emsam_jax.model import Maps, merge_fgnet, split_fgnet
+from emsam_jax.model.fgnet import build_fgnet
 from emsam_jax.training.losses import balanced_cross_entropy, boundary_dice, loss_of_maps
 from emsam_jax.training.optimizer import optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import make_mesh
-from emsam_jax.training.step import compile_train_step, create_state
+from emsam_jax.training.state import abstract_state, create_state
+from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import abstract_batch
 
 SHAPE = (2, 4, 16, 16)

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import plan_blocks
-from emsam_jax.evaluation.choosing import Example, choose_recipes
-from emsam_jax.evaluation.subject import read_subject
-from emsam_jax.inference import predict_affinities, settings_from
-from emsam_jax.inference.as_trained import declare_as_trained
-from emsam_jax.inference.trained import load_trained
+from emsam_jax.config import SHORT_OFFSETS, DeclaredVolume
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import Example, choose_recipes, read_subject
+from emsam_jax.inference import declare_as_trained, load_trained, predict_affinities, settings_from
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import SHORT_OFFSETS, FragmentParameters, Recipe, ideal_affinities
+from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities
 from emsam_jax.training.loop import train
-from emsam_jax.training.scoring import Job, score
-from emsam_jax.volumes import Box, DeclaredVolume, VolumeError, open_declared
+from emsam_jax.training.scoring import ScoringJob, score
+from emsam_jax.volumes import Box, open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 OVERRIDES = (
@@ -40,7 +39,7 @@ def test_scoring_needs_no_jax():
 
 def test_a_split_that_overlaps_is_refused(make_config, tmp_path):
     config = make_config("data.validation[0].roi=9:16,0:96,0:96")
-    with pytest.raises(VolumeError, match=r"training volume synthetic 0:10.* validation .* \(9:16"):
+    with pytest.raises(UserError, match=r"training volume synthetic 0:10.* validation .* \(9:16"):
         train(config, tmp_path / "run", jax.devices()[:1])
     assert not (tmp_path / "run").exists()
 
@@ -111,7 +110,7 @@ def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
         for path, values in zip(paths, (raw, labels), strict=True):
             np.save(path, values)
         volumes.append(DeclaredVolume(f"volume {number}", paths[0], paths[1], raw_voxel_size_zyx=(40, 8, 8)))
-    score(Job(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
+    score(ScoringJob(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
     found = json.loads((tmp_path / "result.json").read_text())
     recipe = Recipe.read(tmp_path / "recipe.json")
     own = [score_segmentation(recipe.segment(affinities), labels)["voi"] for affinities, labels in whole]

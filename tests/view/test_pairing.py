@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emsam_jax.view.pairing import Verdict, pair
+from emsam_jax.view.exhibit import Verdict, pair
 
 TRUTH = np.array([[1, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 0], [3, 3, 3, 3, 3, 3]])
 LABELS = np.array([[7, 7, 7, 7, 8, 8], [9, 9, 9, 9, 7, 9], [9, 9, 9, 0, 6, 6]])

@@ -8,8 +8,7 @@ from PIL import Image
 
 from emsam_jax.view import Exhibit, illustrate
 from emsam_jax.view.colours import MAIN, MERGE, PIECES, SPLIT, Colouring
-from emsam_jax.view.images import Picture
-from emsam_jax.view.shapes import draw_surface
+from emsam_jax.view.images import Picture, draw_surface
 
 
 def decoded(picture: Picture) -> np.ndarray:

@@ -17,7 +17,8 @@ SIDE = (128, 1024, 1024)  # 128 MiB
 READ = """
 import sys
 import numpy as np
-from emsam_jax.volumes import open_volume, set_cache_limit
+from emsam_jax.storage import set_cache_limit
+from emsam_jax.volumes import open_volume
 
 def peak():
     # Not ru_maxrss: it begins at what the parent had when it started this process.

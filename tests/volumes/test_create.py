@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from emsam_jax.volumes import create_volume, open_volume
-from emsam_jax.volumes.layout import Format
+from emsam_jax.volumes import Format, create_volume, open_volume
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
 with warnings.catch_warnings():  # what its own dependencies say when imported

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from emsam_jax.volumes import VolumeError, bounded, create_volume, open_volume, set_cache_limit
+from emsam_jax.errors import UserError
+from emsam_jax.storage import bounded, set_cache_limit
+from emsam_jax.volumes import create_volume, open_volume
 from tests.volumes import writers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers that write
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the 
 
 def refused(path: str | Path, match: str, **options: Any) -> None:
     start = time.monotonic()
-    with pytest.raises(VolumeError, match=match):
+    with pytest.raises(UserError, match=match):
         open_volume(path, **options)[:1, :1, :1]
     assert time.monotonic() - start < 10
 
@@ -65,7 +67,7 @@ def test_paths_that_are_none(path: str):
 
 
 def test_a_cache_below_0():
-    with pytest.raises(VolumeError, match="Expected a cache of 0 bytes or more, found -1"):
+    with pytest.raises(UserError, match="Expected a cache of 0 bytes or more, found -1"):
         set_cache_limit(-1)
 
 

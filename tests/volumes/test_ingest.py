@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from emsam_jax.ingest.size import refuse_too_large
-from emsam_jax.volumes import Box, Volume, VolumeError, create_volume, open_volume
-from emsam_jax.volumes.ingest import ingest
-from emsam_jax.volumes.layout import Layout, plan_layout
-from emsam_jax.volumes.pyramid import Method, read_coarsened
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Box, Layout, Volume, create_volume, open_volume, plan_layout, read_coarsened
+from emsam_jax.volumes.ingest.conversion import ingest
+from emsam_jax.volumes.ingest.level import refuse_too_large
+from emsam_jax.volumes.pyramid import Method
 from tests.volumes import writers
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
@@ -55,7 +55,7 @@ def test_goes_on_after_a_kill(tmp_path: Path):
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "b.zarr/0/c").rglob("*") if path.is_file()}
     assert shards // 8 <= len(before) < shards
-    with pytest.raises(VolumeError, match="is unfinished: its conversion was stopped"):
+    with pytest.raises(UserError, match="is unfinished: its conversion was stopped"):
         open_volume(tmp_path / "b.zarr")
     done = subprocess.run([*run], capture_output=True, text=True, check=True)
     np.testing.assert_array_equal(open_volume(tmp_path / "b.zarr")[:], values)
@@ -81,10 +81,10 @@ def test_coarser_levels_are_means_and_are_gone_on_with(
         return read_coarsened(volume, coarse, box, method)
 
     with monkeypatch.context() as patch:
-        patch.setattr("emsam_jax.ingest.conversion.read_coarsened", failing)
+        patch.setattr("emsam_jax.volumes.ingest.conversion.read_coarsened", failing)
         with pytest.raises(RuntimeError, match="in the middle"):
             ingest(source, out, format=format, pyramid="mean")
-    with pytest.raises(VolumeError, match="whose pyramid is mean, not None"):
+    with pytest.raises(UserError, match="whose pyramid is mean, not None"):
         ingest(source, out, format=format)
     for overwrite in (False, True):  # over a whole one, too
         volume = ingest(source, out, format=format, pyramid="mean", overwrite=overwrite)
@@ -104,7 +104,7 @@ def test_an_unfinished_conversion_of_something_else_is_left_alone(tmp_path: Path
     out = tmp_path / "b.zarr"
     ingest(first, str(out))
     (out / "unfinished.json").write_text("{")  # its content says nothing
-    with pytest.raises(VolumeError, match=r"holds an unfinished conversion whose source is .*cremi.*, not .*c\.n5"):
+    with pytest.raises(UserError, match=r"holds an unfinished conversion whose source is .*cremi.*, not .*c\.n5"):
         ingest(other, str(out))
     np.testing.assert_array_equal(ingest(first, str(out))[:], grey)
 
@@ -148,12 +148,12 @@ def test_a_source_that_changed_is_noticed(tmp_path: Path):
         return read(box, outside)
 
     source.read = replaced  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(VolumeError, match=r"expected the files that the conversion began with .* stays unfinished"):
+    with pytest.raises(UserError, match=r"expected the files that the conversion began with .* stays unfinished"):
         ingest(source, out, chunk=(8, 8, 8), shard=(8, 8, 8))
-    with pytest.raises(VolumeError, match="is unfinished"):
+    with pytest.raises(UserError, match="is unfinished"):
         open_volume(f"{out}/0")
     for changed in (values[::-1], values + (np.arange(32) == 0)):  # everywhere, and where no sample is taken
-        with pytest.raises(VolumeError, match=r"unfinished conversion whose source_files is 1, of .* or --overwrite"):
+        with pytest.raises(UserError, match=r"unfinished conversion whose source_files is 1, of .* or --overwrite"):
             ingest(write(changed), out, chunk=(8, 8, 8), shard=(8, 8, 8))
     copied = ingest(write(values), out, chunk=(8, 8, 8), shard=(8, 8, 8), overwrite=True)
     np.testing.assert_array_equal(copied[:], values)
@@ -176,10 +176,10 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path):
     create_volume(tmp_path / "a.zarr", (10**5, 10**5, 10**5), np.uint8, (8, 8, 8))
     source = open_volume(tmp_path / "a.zarr")
     with pytest.raises(
-        VolumeError, match=r"for the record of its blocks|for its disk even if they were compressed 100 times"
+        UserError, match=r"for the record of its blocks|for its disk even if they were compressed 100 times"
     ):
         ingest(source, str(tmp_path / "b.zarr"))
-    with pytest.raises(VolumeError, match=r"of memory, .* are free; choose smaller ones by --shard"):
+    with pytest.raises(UserError, match=r"of memory, .* are free; choose smaller ones by --shard"):
         refuse_too_large(plan_layout("memory://b", source.shape, np.uint8, (8, 8, 8), shard=(51200, 51200, 51200)))
     assert not (tmp_path / "b.zarr").exists()
 
@@ -204,8 +204,9 @@ def test_errors_are_sentences(arguments: tuple[str, ...], sentence: str, tmp_pat
 # A process of its own: only there does the peak belong to the conversion alone.
 CONVERT = """
 import sys
-from emsam_jax.volumes import create_volume, open_volume, set_cache_limit
-from emsam_jax.volumes.ingest import ingest
+from emsam_jax.storage import set_cache_limit
+from emsam_jax.volumes import create_volume, open_volume
+from emsam_jax.volumes.ingest.conversion import ingest
 
 def peak():
     # Not ru_maxrss: it begins at what the parent had when it started this process.

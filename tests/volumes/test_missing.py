@@ -12,11 +12,13 @@ import pytest
 import tifffile
 from PIL import Image
 
-from emsam_jax.evaluation.subject import read_subject
-from emsam_jax.volumes import Specimen, VolumeError, create_volume, open_volume, quick_findings
-from emsam_jax.volumes.findings import check_present, missing_findings
-from emsam_jax.volumes.ingest import ingest
-from emsam_jax.volumes.verify import verify
+from emsam_jax.errors import UserError
+from emsam_jax.evaluation import read_subject
+from emsam_jax.volumes import Specimen, create_volume, open_volume
+from emsam_jax.volumes.ingest.conversion import ingest
+from emsam_jax.volumes.verify import check_present, quick_findings
+from emsam_jax.volumes.verify.findings import missing_findings
+from emsam_jax.volumes.verify.report import verify
 from tests.volumes import writers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers that write
@@ -35,14 +37,14 @@ def test_chunks_as_cloud_volume_compresses_them(
 def test_a_codec_that_is_not_installed_is_named(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / writers.precomputed(tmp_path, grey, "image", "raw", compress="br")
     monkeypatch.setitem(sys.modules, "brotli", None)  # as if it were not there
-    with pytest.raises(VolumeError, match=r"\.br is compressed with brotli, which is not installed: pip install brot"):
+    with pytest.raises(UserError, match=r"\.br is compressed with brotli, which is not installed: pip install brot"):
         open_volume(path)[:]
 
 
 def test_a_chunk_that_unpacks_to_more_than_a_chunk(tmp_path: Path, grey: np.ndarray):
     path = tmp_path / writers.precomputed(tmp_path, grey, "image", "raw", compress="gzip")
     next((path / "8_4_40").iterdir()).write_bytes(gzip.compress(bytes(1 << 24)))
-    with pytest.raises(VolumeError, match="expected a whole chunk of at most 1081344 bytes"):
+    with pytest.raises(UserError, match="expected a whole chunk of at most 1081344 bytes"):
         open_volume(path)[:]
 
 
@@ -88,10 +90,10 @@ def test_the_share_of_missing_chunks_is_exact_where_there_are_few(tmp_path: Path
     (found,) = missing_findings(open_volume(tmp_path / "a.zarr"))
     assert "248 of its 256 chunks are missing" in found.text
     box = open_volume(tmp_path / "a.zarr").box.middle((1, 1, 1))
-    with pytest.raises(VolumeError, match="none of its 1 chunks is there"):
+    with pytest.raises(UserError, match="none of its 1 chunks is there"):
         check_present(open_volume(tmp_path / "a.zarr"), box)
     (tmp_path / "a.zarr/0/c/0/0/0").mkdir(parents=True)
-    with pytest.raises(VolumeError, match="expected a file of the volume's voxels, found a folder"):
+    with pytest.raises(UserError, match="expected a file of the volume's voxels, found a folder"):
         missing_findings(open_volume(tmp_path / "a.zarr"))
 
 
@@ -99,11 +101,11 @@ def test_a_volume_declared_huge_is_not_begun(tmp_path: Path):
     volume = create_volume(tmp_path / "a.zarr", (10**5,) * 3, "uint8", (40, 4, 4))
     volume[:8, :8, :8] = 1
     huge = open_volume(tmp_path / "a.zarr")
-    with pytest.raises(VolumeError, match=r"none of its .* of .* is there"):
+    with pytest.raises(UserError, match=r"none of its .* of .* is there"):
         check_present(huge)
     findings, _ = verify(huge, huge)  # at once
     assert [finding.severity for finding in findings].count("error") >= 2
-    with pytest.raises(VolumeError, match=r"Judging .* takes at least .* GiB, of which .* choose a smaller region"):
+    with pytest.raises(UserError, match=r"Judging .* takes at least .* GiB, of which .* choose a smaller region"):
         read_subject(Specimen(huge, huge))
 
 
@@ -125,7 +127,7 @@ def test_gaps_among_numbered_sections(suffix: str, tmp_path: Path, grey: np.ndar
     np.testing.assert_array_equal(open_volume(tmp_path / "em")[:], grey[:12])
     (tmp_path / f"em/run2_s050.{suffix}").unlink()
     with pytest.raises(
-        VolumeError, match=rf"1 of 12 sections are missing .*\(z 5\); the first after run2_s040\.{suffix}"
+        UserError, match=rf"1 of 12 sections are missing .*\(z 5\); the first after run2_s040\.{suffix}"
     ):
         open_volume(tmp_path / "em")
     volume = open_volume(tmp_path / "em", allow_gaps=True, voxel_size_zyx=(40, 4, 4))
@@ -151,5 +153,5 @@ def test_pictures_of_16_bits_and_single_files(tmp_path: Path, grey: np.ndarray, 
     Image.fromarray(grey[0]).save(tmp_path / "b.jpg", quality=100, subsampling=0)
     assert np.abs(open_volume(tmp_path / "b.jpg")[0].astype(int) - grey[0]).max() < 8
     Image.fromarray(np.stack([grey[0]] * 3, -1)).save(tmp_path / "c.png")
-    with pytest.raises(VolumeError, match=r"c\.png: expected a grey section, found the mode RGB"):
+    with pytest.raises(UserError, match=r"c\.png: expected a grey section, found the mode RGB"):
         open_volume(tmp_path / "c.png")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from emsam_jax.volumes import VolumeError, open_volume
-from emsam_jax.volumes.location import folder_spec
+from emsam_jax.errors import UserError
+from emsam_jax.storage import folder_spec
+from emsam_jax.volumes import open_volume
 from tests.volumes import writers
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
@@ -96,7 +97,7 @@ def test_specification_as_text_or_mapping(tmp_path: Path, grey: np.ndarray):
 
 def test_channels_are_chosen_or_come_first(tmp_path: Path, grey: np.ndarray):
     np.save(tmp_path / "c.npy", np.stack([grey, 255 - grey]))
-    with pytest.raises(VolumeError, match="expected one channel, found 2; choose one"):
+    with pytest.raises(UserError, match="expected one channel, found 2; choose one"):
         open_volume(tmp_path / "c.npy")
     np.testing.assert_array_equal(open_volume(tmp_path / "c.npy", channel=1)[:], 255 - grey)
     np.testing.assert_array_equal(

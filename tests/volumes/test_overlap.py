@@ -9,19 +9,20 @@ import h5py
 import numpy as np
 import pytest
 
+from emsam_jax.config import DeclaredVolume
+from emsam_jax.errors import UserError
 from emsam_jax.volumes import (
     Box,
-    DeclaredVolume,
     Specimen,
-    VolumeError,
     create_volume,
     open_declared,
     open_shared,
     open_volume,
+    part_from,
     part_of,
+    place_of,
     refuse_overlap,
 )
-from emsam_jax.volumes.overlap import part_from, place_of
 from tests.volumes import writers
 
 SHAPE = (12, 20, 30)
@@ -82,7 +83,7 @@ def test_one_array_has_one_place(folder, monkeypatch, one, other):
     names = [one, other, f"{folder}/{other}", f"file://{folder}/{other}", f"{folder}/../{folder.name}/{other}"]
     assert len({place_of(name) for name in names}) == 1
     assert place_of(one) != place_of(one.replace("raw", "other").replace("em.zarr", "else.zarr").replace("one", "two"))
-    with pytest.raises(VolumeError, match=r"validation volume .* hold the same voxels of .*--allow_overlap"):
+    with pytest.raises(UserError, match=r"validation volume .* hold the same voxels of .*--allow_overlap"):
         refuse_overlap([part("training", one, "0:8,:,:"), part("validation", other, "7:12,:,:")])
     assert not refuse_overlap([part("training", one, "0:8,:,:"), part("validation", other, "8:12,:,:")])
     assert not refuse_overlap([part("test", one), part("test", other)])  # what is tested twice is no leak
@@ -111,7 +112,7 @@ def test_labels_count_on_their_own_voxels(folder, tmp_path):
     sizes = {"raw_voxel_size_zyx": (10, 10, 10), "labels": f"{folder}/em.h5/labels"}
     one = part("training", f"{tmp_path}/a.npy", "0:6,:,:", **sizes)
     later = {**sizes, "raw_offset_zyx": (40, 0, 0)}
-    with pytest.raises(VolumeError, match="hold the same labels of"):
+    with pytest.raises(UserError, match="hold the same labels of"):
         refuse_overlap([one, part("test", f"{tmp_path}/b.npy", "1:5,:,:", **later)])
     assert not refuse_overlap([one, part("test", f"{tmp_path}/b.npy", "2:5,:,:", **later)])
 

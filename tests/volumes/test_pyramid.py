@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emsam_jax.volumes import Volume, box_of, create_volume, open_volume
-from emsam_jax.volumes.create import create_array, write_image_metadata
-from emsam_jax.volumes.layout import Format, Layout, plan_layout, shard_within
-from emsam_jax.volumes.pyramid import coarsen, factor_of, plan_levels, read_coarsened
+from emsam_jax.volumes import (
+    Format,
+    Layout,
+    Volume,
+    box_of,
+    create_array,
+    create_volume,
+    open_volume,
+    plan_layout,
+    plan_levels,
+    read_coarsened,
+    shard_within,
+    write_image_metadata,
+)
+from emsam_jax.volumes.pyramid import coarsen, factor_of
 
 with warnings.catch_warnings():  # what its own dependencies say when imported
     warnings.simplefilter("ignore")

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 
 import emsam_jax.volumes
-from emsam_jax.volumes import (
-    CREMI_OUTSIDE,
-    Box,
-    DeclaredVolume,
-    Intensity,
-    LabelRules,
-    Specimen,
-    Volume,
-    create_volume,
-    open_declared,
-)
+from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
+from emsam_jax.config.declared import CREMI_OUTSIDE
+from emsam_jax.volumes import Box, Specimen, Volume, create_volume, open_declared
 
 WHOLE = Box((0, 0, 0), (6, 8, 8))
 

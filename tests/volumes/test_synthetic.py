@@ -8,7 +8,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from emsam_jax.volumes.synthetic import Stain, anisotropic, depths, synthetic_volume
+from emsam_jax.volumes.synthetic import Stain, synthetic_volume
+from emsam_jax.volumes.synthetic.tissue import anisotropic, depths
 
 SHAPE, THICK, CUBIC = (8, 160, 160), (40.0, 8.0, 8.0), (10.0, 10.0, 10.0)
 

@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from emsam_jax.volumes import (
-    DeclaredVolume,
-    LabelRules,
-    Specimen,
-    Volume,
-    VolumeError,
-    create_volume,
-    open_declared,
-    open_volume,
-    quick_findings,
-)
-from emsam_jax.volumes.box import box_of
-from emsam_jax.volumes.components import Components
-from emsam_jax.volumes.verify import sections_to_show, verify
+from emsam_jax.config import DeclaredVolume, LabelRules
+from emsam_jax.errors import UserError
+from emsam_jax.volumes import Specimen, Volume, box_of, create_volume, open_declared, open_volume
+from emsam_jax.volumes.verify import quick_findings
+from emsam_jax.volumes.verify.report import sections_to_show, verify
+from emsam_jax.volumes.verify.survey import Components
 
 REAL = Path(os.environ.get("EMSAM_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -101,13 +93,13 @@ def test_sizes_of_one_alone_are_asked_for(tmp_path: Path, make: Make, em: np.nda
     errors, _ = faults(open_volume(tmp_path / "raw.npy"), labels)
     only(errors, "raw.npy has no voxel size, and")
     assert "--voxel_size, or raw_voxel_size_zyx" in errors[0]
-    with pytest.raises(VolumeError, match="give the raw's"):
+    with pytest.raises(UserError, match="give the raw's"):
         open_declared(DeclaredVolume(raw=str(tmp_path / "raw.npy"), labels=labels.url))
     np.save(tmp_path / "truth.npy", truth)
     raw = make("raw", em)
     assert faults(raw, open_volume(tmp_path / "truth.npy"))[0] == []  # the raw's is taken
     declared = DeclaredVolume(raw=raw.url, labels=str(tmp_path / "truth.npy"), labels_voxel_size_zyx=(80, 8, 8))
-    with pytest.raises(VolumeError, match="reaches beyond"):
+    with pytest.raises(UserError, match="reaches beyond"):
         open_declared(declared)
 
 

@@ -8,18 +8,29 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt64
 
 from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
+from emsam_jax.errors import UserError
 from emsam_jax.segmentation.agglomeration import check_scorer
-from emsam_jax.segmentation.blockwise.guard import Guard, check_guard
-from emsam_jax.segmentation.checks import SegmentationError, check_affinities
+from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
+from emsam_jax.segmentation.checks import check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
-from emsam_jax.volumes import Box, Volume, open_volume
-from emsam_jax.volumes.axes import Sizes
-from emsam_jax.volumes.box import Voxel
-from emsam_jax.volumes.create import create_array
-from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_for, shard_within
-from emsam_jax.volumes.location import normalise
-from emsam_jax.volumes.meet import read_nearest, with_size_of
+from emsam_jax.storage import normalise
+from emsam_jax.volumes import (
+    Box,
+    Format,
+    Layout,
+    Sizes,
+    Volume,
+    Voxel,
+    chunk_for,
+    create_array,
+    open_volume,
+    plan_layout,
+    read_nearest,
+    shard_for,
+    shard_within,
+    with_size_of,
+)
 
 
 class Options(TypedDict, total=False):
@@ -133,16 +144,16 @@ def plan_job(
     if guard:
         check_guard(guard, recipe)
     if len(affinities.shape) != 4 or affinities.shape[0] < 3:
-        raise SegmentationError(
+        raise UserError(
             f"{affinities.url}: expected affinities [channels, z, y, x] with 3 or more channels, found the shape "
             f"{affinities.shape}; open them with channel='all'."
         )
     box = affinities.box
     if fragments is not None:
         if recipe.method == "components":
-            raise SegmentationError("Components need no fragments; leave them out, or choose waterz or multicut.")
+            raise UserError("Components need no fragments; leave them out, or choose waterz or multicut.")
         if fragments.shape != box.shape or fragments.dtype.kind not in "iu":
-            raise SegmentationError(
+            raise UserError(
                 f"{fragments.url}: expected integer fragments of the affinities' shape {box.shape}, found "
                 f"{fragments.dtype} {fragments.shape}."
             )
@@ -183,17 +194,17 @@ def usual_block(shape: Voxel, voxel_size_zyx: Sizes) -> Voxel:
 
 def check_recipe(recipe: Recipe) -> None:
     if recipe.method not in (methods := ("waterz", "multicut", "components")):
-        raise SegmentationError(
+        raise UserError(
             f"Block by block, expected one of {', '.join(methods)}, but found {recipe.method}: choose another recipe."
         )
     check_scorer(recipe.scorer)
     if recipe.clean_up.fill:
-        raise SegmentationError(
+        raise UserError(
             "Block by block, background cannot be filled, since the nearest object may lie in any block: "
             "choose a recipe without clean_up.fill."
         )
     if not 0 < recipe.threshold < 1:
-        raise SegmentationError(f"Thresholds must lie between 0 and 1, but the recipe's is {recipe.threshold}.")
+        raise UserError(f"Thresholds must lie between 0 and 1, but the recipe's is {recipe.threshold}.")
 
 
 def default_halo(fragments: FragmentParameters) -> Voxel:

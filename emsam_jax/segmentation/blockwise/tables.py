@@ -1,30 +1,30 @@
-"""Tables of fragments, edges and objects: structured arrays in .npy files, on any storage that TensorStore writes."""
+"""Tables of fragments, edges and objects, each a structured array in an .npy file, and those of many blocks merged."""
 
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Int64, Shaped, UInt64
+from bioimage_cpp.utils import UnionFind
+from jaxtyping import Bool, Int64, Shaped, UInt64
 from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import DTypeLike
 
 from emsam_jax.blocks import Block, Plan
-from emsam_jax.volumes import VolumeError
-from emsam_jax.volumes.location import open_folder, read_key, write_key
+from emsam_jax.errors import UserError
+from emsam_jax.storage import open_folder, read_key, write_key
 
 # Pieces, fragments and objects alike; the box that holds them is z, y, x, in voxels of the volume.
 OBJECT = np.dtype([("id", "<u8"), ("voxels", "<i8"), ("start", "<i8", 3), ("stop", "<i8", 3)])
+
 # Fragments u < v that touch: mean affinity between them, and between how many pairs of voxels.
 EDGE = np.dtype([("u", "<u8"), ("v", "<u8"), ("mean", "<f8"), ("size", "<i8")])
 LINK = np.dtype([("u", "<u8"), ("v", "<u8")])  # two that are one
 LOOKUP = np.dtype([("fragment", "<u8"), ("label", "<u8")])
-
 Table = Shaped[np.ndarray, " _"]
-
 _PAGE = np.dtype([("fragment", "<u8"), ("start", "<i8"), ("stop", "<i8")])  # its first one, and its rows
 _PAGE_ROWS = 4096
 _THREADS, _AHEAD = 8, 64  # files read at once, and files held
@@ -46,7 +46,7 @@ def read_table(url: str, key: str, dtype: DTypeLike) -> Table:
     empty = _header(dtype, 0)
     rows, rest = divmod(len(content or b"") - len(empty), np.dtype(dtype).itemsize)
     if content is None or rows < 0 or rest or not content.startswith(_header(dtype, rows)):
-        raise VolumeError(
+        raise UserError(
             f"{url}/{key}: expected a table in numpy's format, found {'none' if content is None else 'a torn one'}; "
             "the same command again makes it anew."
         )
@@ -113,7 +113,7 @@ def _read_rows(folder: ts.KvStore, key: str, first: int, stop: int) -> Table:
         byte_range = slice(begin + first * LOOKUP.itemsize, begin + stop * LOOKUP.itemsize)
         return np.frombuffer(folder.read(key, byte_range=byte_range).result().value, LOOKUP)
     except ValueError:
-        raise VolumeError(
+        raise UserError(
             f"{folder.url.rstrip('/')}/{key}: expected rows {first} to {stop}, found fewer; the same command again "
             "makes it anew."
         ) from None
@@ -128,8 +128,8 @@ def find_rows(ids: UInt64[np.ndarray, " n"], wanted: UInt64[np.ndarray, " m"], w
     return rows
 
 
-def unknown(ids: UInt64[np.ndarray, " n"], where: str) -> VolumeError:
-    return VolumeError(
+def unknown(ids: UInt64[np.ndarray, " n"], where: str) -> UserError:
+    return UserError(
         f"{where}: expected every fragment of the blocks, found that {ids[0]} is missing: they are not of one run; "
         "choose another output."
     )
@@ -151,3 +151,72 @@ def _header(dtype: DTypeLike, rows: int) -> bytes:
 
 def _checksum(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+_MERGE_AT = 1 << 22  # rows collected before they are merged, which bounds the memory
+
+
+def merge_edges(parts: Iterable[Table]) -> Table:
+    """Each pair once, in increasing order of (u, v): sizes added, means weighted by them."""
+
+    def merge(table: Table) -> Table:
+        order = np.lexsort((table["v"], table["u"]))  # stable: equal pairs stay in the order of the parts
+        table = table[order]
+        starts = _starts((table["u"][1:] != table["u"][:-1]) | (table["v"][1:] != table["v"][:-1]))
+        merged = table[starts]
+        if len(merged) < len(table):
+            merged["size"] = np.add.reduceat(table["size"], starts)
+            merged["mean"] = np.add.reduceat(table["mean"] * table["size"], starts) / merged["size"]
+        return merged
+
+    return _merge(parts, EDGE, merge)
+
+
+def rename_edges(edges: Table, lookup: Table) -> Table:
+    """Between what the fragments belong to; those within one such fall away."""
+    ends = [lookup["label"][find_rows(lookup["fragment"], edges[end], "Edges")] for end in "uv"]
+    renamed = edges.copy()
+    renamed["u"], renamed["v"] = np.minimum(*ends), np.maximum(*ends)
+    return renamed[renamed["u"] != renamed["v"]]
+
+
+def merge_objects(parts: Iterable[Table]) -> Table:
+    """Each id once, in increasing order: voxels added, boxes united."""
+
+    def merge(table: Table) -> Table:
+        table = table[np.argsort(table["id"], kind="stable")]
+        starts = _starts(table["id"][1:] != table["id"][:-1])
+        merged = table[starts]
+        if len(merged) < len(table):
+            merged["voxels"] = np.add.reduceat(table["voxels"], starts)
+            merged["start"] = np.minimum.reduceat(table["start"], starts, axis=0)
+            merged["stop"] = np.maximum.reduceat(table["stop"], starts, axis=0)
+        return merged
+
+    return _merge(parts, OBJECT, merge)
+
+
+def unite(ids: UInt64[np.ndarray, " n"], links: Table) -> UInt64[np.ndarray, " n"]:
+    """For each of the ids, which increase, the first of all those that links join it with."""
+    union = UnionFind(len(ids))
+    union.merge(np.stack([find_rows(ids, links[end], "Links") for end in "uv"], axis=1).astype(np.uint64))
+    _, first, part = np.unique(union.element_labeling(), return_index=True, return_inverse=True)
+    return ids[first[part]]
+
+
+def _merge(parts: Iterable[Table], dtype: np.dtype, merge: Callable[[Table], Table]) -> Table:
+    """In the order of the parts, so that sums are the same to the bit whoever made them, and when."""
+    merged, waiting, rows = np.zeros(0, dtype), [], 0
+    for part in parts:
+        if not len(part):
+            continue
+        waiting.append(part)
+        rows += len(part)
+        if rows > max(_MERGE_AT, len(merged)):
+            merged, waiting, rows = merge(np.concatenate([merged, *waiting])), [], 0
+    return merge(np.concatenate([merged, *waiting])) if waiting else merged
+
+
+def _starts(changes: Bool[np.ndarray, " n"]) -> np.ndarray:
+    """Where each run begins; `changes` says so from the second row on."""
+    return np.flatnonzero(np.concatenate([[True], changes]))

@@ -1,0 +1,45 @@
+"""Whether an input is still the one that a run began with, without reading all of it."""
+
+import datetime
+import hashlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from emsam_jax.storage import is_remote, places_of
+from emsam_jax.volumes import Box
+
+_SAMPLE = 16  # side of the boxes that are looked at, voxels
+
+
+def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Box, per_axis: int = 2) -> str:
+    """Of small boxes, one at the region's middle and so many along each axis: a whole volume is too much to read."""
+    found = hashlib.blake2b(digest_size=8)
+    shape = tuple(min(_SAMPLE, side) for side in region.shape)
+    places = [(place + 0.5) / per_axis for place in range(per_axis)]
+    for part in ((0.5, 0.5, 0.5), *itertools.product(places, repeat=3)):
+        start = [
+            first + int(p * (side - own))
+            for first, p, side, own in zip(region.start, part, region.shape, shape, strict=True)
+        ]
+        box = Box((0, 0, 0), (shape[0], shape[1], shape[2])).shifted((start[0], start[1], start[2]))
+        found.update(np.ascontiguousarray(read(box)).data)
+    return found.hexdigest()
+
+
+def files_of(url: str) -> str:
+    """How many files of this machine the volume is read from, their bytes, and when the newest was written."""
+    found = []
+    for place in places_of(url):
+        if not is_remote(place):
+            file = next(path for path in (Path(place), *Path(place).parents) if path.exists())  # a dataset's is above
+            inside = file.rglob("*") if file.is_dir() else [file]
+            found += [each.stat() for each in inside if each.is_file()]
+    if not found:
+        return ""
+    newest = max(each.st_mtime for each in found)
+    at = datetime.datetime.fromtimestamp(newest, datetime.UTC).isoformat(" ")
+    return f"{len(found)}, of {sum(each.st_size for each in found)} bytes, the newest of {at}"

@@ -1,0 +1,28 @@
+"""What a user can put right, said in one sentence, also where a library raised it."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+
+class UserError(ValueError):
+    """Something about a volume that a user can put right, said in one sentence."""
+
+
+def first_line(error: BaseException) -> str:
+    """TensorStore adds the whole specification and the source's lines; users need neither."""
+    return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__
+
+
+@contextlib.contextmanager
+def parsing(url: str, expected: str) -> Iterator[None]:
+    """Around calls that give a library bytes which others wrote: whatever it raises is the fault of the bytes.
+
+    As little of ours as can be belongs in here; what was raised stays attached as the cause.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{url}: expected {expected}, found a damaged one: {first_line(error)[:200]}") from error

@@ -1,0 +1,79 @@
+"""The ways from affinities to neurons that are compared."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from emsam_jax.errors import UserError
+from emsam_jax.segmentation import CUTTING, FRAGMENTS, FragmentParameters, Recipe
+from emsam_jax.segmentation.blockwise import check_recipe
+
+BASELINE = "baseline"  # smoothed grey values instead of a network
+STORED = "segmentation"  # labels that someone else made
+LITERATURE = 0.5  # the threshold that papers fix
+_WATERZ = "waterz_"
+_FIELDS = "waterz_literature"  # regional maxima as seeds, and medians of histograms that start from the maximum
+METHODS = ("waterz_q50", "waterz_mean", _FIELDS, "multicut", "mutex")  # waterz with any of its scorers besides
+TITLES = {
+    "waterz_q50": "waterz, median (our fragments)",
+    "waterz_mean": "waterz, mean (our fragments)",
+    _FIELDS: "waterz, the literature's median and seeds",
+    "multicut": "multicut",
+    "mutex": "mutex watershed",
+    BASELINE: "intensity baseline",
+    STORED: "segmentation",
+}
+
+
+def usable(names: Sequence[str], channels: int) -> list[str]:
+    """Those that exist, and without the mutex watershed where there are no long-range channels."""
+    unknown = [name for name in names if name not in METHODS and not name.startswith(_WATERZ)]
+    if unknown:
+        raise UserError(f"The methods are {', '.join(METHODS)}; found {', '.join(unknown)}.")
+    return [name for name in names if name != "mutex" or channels > 3]
+
+
+def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int, int, int]] | None = None) -> Recipe:
+    """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
+    isotropic, else in each section. Seeds are maxima in a box, as ours are, but for the literature's own method.
+    """
+    scorer = name.removeprefix(_WATERZ) if name.startswith(_WATERZ) else "mean"
+    fragments = FragmentParameters("3d" if isotropic else "2d")
+    if name == _FIELDS:
+        scorer, fragments = "q50_max", dataclasses.replace(fragments, seed_distance=0)
+    return Recipe(
+        method="waterz" if name.startswith(_WATERZ) else name,
+        scorer=scorer,
+        threshold=LITERATURE,
+        fragments=fragments,
+        offsets=tuple(offsets) if offsets and name == "mutex" else None,
+        strides=(2, 2, 2) if isotropic else (1, 4, 4),
+    )
+
+
+def fragments_to_try(kind: str) -> tuple[FragmentParameters, ...]:
+    return tuple(parameters for parameters in FRAGMENTS if parameters.kind == kind)
+
+
+def recipes_to_try(start: Recipe, fragments: Sequence[FragmentParameters] = ()) -> list[Recipe]:
+    """With each of the fragments, by default all of the same kind, where the method starts from any. Regional maxima
+    are the literature's, and stay.
+    """
+    if start.method in CUTTING and not start.fragments.seed_distance:
+        return [start]
+    cuts = fragments or fragments_to_try(start.fragments.kind)
+    return [dataclasses.replace(start, fragments=cut) for cut in (cuts if start.method in CUTTING else cuts[:1])]
+
+
+def runs_by_block(recipe: Recipe) -> bool:
+    """Whether segment.py takes it."""
+    try:
+        check_recipe(recipe)
+    except UserError:
+        return False
+    return True
+
+
+def name_of(recipe: Recipe) -> str:
+    if (recipe.method, recipe.scorer, recipe.fragments.seed_distance) == ("waterz", "q50_max", 0):
+        return _FIELDS
+    return _WATERZ + recipe.scorer if recipe.method == "waterz" else recipe.method

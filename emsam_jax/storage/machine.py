@@ -1,0 +1,70 @@
+"""What this machine has left: memory, as the groups allow that the process is in, and room on its disks."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from emsam_jax.errors import UserError
+from emsam_jax.storage.location import is_remote, normalise
+
+_CGROUPS, _PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+class Room(NamedTuple):
+    bytes: int
+    files: int
+
+
+def free_memory() -> int | None:
+    """Bytes; None: unknown."""
+    free = [_field(Path("/proc/meminfo"), "MemAvailable:", 1024)]
+    for group in _groups():
+        limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
+        if limit is not None and used is not None:
+            free.append(limit - used + (_field(group / "memory.stat", "inactive_file", 1) or 0))
+    known = [value for value in free if value is not None]
+    return min(known) if known else None
+
+
+def check_memory(needed: int, what: str, advice: str) -> None:
+    """Before it is begun: whether so many bytes are free at all."""
+    free = free_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"{what} takes at least {needed / 2**30:.3g} GiB, of which {free / 2**30:.3g} are free; {advice}."
+        )
+
+
+def free_disk(url: str) -> Room | None:
+    """Where a file would lie; None where nobody can tell."""
+    if is_remote(normalise(url)):
+        return None
+    path = Path(normalise(url))
+    found = os.statvfs(next(parent for parent in (path, *path.parents) if parent.exists()))
+    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else 1 << 62)
+
+
+def _groups() -> list[Path]:
+    """A container's own, and those around the process that a queueing system has made."""
+    try:
+        lines = _PROCESS.read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    inner = _CGROUPS / own
+    return [_CGROUPS, *(group for group in (inner, *inner.parents) if _CGROUPS in group.parents)]
+
+
+def _field(file: Path, name: str, unit: int) -> int | None:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * unit for line in lines if line.startswith(name)), None)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None

@@ -1,0 +1,106 @@
+"""What a model costs, before any of its parameters exists: parameters, operations, memory."""
+
+import collections
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from emsam_jax.config import ModelConfig, check_patch
+from emsam_jax.model import FGNet, Maps, abstract_fgnet, jit, max_pool, merge_fgnet, split_fgnet
+
+Patch = tuple[int, int, int]  # z, y, x
+BYTES = 4  # of a float32
+COPIES = 5  # of a trained parameter: itself, its gradient, AdamW's two moments, the running mean
+
+
+class Parts(NamedTuple):
+    trained: dict[str, int]  # parameters by part of the model
+    frozen: dict[str, int]
+
+    def bytes(self) -> int:
+        """Of all that a training keeps for them."""
+        return BYTES * (COPIES * sum(self.trained.values()) + sum(self.frozen.values()))
+
+
+def count_parameters(config: ModelConfig) -> Parts:
+    counted = []
+    for part in _abstract_parameters(config):
+        sizes: collections.Counter[str] = collections.Counter()
+        for name, leaf in part.items():
+            sizes[name.split(".")[0]] += leaf.size
+        counted.append(dict(sizes))
+    return Parts(*counted)
+
+
+def shapes_of(config: ModelConfig, patch: Patch) -> dict[str, tuple[int, ...]]:
+    """Of one patch: z, y, x, c of what each level gives."""
+    check_patch(config, patch, "config.data.patch")
+    raw = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
+
+    def levels(model: FGNet, raw: jax.Array) -> list[jax.Array]:
+        x, found = model.fine_encoder.enter(raw), []
+        for number, block in enumerate(model.fine_encoder.blocks):
+            x = block(max_pool(x, model.fine_encoder.pool) if number else x)
+            found.append(x)
+        return found
+
+    model = abstract_fgnet(config)
+    seen = jax.eval_shape(lambda model, raw: model.encode(raw[0]), model, raw)
+    shapes = {f"image features, stride {s}": f.shape for s, f in zip(model.strides, seen, strict=True)}
+    fine = jax.eval_shape(levels, model, raw)
+    shapes |= {f"fine encoder, level {number}": f.shape[1:] for number, f in enumerate(fine)}
+    maps = jax.eval_shape(lambda model, raw: model(raw), model, raw)
+    return shapes | {f"{name} map": m.shape[1:] for name, m in maps._asdict().items() if m is not None}
+
+
+def count_flops(config: ModelConfig, patch: Patch, *, training: bool) -> float:
+    """Of one patch, by XLA's analysis of the accelerator's form before it is compiled (the CPU's has loops, whose
+    rounds the analysis does not count).
+    """
+    function = _gradient(config) if training else _forward(config)
+    lowered = jit(function).trace(*_arguments(config, patch)).lower(lowering_platforms=("cuda",))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def kept_bytes(config: ModelConfig, patch: Patch) -> int:
+    """What a patch's forward pass leaves for the gradient, counted, whatever the platform."""
+    trained, frozen, raw = _arguments(config, patch)
+
+    def backward(trained: Any, frozen: Any, raw: jax.Array) -> Any:
+        return jax.vjp(lambda trained: _forward(config)(trained, frozen, raw), trained)[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(backward, trained, frozen, raw))
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in trained.values())
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept) - parameters
+
+
+def compiled_bytes(config: ModelConfig, patch: Patch) -> int:
+    """What computing a patch's gradient takes beside the parameters' own, as compiled for this machine."""
+    compiled = jit(_gradient(config)).lower(*_arguments(config, patch)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _abstract_parameters(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    return jax.eval_shape(lambda: split_fgnet(FGNet(config, rngs=nnx.Rngs(0))))
+
+
+def _arguments(config: ModelConfig, patch: Patch) -> tuple[Any, Any, jax.ShapeDtypeStruct]:
+    return *_abstract_parameters(config), jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
+
+
+def _forward(config: ModelConfig) -> Any:
+    def forward(trained: Any, frozen: Any, raw: jax.Array) -> Maps:
+        return merge_fgnet(config, trained, frozen)(raw)
+
+    return forward
+
+
+def _gradient(config: ModelConfig) -> Any:
+    """Of the trained parameters, for a loss that costs next to nothing."""
+
+    def loss(trained: Any, frozen: Any, raw: jax.Array) -> jax.Array:
+        return sum((jnp.mean(m**2) for m in _forward(config)(trained, frozen, raw) if m is not None), jnp.zeros(()))
+
+    return jax.value_and_grad(loss)
