@@ -19,8 +19,7 @@ from emsam_jax.model import flat_state, load_image_encoder
 torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
 from safetensors.torch import save_file
 
-from emsam_jax.porting import convert
-from emsam_jax.porting import convert as converter
+from emsam_jax.porting import convert, converter
 
 TOOL = Path(__file__).parents[2] / "convert" / "sam2_to_flax.py"
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from emsam_jax.errors import UserError
-from emsam_jax.scores import score_skeletons
-from emsam_jax.scores.skeletons import Skeleton, make_skeletons
+from emsam_jax.scores.skeletons import Skeleton, make_skeletons, score_skeletons
 
 SIZE = (40.0, 4.0, 4.0)
 OFFSET = (400.0, 0.0, 80.0)
