@@ -42,7 +42,7 @@ QUICK = "--xla_backend_optimization_level=0"
 @pytest.fixture(scope="session", autouse=True)
 def _compile_quickly():
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("step", "sampling"):
+        for module in ("step", "pictures"):
             patch.setattr(f"emsam_jax.training.{module}.jit", jit_once)
         yield
 
