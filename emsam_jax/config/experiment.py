@@ -31,6 +31,7 @@ class LossConfig:
     dice: float = 0.0  # weight of the Dice loss on the boundary class beside the cross-entropy; moves log odds
     balance: Balance = "data"  # both classes of a channel count the same: over the training data, or in each sample
     max_weight: float = 10.0  # the most that the rarer class of a channel counts
+    long_weight: float = 1.0  # weight of a channel beyond the three to neighbours, which count 1 each
 
 
 @dataclasses.dataclass(frozen=True)

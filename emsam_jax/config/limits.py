@@ -81,6 +81,7 @@ LIMITS = {
     "loss.coarse": POSITIVE,
     "loss.dice": NOT_NEGATIVE,
     "loss.max_weight": Limit(1, math.inf, open_high=True),
+    "loss.long_weight": NOT_NEGATIVE,
     "optim.steps": COUNT,
     "optim.batch": COUNT,
     "optim.accumulate": COUNT,

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from emsam_jax.config import LossConfig
+from emsam_jax.config import SHORT_OFFSETS, LossConfig
 from emsam_jax.data import Batch
 from emsam_jax.model import Maps
 
@@ -74,7 +74,10 @@ def loss_of_maps(
 
     def loss_of(logits: Affinities) -> Float[Array, ""]:
         loss = balanced_cross_entropy(logits, batch.affinities, batch.valid, config.max_weight, weights)
-        return loss + config.dice * boundary_dice(logits, batch.affinities, batch.valid) if config.dice else loss
+        if config.dice:
+            loss = loss + config.dice * boundary_dice(logits, batch.affinities, batch.valid)
+        counts = jnp.where(jnp.arange(loss.shape[1]) < len(SHORT_OFFSETS), 1.0, config.long_weight)
+        return (loss.mean(0) * counts).sum() / counts.sum()
 
     parts = {"refined": loss_of(maps.refined)}
     loss = parts["refined"]
@@ -86,9 +89,9 @@ def loss_of_maps(
 
 def balanced_cross_entropy(
     logits: Affinities, truth: Affinities, valid: Valid, max_weight: float, weights: ClassWeights | None = None
-) -> Float[Array, ""]:
-    """The classes of each channel weighted; without weights both count the same in each sample, up to the most that
-    one voxel may count.
+) -> Float[Array, "b c"]:
+    """The mean over voxels, the classes of each channel weighted; without weights both count the same in each sample,
+    up to the most that one voxel may count.
 
     96% of the affinities to neighbours are 1 and 40% of those 27 voxels away: one weight for all would be wrong.
     """
@@ -104,12 +107,12 @@ def balanced_cross_entropy(
         one, zero = (jnp.asarray(of_class, jnp.float32)[None, None, None, None] for of_class in weights)
     weighted = positive * one + (known - positive) * zero
     losses = optax.sigmoid_binary_cross_entropy(logits, truth)
-    return ((weighted * losses).sum(VOXELS, keepdims=True) / jnp.maximum(total, 1)).mean()
+    return (weighted * losses).sum(VOXELS) / jnp.maximum(total.squeeze(VOXELS), 1)
 
 
-def boundary_dice(logits: Affinities, truth: Affinities, valid: Valid) -> Float[Array, ""]:
-    """1 - Dice of where affinities are 0, per channel of each sample."""
+def boundary_dice(logits: Affinities, truth: Affinities, valid: Valid) -> Float[Array, "b c"]:
+    """1 - Dice of where affinities are 0."""
     known = valid.astype(jnp.float32)
     found, wanted = jax.nn.sigmoid(-logits) * known, (1 - truth) * known
     both, either = (found * wanted).sum(VOXELS), (found**2 + wanted**2).sum(VOXELS)
-    return (1 - (2 * both + 1) / (either + 1)).mean()
+    return 1 - (2 * both + 1) / (either + 1)

@@ -13,7 +13,7 @@ from emsam_jax.config import LossConfig, OptimConfig
 from emsam_jax.data import Batch
 from emsam_jax.model import Maps, merge_fgnet, split_fgnet
 from emsam_jax.model.fgnet import build_fgnet
-from emsam_jax.training.losses import balanced_cross_entropy, boundary_dice, loss_of_maps
+from emsam_jax.training.losses import ClassWeights, balanced_cross_entropy, boundary_dice, loss_of_maps
 from emsam_jax.training.optimizer import optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.state import abstract_state, create_state
@@ -21,6 +21,7 @@ from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import abstract_batch
 
 SHAPE = (2, 4, 16, 16)
+EVEN = ClassWeights((1.0,) * 4, (1.0,) * 4)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,17 @@ def test_the_coarse_map_is_weighed(batch):
     alone, parts = loss_of_maps(Maps(None, maps.refined), batch, config)
     assert parts.keys() == {"refined"}
     np.testing.assert_allclose(alone, parts["refined"])
+
+
+def test_long_channels_count_less():
+    """Against the weighted mean by hand: neighbours are right with a probability of 1/2, channel 4 of 1/10."""
+    shape = (2, 4, 4, 4, 4)
+    logits = jnp.zeros(shape).at[..., 3].set(jnp.log(9.0))
+    batch = Batch(jnp.zeros((*shape[:4], 1)), jnp.zeros(shape), jnp.ones(shape, bool))
+    for weight in (0.0, 0.25, 1.0):
+        loss, _ = loss_of_maps(Maps(None, logits), batch, LossConfig(balance="none", long_weight=weight), EVEN)
+        expected = (3 * np.log(2) + weight * np.log(10)) / (3 + weight)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_rates_of_new_and_pre_trained_parts():
