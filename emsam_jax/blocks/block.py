@@ -9,6 +9,9 @@ from emsam_jax.errors import UserError
 from emsam_jax.storage import free_disk, free_memory
 from emsam_jax.volumes import Box, Specimen, Voxel, read_nearest
 
+_LISTED = 100  # bytes of a block in the list of what is to be done
+_ENTRY = 1 << 12  # bytes of an entry's file
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -79,10 +82,6 @@ def is_masked(specimen: Specimen, box: Box) -> bool:
         return False
     inside, there = read_nearest(specimen.raw, specimen.mask, box)
     return not ((inside != 0) & there).any()
-
-
-_LISTED = 100  # bytes of a block in the list of what is to be done
-_ENTRY = 1 << 12  # bytes of an entry's file
 
 
 def check_room(plan: Plan, url: str) -> None:

@@ -19,6 +19,10 @@ from emsam_jax.errors import UserError
 from emsam_jax.storage import normalise, open_folder, read_key, set_cache_limit, write_key
 from emsam_jax.volumes import Voxel
 
+_ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
+_CACHE = 4 << 20  # bytes: for the indices of shards. What is kept of a block is of no use to the next ones
+_ONE_AT_A_TIME = threading.Lock()
+
 
 class Starts:
     def __init__(self, ledger_url: str, stage: str, run: str):
@@ -35,11 +39,6 @@ class Starts:
         """Of this run and all earlier ones. What cannot be deleted does no harm: names carry the run."""
         with contextlib.suppress(ValueError):
             self._folder.delete_range(ts.KvStore.KeyRange(self._begun, self._begun[:-1] + "0")).result()
-
-
-_ENOUGH = 2.0  # seconds, after which a group is handed back: long blocks are spread evenly and seen to progress
-_CACHE = 4 << 20  # bytes: for the indices of shards. What is kept of a block is of no use to the next ones
-_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)

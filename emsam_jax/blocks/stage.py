@@ -11,6 +11,11 @@ from emsam_jax.blocks.ledger import Entry
 from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Volume
 
+_LISTED = 20  # failed blocks that a message names
+EMPTY = "empty"  # all zeros: such a shard makes no file
+SKIPPED = "skipped"  # nothing was to be computed
+DROPPED = "dropped"  # was written, and deleted once it was no longer needed
+
 
 @runtime_checkable
 class Stage(Protocol):
@@ -34,9 +39,6 @@ class Stage(Protocol):
         ...
 
 
-_LISTED = 20  # failed blocks that a message names
-
-
 class StageReport(NamedTuple):
     done: int  # in this run
     skipped: int  # were done before it
@@ -50,11 +52,6 @@ def describe_failures(stage: str, failed: list[tuple[str, str]]) -> str:
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED} more; --status lists them")
     return "\n".join(lines)
-
-
-EMPTY = "empty"  # all zeros: such a shard makes no file
-SKIPPED = "skipped"  # nothing was to be computed
-DROPPED = "dropped"  # was written, and deleted once it was no longer needed
 
 
 def checksum(values: Shaped[np.ndarray, "*c z y x"]) -> str:

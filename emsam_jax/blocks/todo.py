@@ -15,6 +15,7 @@ from emsam_jax.volumes import Voxel
 
 _THREADS = 4
 _AT_ONCE = 10_000  # checks that are waiting for a thread
+_SAMPLE = 200  # entries that are read: of millions of blocks reading all would take minutes
 
 
 class Todo(NamedTuple):
@@ -48,9 +49,6 @@ def find_todo(plan: Plan, ledger: Ledger, intact: Callable[[Block, Entry], bool]
     for block in damaged:
         ledger.forget(block)
     return Todo(plan, todo, damaged)
-
-
-_SAMPLE = 200  # entries that are read: of millions of blocks reading all would take minutes
 
 
 class Pace(NamedTuple):

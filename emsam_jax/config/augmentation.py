@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 Voxels = tuple[int, int, int]
+Widening = Literal["none", "2d", "3d", "faces"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,6 @@ NOTHING = Augmentation(
     noise=0.0,
     cut_out=0.0,
 )
-Widening = Literal["none", "2d", "3d", "faces"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,9 @@ from emsam_jax.volumes import Box, Specimen, read_mirrored
 
 _TILE = (32, 256, 256)
 _PLACES = 8  # remembered of an object in a tile
+_INT32_MAX = np.iinfo(np.int32).max
+_TRIES = 200
+Array = jax.Array | np.ndarray
 
 
 class ObjectIndex:
@@ -49,11 +52,6 @@ class ObjectIndex:
     def draw(self, rng: np.random.Generator) -> Int[np.ndarray, "3"]:
         tile = rng.choice(len(self.chances), p=self.chances)
         return self.places[tile, rng.integers(_PLACES)]
-
-
-_INT32_MAX = np.iinfo(np.int32).max
-_TRIES = 200
-Array = jax.Array | np.ndarray
 
 
 class Samples(NamedTuple):

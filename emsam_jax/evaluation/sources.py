@@ -17,6 +17,8 @@ from emsam_jax.scores import Conventions
 from emsam_jax.segmentation import Recipe
 from emsam_jax.volumes import Part, open_volume
 
+Offsets = tuple[tuple[int, int, int], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationRequest:
@@ -54,9 +56,6 @@ class EvaluationRequest:
             raise UserError(f"--predict={self.predict[0]}: expected --ckpt, which predicts, found --{given[0]}.")
         if not self.ckpt and not self.test:
             raise UserError(f"--{given[0]} needs --raw and --labels to be judged by; only a checkpoint names its own.")
-
-
-Offsets = tuple[tuple[int, int, int], ...]
 
 
 class AffinitySource(abc.ABC):

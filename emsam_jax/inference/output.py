@@ -41,6 +41,7 @@ from emsam_jax.volumes import (
 )
 
 _NOT_THE_RESULT = ("block", "batch", "encode_once", "check", "progress")  # these change how, not what
+STAGE = "predict"
 
 
 def facts_of(
@@ -76,9 +77,6 @@ def fingerprint(model: AffinityModel) -> str:
         found.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
         found.update(values.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
-
-
-STAGE = "predict"
 
 
 class Output:

@@ -45,6 +45,7 @@ ORIGIN = (
 )
 ENCODER = "encoder."  # begins the names of the image encoder's parameters
 Features = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
+Params = dict[str, Any]  # dotted name -> array
 
 
 class Maps(NamedTuple):
@@ -168,9 +169,6 @@ def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
 def abstract_fgnet(config: ModelConfig) -> FGNet:
     """The module with shapes in place of parameters."""
     return nnx.eval_shape(lambda: FGNet(config, rngs=nnx.Rngs(0)))
-
-
-Params = dict[str, Any]  # dotted name -> array
 
 
 def split_fgnet(model: FGNet) -> tuple[Params, Params]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 _CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 VERSIONS = ("sam2", "sam2.1")
+OUTPUTS = tuple(f"trunk, stride {s}" for s in (4, 8, 16, 32)) + tuple(f"fpn, stride {s}" for s in (4, 8, 16))
+TOLERANCE = 1e-5  # of an output's largest value, in float32
 
 
 def build_encoder(size: str, version: str = "sam2.1") -> "torch.nn.Module":
@@ -57,10 +59,6 @@ def _instantiate(size: str, version: str, part: str | None) -> Any:
     config = compose(config_name=f"configs/{version}/{version}_hiera_{_CONFIGS[size]}.yaml").model
     with contextlib.redirect_stdout(None):
         return instantiate(config[part] if part else config, _recursive_=True)
-
-
-OUTPUTS = tuple(f"trunk, stride {s}" for s in (4, 8, 16, 32)) + tuple(f"fpn, stride {s}" for s in (4, 8, 16))
-TOLERANCE = 1e-5  # of an output's largest value, in float32
 
 
 class Difference(NamedTuple):

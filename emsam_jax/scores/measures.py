@@ -9,6 +9,7 @@ from emsam_jax.scores.contingency import ContingencyTable
 
 SCORE_NAMES = ("voi_split", "voi_merge", "voi", "arand", "precision", "recall", "cremi_score", "largest_segment_share")
 Scores = dict[str, float | int | str | None]
+Intervals = dict[str, tuple[float, float] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +90,6 @@ def score_terms(terms: ObjectTerms) -> Scores:
         **scores,
         "largest_segment_share": largest / voxels,  # percolation shows here first
     }
-
-
-Intervals = dict[str, tuple[float, float] | None]
 
 
 def bootstrap_objects(terms: ObjectTerms, *, samples: int = 1000, level: float = 0.95, seed: int = 0) -> Intervals:

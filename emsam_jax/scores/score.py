@@ -12,6 +12,9 @@ from emsam_jax.scores.measures import bootstrap_objects, object_terms, score_ter
 from emsam_jax.scores.tabulate import Conventions, VoxelSource, tabulate
 from emsam_jax.scores.worst_objects import find_swallowed, list_worst, locate
 
+FIELDS = Conventions()  # what the field does
+WAYS = ("all", "borders_ignored", "without_largest", "interior")
+
 
 def score_segmentation(
     labels: VoxelSource,
@@ -37,10 +40,6 @@ def score_segmentation(
     (table,) = tabulate(labels, truth, [conventions], mask=mask, block_zyx=block_zyx, threads=threads)
     scores = score_terms(object_terms(table, conventions.unsegmented))
     return {**scores, "conventions": conventions.describe()}
-
-
-FIELDS = Conventions()  # what the field does
-WAYS = ("all", "borders_ignored", "without_largest", "interior")
 
 
 def report_segmentation(

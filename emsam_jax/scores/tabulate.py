@@ -16,6 +16,9 @@ from emsam_jax.scores.contingency import ContingencyTable, check_same_shape, cou
 
 _UNSEGMENTED = ("object", "ignore", "singletons")
 _PLANES = ("2d", "3d")
+BLOCK_ZYX = (32, 512, 512)  # voxels read at a time: whole chunks of common formats
+_MERGED_TOGETHER = 64  # blocks whose tables wait before they are merged
+Box = tuple[slice, slice, slice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +75,6 @@ def find_borders(truth: Integer[np.ndarray, "z y x"], width: int, plane: str) ->
         np.asarray(distance_transform(~section)) <= width - 1 if section.any() else section for section in borders
     ]
     return np.stack(deeper)
-
-
-BLOCK_ZYX = (32, 512, 512)  # voxels read at a time: whole chunks of common formats
-_MERGED_TOGETHER = 64  # blocks whose tables wait before they are merged
-Box = tuple[slice, slice, slice]
 
 
 @runtime_checkable

@@ -25,6 +25,8 @@ from emsam_jax.segmentation import Recipe
 from emsam_jax.volumes import Box, Volume, Voxel, open_declared
 from emsam_jax.volumes.verify import check_present
 
+_WINDOWS = 4  # side by side; the first one's time, which holds compiling, is not counted
+
 
 def load(request: SegmentationRequest) -> Trained:
     return load_trained(request.ckpt, request.predict)
@@ -39,9 +41,6 @@ def predict(request: SegmentationRequest, trained: Trained, connect: Callable[[]
     if connect is None:
         return predict_affinities(trained.model, specimen, out, settings)
     return predict_on_workers(connect(), trained, declared, out, settings, gpu=request.gpu)
-
-
-_WINDOWS = 4  # side by side; the first one's time, which holds compiling, is not counted
 
 
 class SampledPrediction(NamedTuple):

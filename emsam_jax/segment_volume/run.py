@@ -15,6 +15,10 @@ from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.storage import SEGMENTATION, claim, normalise
 from emsam_jax.volumes import Box, Volume, box_of, parse_box
 
+_STAGES = ("predict", "fragments", "edges", "graph", "merges", "lookup", "labels")
+_WHOLE = ("graph", "lookup")  # of one block
+_EVERYWHERE = Box((0, 0, 0), (1 << 20, 1 << 21, 1 << 21))
+
 
 def segment_volume(request: SegmentationRequest) -> Volume:
     """Called again it goes on where it was stopped."""
@@ -65,11 +69,6 @@ def segment_volume(request: SegmentationRequest) -> Volume:
         )
     keep_recipe(request, source.recipe)
     return labels
-
-
-_STAGES = ("predict", "fragments", "edges", "graph", "merges", "lookup", "labels")
-_WHOLE = ("graph", "lookup")  # of one block
-_EVERYWHERE = Box((0, 0, 0), (1 << 20, 1 << 21, 1 << 21))
 
 
 def describe_run(out: str) -> str:

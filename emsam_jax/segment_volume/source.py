@@ -18,6 +18,7 @@ from emsam_jax.volumes import Box, Volume, Voxel, box_of, open_volume
 from emsam_jax.volumes.verify import check_present
 
 _STAGE = "predict"
+_RECIPE = "postprocess.json"  # by which labels were made, beside them
 
 
 def drop_affinities(affinities: Volume) -> None:
@@ -61,9 +62,6 @@ def expect_done(step: Step, *, check: bool) -> None:
             f"were deleted (--nokeep_affinities), found {len(todo.indices)} of {len(todo.plan)} blocks damaged or "
             "missing; choose another output to predict again."
         )
-
-
-_RECIPE = "postprocess.json"  # by which labels were made, beside them
 
 
 class SegmentationSource(NamedTuple):

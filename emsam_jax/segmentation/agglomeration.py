@@ -15,6 +15,9 @@ from jaxtyping import Float32, UInt64
 from emsam_jax.errors import UserError
 from emsam_jax.segmentation.cleaning import compact
 
+_stdout_lock = threading.Lock()
+_libc = ctypes.CDLL(None)
+
 
 def _quantile(percent: int, init_with_max: str) -> str:
     return f"OneMinus<HistogramQuantileAffinity<RegionGraphType, {percent}, ScoreValue, 256, {init_with_max}>>"
@@ -78,10 +81,6 @@ def merge_fragments(
         with _quiet():
             merged = cast(np.ndarray, next(merging))
         yield merged
-
-
-_stdout_lock = threading.Lock()
-_libc = ctypes.CDLL(None)
 
 
 @contextlib.contextmanager

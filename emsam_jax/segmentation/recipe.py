@@ -18,6 +18,7 @@ from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segme
 from emsam_jax.storage import normalise, open_folder, split_last, write_key
 
 _MOST = 1 << 20  # voxels: more than any volume is long
+Check = Callable[[Any, str], Any]  # (value, the field's name) -> the value as a recipe has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,6 @@ class Recipe:
 
 class _FieldError(ValueError):
     """What a field should hold, and what it holds."""
-
-
-Check = Callable[[Any, str], Any]  # (value, the field's name) -> the value as a recipe has it
 
 
 def _refuse_constant(name: str) -> float:

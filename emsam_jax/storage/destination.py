@@ -17,6 +17,12 @@ from emsam_jax.storage.location import is_remote, normalise, open_folder, read_k
 
 _TORN = re.compile(r"(_[0-9a-f]+)?\.__lock$")  # what TensorStore adds to the name of a file until it is whole
 _IN_FLIGHT = 256
+UNFINISHED = "unfinished.json"  # in a volume that is written at once, until it is whole
+_MARKER = "emsam_jax.json"
+_SHOWN = 3  # names in a message
+_LEDGER = r"ledger/(running\.json|[\w-]+/(identity\.json|(done|failed)/\d+-\d+-\d+))"
+_SIZE = r"[\d.e+-]+"
+_VOLUME = rf"unfinished\.json|zarr\.json|info|\d+/zarr\.json|\d+/c(/\d+)+|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
 
 
 def list_keys(url: str) -> Iterator[str]:
@@ -71,11 +77,6 @@ def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"{error.filename} cannot be listed: {error.strerror}; choose another place.") from None
 
 
-UNFINISHED = "unfinished.json"  # in a volume that is written at once, until it is whole
-_MARKER = "emsam_jax.json"
-_SHOWN = 3  # names in a message
-
-
 class Kind(NamedTuple):
     """One kind of work: what its folder holds."""
 
@@ -85,9 +86,6 @@ class Kind(NamedTuple):
     beside: tuple[str, ...] = ()  # names that it writes among others' files; by default the folder is its own
 
 
-_LEDGER = r"ledger/(running\.json|[\w-]+/(identity\.json|(done|failed)/\d+-\d+-\d+))"
-_SIZE = r"[\d.e+-]+"
-_VOLUME = rf"unfinished\.json|zarr\.json|info|\d+/zarr\.json|\d+/c(/\d+)+|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
 VOLUME = Kind("volume", "a volume", _VOLUME)
 CONVERSION = Kind("conversion", "a conversion by emsam_jax.volumes.ingest", f"{_VOLUME}|{_LEDGER}")
 SYNTHETIC = Kind("synthetic", "a synthetic volume", _VOLUME)

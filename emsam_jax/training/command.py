@@ -16,6 +16,7 @@ from emsam_jax.training.loop import train
 from emsam_jax.training.plan import plan
 
 FLAGS = flags.FLAGS
+_PATIENCE = 4 * 3600  # seconds
 
 
 def define_flags() -> None:
@@ -69,9 +70,6 @@ def run() -> None:
             sys.exit(f"train: {where} cannot be written or read: {problem.strerror or problem}.")
 
     app.run(main, argv=arguments)
-
-
-_PATIENCE = 4 * 3600  # seconds
 
 
 @contextlib.contextmanager

@@ -14,6 +14,9 @@ from emsam_jax.data import Batch
 from emsam_jax.model import Maps
 
 Shares = Float[np.ndarray, "samples c"]  # of the known affinities, those that are 1
+Affinities = Float[Array, "b z y x c"]
+Valid = Bool[Array, "b z y x c"]
+VOXELS = (1, 2, 3)
 
 
 class ClassWeights(NamedTuple):
@@ -60,11 +63,6 @@ def prior_of(shares: Shares, config: LossConfig) -> tuple[float, ...]:
 def _weight(share: Float[np.ndarray, "*a"], config: LossConfig) -> Float[np.ndarray, "*a"]:
     """1 for a class that is half of all."""
     return np.minimum(0.5 / np.maximum(share, 1e-12), config.max_weight)
-
-
-Affinities = Float[Array, "b z y x c"]
-Valid = Bool[Array, "b z y x c"]
-VOXELS = (1, 2, 3)
 
 
 def loss_of_maps(

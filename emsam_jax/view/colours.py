@@ -16,6 +16,7 @@ UNSEGMENTED: Rgb = (240, 200, 70)  # the segmentation says nothing
 MAIN: Rgb = (206, 211, 219)  # an object's largest piece: pale, so that the others stand out
 PIECES: tuple[Rgb, ...] = ((42, 116, 224), (228, 84, 40), (150, 78, 196), (0, 158, 140), (216, 60, 124))
 REST: Rgb = (122, 126, 134)  # all smaller pieces
+_STEPS = np.arange(_COLOURS)
 
 
 class Colouring:
@@ -91,7 +92,6 @@ def _to_srgb(lab: Float[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]:
     return np.rint(255 * gamma).astype(np.uint8)
 
 
-_STEPS = np.arange(_COLOURS)
 _LAB = _oklab(0.60 + 0.10 * (_STEPS % 3), 0.14 + 0.03 * (_STEPS // 3 % 2), _GOLDEN * _STEPS % 1)
 _PALETTE = _to_srgb(_LAB)
 _DISTANCES = np.linalg.norm(_LAB[:, None] - _LAB[None], axis=-1)

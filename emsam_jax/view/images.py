@@ -11,6 +11,10 @@ from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 from PIL import Image
 
 Rgb = UInt8[np.ndarray, "y x 3"]
+_LIGHT = (0.80, 0.42, 0.42)  # from the viewer, from above, from the left
+_AMBIENT = 0.40
+_FAR = 0.40  # of its brightness is what the farthest voxel loses
+_ROUNDING = 1.2  # pixels, standard deviation: voxels have no corners in life
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +59,6 @@ def blend(below: Rgb, above: Rgb, share: Float[np.ndarray, "y x"]) -> Rgb:
 
 def grey_rgb(grey: UInt8[np.ndarray, "y x"]) -> Rgb:
     return np.repeat(grey[..., None], 3, -1)
-
-
-_LIGHT = (0.80, 0.42, 0.42)  # from the viewer, from above, from the left
-_AMBIENT = 0.40
-_FAR = 0.40  # of its brightness is what the farthest voxel loses
-_ROUNDING = 1.2  # pixels, standard deviation: voxels have no corners in life
 
 
 def draw_surface(

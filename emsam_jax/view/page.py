@@ -14,6 +14,10 @@ from emsam_jax.view.score_tables import facts_table, stages_table, volumes_table
 from emsam_jax.view.standings import find_standings
 from emsam_jax.view.worst_drawn import WorstObject, draw_worst
 
+_HERE = Path(__file__).parent
+# The browser would stop the page from reaching out even if it held an address.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
 
 @dataclasses.dataclass(frozen=True)
 class Illustrations:
@@ -24,12 +28,6 @@ class Illustrations:
 def illustrate(exhibit: Exhibit, sections: int = 3, worst: int = 10) -> Illustrations:
     pairing = pair(exhibit.labels, exhibit.truth, exhibit.labelled)
     return Illustrations(draw_sections(exhibit, pairing, sections), draw_worst(exhibit, worst))
-
-
-_HERE = Path(__file__).parent
-
-# The browser would stop the page from reaching out even if it held an address.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def render(scores: Mapping[str, Any], illustrations: Mapping[str, Illustrations]) -> str:

@@ -28,6 +28,7 @@ Table = Shaped[np.ndarray, " _"]
 _PAGE = np.dtype([("fragment", "<u8"), ("start", "<i8"), ("stop", "<i8")])  # its first one, and its rows
 _PAGE_ROWS = 4096
 _THREADS, _AHEAD = 8, 64  # files read at once, and files held
+_MERGE_AT = 1 << 22  # rows collected before they are merged, which bounds the memory
 
 
 def write_table(url: str, key: str, table: Table) -> str:
@@ -151,9 +152,6 @@ def _header(dtype: DTypeLike, rows: int) -> bytes:
 
 def _checksum(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-_MERGE_AT = 1 << 22  # rows collected before they are merged, which bounds the memory
 
 
 def merge_edges(parts: Iterable[Table]) -> Table:

@@ -20,6 +20,7 @@ from emsam_jax.volumes.layout import Layout
 from emsam_jax.volumes.volume import Volume
 
 IN_FLIGHT = 2  # shards that are written at once
+_COMPRESSED = 100  # times: hardly any voxels take less of a disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +71,6 @@ class _Writing(NamedTuple):
 def plan_shards(layout: Layout) -> Plan:
     box = box_of(layout.shape[-3:])
     return plan_blocks(box, box, layout.shard, layout.shard)
-
-
-_COMPRESSED = 100  # times: hardly any voxels take less of a disk
 
 
 def refuse_too_large(layout: Layout) -> None:

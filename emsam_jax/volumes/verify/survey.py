@@ -16,6 +16,7 @@ from emsam_jax.volumes.verify.findings import Finding, error, warning
 from emsam_jax.volumes.volume import Volume
 
 Faces = tuple[Integer[np.ndarray, "_ _"], Integer[np.ndarray, "_ _"]]  # pieces and ids
+_FILLS = 0.7  # of the labelled voxels; the loader passes over patches that one object fills so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,6 @@ class Components:
 
 
 _BLOCK: Voxel = (64, 256, 256)
-_FILLS = 0.7  # of the labelled voxels; the loader passes over patches that one object fills so far
 
 
 @dataclasses.dataclass
