@@ -16,7 +16,7 @@ from absl import app, flags
 from emsam_jax.configs.demo import NOISE, SHAPES, VOXEL_SIZE_ZYX
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import BASELINE
-from emsam_jax.storage import destination
+from emsam_jax.storage import destination, write_whole
 from emsam_jax.volumes.synthetic import Stain, check_place, synthetic_volume, write_synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
     say("3 of 3: evaluation", EVALUATION)
     run(out, "eval.py", f"--ckpt={_OUT.value}")
     summary = summarise(json.loads((out / "eval" / "scores.json").read_text()), time.perf_counter() - start)
-    (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(out / "demo.json", json.dumps(summary, indent=2) + "\n")
     print(CONCLUSION.format(**summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html"))
 
 

@@ -4,7 +4,7 @@
 """
 
 from emsam_jax.blocks.block import Block, Plan, check_room, is_masked, plan_blocks
-from emsam_jax.blocks.fingerprint import content_of, files_of
+from emsam_jax.blocks.fingerprint import content_of, files_of, hash_of
 from emsam_jax.blocks.group import GroupReport
 from emsam_jax.blocks.in_turn import run_in_turn
 from emsam_jax.blocks.interruption import LockLostError, StoppedError, stopping_on_signals
@@ -45,6 +45,7 @@ __all__ = [
     "drop_block",
     "files_of",
     "find_todo",
+    "hash_of",
     "is_intact",
     "is_masked",
     "plan_blocks",

@@ -1,10 +1,12 @@
-"""Whether an input is still the one that a run began with, without reading all of it."""
+"""Whether settings and inputs are still those that a run began with; of an input without reading all of it."""
 
 import datetime
 import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -13,6 +15,12 @@ from emsam_jax.storage import is_remote, places_of
 from emsam_jax.volumes import Box
 
 _SAMPLE = 16  # side of the boxes that are looked at, voxels
+
+
+def hash_of(settings: Any) -> str:
+    """Equal for equal JSON, whatever the order of its fields."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Box, per_axis: int = 2) -> str:

@@ -11,7 +11,6 @@ Where the process holds the RunLock of the ledger's folder, nothing is written o
 import contextlib
 import dataclasses
 import datetime
-import hashlib
 import json
 import math
 import re
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import tensorstore as ts
 
 from emsam_jax.blocks.block import Block
+from emsam_jax.blocks.fingerprint import hash_of
 from emsam_jax.blocks.interruption import LockLostError
 from emsam_jax.blocks.lock import expect_lease, token_at
 from emsam_jax.errors import UserError
@@ -195,10 +195,6 @@ def _parse(content: bytes) -> Entry | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return entry if fits and timed else None
-
-
-def hash_of(facts: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -121,5 +121,5 @@ def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged,
 def _write(out: Path, scores: dict[str, Any], frozen: Frozen, page: str) -> None:
     write_whole(out / "scores.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
     if frozen.headline in frozen.recipes:
-        write_whole(out / "postprocess.json", frozen.recipes[frozen.headline].to_json())
+        frozen.recipes[frozen.headline].write(out / "postprocess.json")
     write_whole(out / "report.html", page)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from emsam_jax.blocks import hash_of
 from emsam_jax.config import Config, describe_encoder, to_dict
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
@@ -22,7 +23,6 @@ from emsam_jax.inference import (
 from emsam_jax.model import ORIGIN
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import check_recipe
-from emsam_jax.storage import hash_of
 
 
 def describe_model(config: Config) -> dict[str, str]:

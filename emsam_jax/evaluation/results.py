@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
+from emsam_jax.blocks import hash_of
 from emsam_jax.evaluation.compared import STORED, TITLES
 from emsam_jax.evaluation.recipes import Frozen
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.storage import EVALUATION, LABELS, check_free, claim, hash_of
+from emsam_jax.storage import EVALUATION, LABELS, check_free, claim
 from emsam_jax.volumes import write_volume
 
 SAVED = ("segmentation", "baseline")  # volumes of labels

@@ -21,6 +21,7 @@ from emsam_jax.config import AttentionKernel
 from emsam_jax.errors import UserError
 from emsam_jax.model.hiera import HieraConfig
 from emsam_jax.model.image_encoder import FACTS_FILE, PARAMS_FOLDER, SIZES, ImageEncoder
+from emsam_jax.storage import write_whole
 
 FORMAT = "emsam_jax image encoder 1"
 _OURS = re.compile(  # and Orbax's
@@ -79,7 +80,7 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             checkpointer.save(partial / PARAMS_FOLDER, args=ocp.args.PyTreeSave(dict(params)))
         facts = {"format": FORMAT, **facts, "hash": content_hash(params)}
-        (partial / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        write_whole(partial / FACTS_FILE, json.dumps(facts, indent=2) + "\n")
         yield partial
         if path.exists():
             path.rename(replaced)

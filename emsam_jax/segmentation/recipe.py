@@ -15,7 +15,7 @@ from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.cleaning import CleanUp
 from emsam_jax.segmentation.fragments import KINDS, FragmentParameters
 from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segment_affinities
-from emsam_jax.storage import normalise, open_folder, split_last, write_key
+from emsam_jax.storage import write_whole
 
 _MOST = 1 << 20  # voxels: more than any volume is long
 Check = Callable[[Any, str], Any]  # (value, the field's name) -> the value as a recipe has it
@@ -42,9 +42,7 @@ class Recipe:
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """A reader sees the old file or the new one, never a part."""
-        folder, name = split_last(normalise(str(path)))
-        write_key(open_folder(folder), name, self.to_json().encode())
+        write_whole(path, self.to_json())
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":

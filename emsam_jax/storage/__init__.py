@@ -29,9 +29,9 @@ from emsam_jax.storage.location import (
     read_key,
     split_last,
     write_key,
+    write_whole,
 )
 from emsam_jax.storage.machine import check_memory, free_disk, free_memory
-from emsam_jax.storage.whole_files import hash_of, write_whole
 
 __all__ = [
     "CONVERSION",
@@ -54,7 +54,6 @@ __all__ = [
     "folder_spec",
     "free_disk",
     "free_memory",
-    "hash_of",
     "is_remote",
     "locking_context",
     "normalise",

@@ -97,8 +97,8 @@ TRAINING = Kind(
     "training",
     "a run of train.py",
     beside=(
-        *("running.json", "config.json", "config.json.partial", "metrics.jsonl", "metrics.jsonl.partial", "curves.png"),
-        *("checkpoints", "encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
+        *("running.json", "config.json", "metrics.jsonl", "curves.png", "checkpoints"),
+        *("encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
     ),
 )
 DEMO = Kind("demo", "a run of the demo", beside=("demo.json",))

@@ -74,11 +74,20 @@ def read_key(
 
 
 def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
-    """None deletes."""
+    """Replaces the file, durable on return; a reader sees the old content or the new, never a part. None deletes."""
     try:
         folder.write(key, content).result()
     except ValueError as error:
-        raise UserError(f"{folder.url.rstrip('/')}/{key} cannot be written: {first_line(error)}") from None
+        place, reason = f"{folder.url.rstrip('/')}/{key}", first_line(error)
+        if place.startswith("file://"):  # the operating system's words come last
+            place, reason = place.removeprefix("file://"), f"{reason.rpartition(': ')[2]}."
+        raise UserError(f"{place} cannot be written: {reason}") from None
+
+
+def write_whole(place: str | Path, content: str | bytes) -> None:
+    """As `write_key`, to a path or URL."""
+    folder, name = split_last(normalise(str(place)))
+    write_key(open_folder(folder), name, content.encode() if isinstance(content, str) else content)
 
 
 class RemoteFile(io.RawIOBase):

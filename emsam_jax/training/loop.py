@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from emsam_jax.blocks import RunLock
 from emsam_jax.config import Config, check_patch, to_dict
 from emsam_jax.errors import UserError
-from emsam_jax.storage import TRAINING, check_free, claim
+from emsam_jax.storage import TRAINING, check_free, claim, write_whole
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import BadStepsError, Log
 from emsam_jax.training.losses import class_weights
@@ -130,9 +130,7 @@ def _longer(config: Config, checkpoints: Checkpoints) -> str:
 
 def _write_config(config: Config, workdir: Path) -> None:
     if jax.process_index() == 0:
-        new = workdir / "config.json.partial"
-        new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-        new.replace(workdir / "config.json")
+        write_whole(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def _advice(error: BadStepsError, checkpoints: Checkpoints) -> str:

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from emsam_jax.storage import write_whole
+
 Row = dict[str, Any]
 
 
@@ -13,9 +15,7 @@ class MetricsFile:
         self.path = path
         rows = [row for row in read_rows(path) if row["step"] <= step]
         self._validated = {row["step"] for row in rows if is_validation(row)}
-        new = path.with_name(path.name + ".partial")
-        new.write_text("".join(_line(row) for row in rows))
-        new.replace(path)
+        write_whole(path, "".join(_line(row) for row in rows))
         self._file = path.open("a", buffering=1)
 
     def write(self, row: Row) -> None:

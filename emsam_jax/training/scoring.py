@@ -17,6 +17,7 @@ from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import Example, Subject, best_method, choose_recipes, fragments_to_try, read_subject
 from emsam_jax.segmentation import Recipe
+from emsam_jax.storage import write_whole
 from emsam_jax.view import colours_of
 from emsam_jax.volumes import as_unit, open_declared
 
@@ -46,7 +47,7 @@ def score(job: ScoringJob) -> None:
         scores = _score(job)
     except UserError as error:
         scores = {"error": str(error)}
-    (job.folder / RESULT_FILE).write_text(json.dumps(scores))
+    write_whole(job.folder / RESULT_FILE, json.dumps(scores))
 
 
 def _score(job: ScoringJob) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from emsam_jax.inference import (
     validation_score,
 )
 from emsam_jax.model import merge_fgnet
-from emsam_jax.storage import remove
+from emsam_jax.storage import remove, write_whole
 from emsam_jax.training import scoring
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import Log
@@ -115,7 +115,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         self.checkpoints.best.awaited.add(step)
         if jax.process_index() == 0:
             found = {"shift": shift, **describe_reliability(counts)}
-            (job.folder / CALIBRATION_FILE).write_text(json.dumps(found))
+            write_whole(job.folder / CALIBRATION_FILE, json.dumps(found))
             self._waiting.append(job)
             self.log.say(f"step {step}: validation predicted in {time.monotonic() - started:.1f} s")
             self.collect()
@@ -180,7 +180,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         step = self.checkpoints.folder / str(job.step)
         if "error" in scores:
             self.log.say(f"step {job.step}: no validation: {scores['error']}")
-            (step / FAILED_FILE).write_text(json.dumps(scores) + "\n")
+            write_whole(step / FAILED_FILE, json.dumps(scores) + "\n")
         else:
             reliable = json.loads((job.folder / CALIBRATION_FILE).read_text())
             scores |= {name: reliable[name] for name in ("true_at_half", "calibration_error")}

@@ -208,4 +208,4 @@ def test_a_report_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing
     script = f'{mount}; {sys.executable} -c "{code}" 2>&1 | tail -n 1; ls -A {tmp_path}/eval'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     said = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment).stdout
-    assert said.endswith(f"VolumeError: {tmp_path}/eval/report.html cannot be written: No space left on device.\n")
+    assert said.endswith(f"UserError: {tmp_path}/eval/report.html cannot be written: No space left on device.\n")
