@@ -1,66 +1,75 @@
-"""How good a model is, or stored affinities, or anyone's segmentation: scores.json and report.html.
+"""Scores a model, stored affinities or a segmentation against true labels, and draws a report.
 
     python eval.py --ckpt=runs/cremi
     python eval.py --raw=em.zarr --labels=truth.zarr --segmentation=neurons.zarr --out=runs/judged
 
-A checkpoint names its own test and validation volumes; the flags of the volume replace the test volumes. What is chosen
-is written to postprocess.json in the folder for the results; the checkpoint keeps the recipe of its training's
-validation unless --update_checkpoint asks for this one. Which of a run's checkpoints is the best never changes.
+A checkpoint names its own test and validation volumes; --raw and --labels replace the test volumes. Fragments and
+thresholds are chosen on the validation volumes and frozen before the test volumes are scored. Writes scores.json,
+report.html and the chosen recipe, postprocess.json. Called again, it resumes prediction where it stopped.
 """
 
 import dataclasses
 import os
-import sys
 
-try:
-    from absl import app, flags, logging
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"eval: {missing.name} is not installed here. Activate the environment (source .venv/bin/activate), which "
-        "`make demo` makes, or call .venv/bin/python."
-    )
-
+from emsam_jax.command_line import FLAGS, define_ids, define_zyx, flags, group, run
 from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import METHODS, EvaluationRequest, evaluate
 from emsam_jax.scores import Conventions
-from emsam_jax.volumes import three, whole_numbers
-
-FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("ckpt", "", "A run's folder (its best checkpoint), or a checkpoint's own.")
-    flags.DEFINE_multi_string(
-        "predict", [], "A field of its config.predict, such as symmetries=16 or window=16,256,256."
-    )
-    flags.DEFINE_string("affinities", "", "Stored affinities [channels, z, y, x] to be judged instead of a model's.")
-    flags.DEFINE_string("segmentation", "", "Stored labels to be judged.")
-    flags.DEFINE_string("raw", "", "The test volume instead of those that the checkpoint's config names.")
-    flags.DEFINE_string("labels", "", "Its truth.")
-    flags.DEFINE_string("mask", "", "Truth counts where this volume is not 0.")
-    flags.DEFINE_string("name", "", "What to call the test volume.")
-    flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
-    flags.DEFINE_list("labels_voxel_size", [], "z,y,x in nm, of the truth, instead of what it says.")
-    flags.DEFINE_list("labels_offset", [], "z,y,x in nm, of the truth's first voxel, instead of what it says.")
-    flags.DEFINE_list("background", ["0"], "Ids of the truth that are no neuron.")
-    flags.DEFINE_list("unlabelled", [str(i) for i in LabelRules().unlabelled], "Ids of voxels that nobody labelled.")
-    flags.DEFINE_bool("invert", False, "Membranes are bright in the raw.")
-    flags.DEFINE_string("roi", "", "z0:z1,y0:y1,x0:x1 in voxels of the raw: what is judged.")
-    flags.DEFINE_string("validation_roi", "", "Part of the same volume that fragments and thresholds are chosen on.")
-    flags.DEFINE_bool("allow_overlap", False, "Judge on what was trained or chosen on, too; the report says so.")
-    flags.DEFINE_string("recipe", "", "A postprocess.json to be used instead of choosing one.")
-    flags.DEFINE_bool(
-        "update_checkpoint", False, "The checkpoint takes over the chosen recipe, by which segment.py then works."
-    )
-    flags.DEFINE_list("methods", list(METHODS), "From affinities to neurons; waterz_ with any of its scorers.")
-    flags.DEFINE_enum("unsegmented", "object", ["object", "ignore", "singletons"], "What voxels of segment 0 are.")
-    flags.DEFINE_string("standings", "", "Known results to show beside: ac3ac4 or fib25.")
-    flags.DEFINE_string("title", "", "Of the report.")
-    flags.DEFINE_string("method", "", "What to call the stored affinities or the stored segmentation.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    flags.DEFINE_integer("threads", cores, "Of the segmentation and the scores.")
-    flags.DEFINE_string("out", "", "Folder for the results; if empty, `eval` in the checkpoint's or runs/eval.")
+    with group("What is judged (one of three)"):
+        flags.DEFINE_string("ckpt", "", "Trained model: `FOLDER` of a run (its best checkpoint) or of one checkpoint.")
+        flags.DEFINE_string("affinities", "", "Stored affinities: `PATH` of a volume [channels, z, y, x].")
+        flags.DEFINE_string("segmentation", "", "Stored segmentation: `PATH` of a volume of labels.")
+        flags.DEFINE_string("method", "", "Name of the stored affinities or segmentation in the report.")
+    with group("Test volume (replaces those of the checkpoint's config)"):
+        flags.DEFINE_string("raw", "", "Raw volume: `PATH` or URL.")
+        flags.DEFINE_string("labels", "", "True labels: `PATH` or URL.")
+        flags.DEFINE_string("mask", "", "Mask: `PATH` or URL of a volume; only voxels where it is not 0 are scored.")
+        flags.DEFINE_string("name", "", "Name of the test volume in the report.")
+        flags.DEFINE_string("roi", "", "Region to score, `z0:z1,y0:y1,x0:x1` in voxels of the raw volume.")
+        define_zyx("voxel_size", float, "Voxel size of the raw volume, `z,y,x` in nm, in place of its metadata's.")
+        define_zyx("labels_voxel_size", float, "Voxel size of the labels, `z,y,x` in nm, in place of their metadata's.")
+        define_zyx("labels_offset", float, "Position of the labels' first voxel, `z,y,x` in nm.")
+        define_ids("background", (0,), "Label `IDS` of background (membrane, extracellular space).")
+        define_ids("unlabelled", LabelRules().unlabelled, "Label `IDS` of voxels that nobody annotated.")
+        flags.DEFINE_bool("invert", False, "Invert the raw volume's contrast: its membranes are bright.")
+        flags.DEFINE_bool(
+            "allow_overlap", False, "Score voxels that training or validation has seen; the report says so."
+        )
+    with group("Prediction (with --ckpt)"):
+        flags.DEFINE_multi_string(
+            "predict", [], "Override of config.predict, `FIELD=VALUE`, such as symmetries=16. May be repeated."
+        )
+    with group("Segmentation and scores"):
+        flags.DEFINE_list(
+            "methods",
+            list(METHODS),
+            "Segmentation `METHODS` to compare, with commas; waterz_SCORER with any of its scorers.",
+        )
+        flags.DEFINE_string(
+            "validation_roi", "", "Region of the raw volume to choose on, `z0:z1,y0:y1,x0:x1`, for stored affinities."
+        )
+        flags.DEFINE_string("recipe", "", "Recipe `FILE`, a postprocess.json to use in place of choosing one.")
+        flags.DEFINE_bool(
+            "update_checkpoint", False, "Store the chosen recipe in the checkpoint, where segment.py takes it from."
+        )
+        flags.DEFINE_enum(
+            "unsegmented",
+            "object",
+            ["object", "ignore", "singletons"],
+            "Score of voxels without a segment (id 0): as one object, not at all, or each as its own.",
+        )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        flags.DEFINE_integer("threads", cores, "Number of threads of segmentation and scores.")
+    with group("Output"):
+        flags.DEFINE_string(
+            "out", "", "Results' `FOLDER`; if empty, eval/ in the checkpoint's folder, or else runs/eval."
+        )
+        flags.DEFINE_string("title", "", "Title of the report.")
+        flags.DEFINE_string("standings", "", "Published results to show in the report: `ac3ac4|fib25`.")
 
 
 def test_volume() -> DeclaredVolume | None:
@@ -72,11 +81,11 @@ def test_volume() -> DeclaredVolume | None:
         raw=FLAGS.raw,
         labels=FLAGS.labels,
         mask=FLAGS.mask,
-        raw_voxel_size_zyx=three(FLAGS.voxel_size, float) or (),
-        labels_voxel_size_zyx=three(FLAGS.labels_voxel_size, float) or (),
-        labels_offset_zyx=three(FLAGS.labels_offset, float) or (),
+        raw_voxel_size_zyx=FLAGS.voxel_size or (),
+        labels_voxel_size_zyx=FLAGS.labels_voxel_size or (),
+        labels_offset_zyx=FLAGS.labels_offset or (),
         intensity=Intensity(invert=FLAGS.invert),
-        rules=LabelRules(whole_numbers(FLAGS.background), whole_numbers(FLAGS.unlabelled)),
+        rules=LabelRules(FLAGS.background, FLAGS.unlabelled),
     )
 
 
@@ -111,13 +120,9 @@ def request() -> EvaluationRequest:
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)
-    try:
-        evaluate(request())
-    except UserError as problem:
-        sys.exit(f"eval: {problem}")
+    evaluate(request())
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run(main, __doc__)

@@ -29,18 +29,19 @@ from absl import app, flags
 from rates import matrix_rate
 
 from emsam_jax.blocks import Ledger
+from emsam_jax.command_line import define_zyx
 from emsam_jax.config import EncoderConfig, ModelConfig, load_config
 from emsam_jax.inference import Output, Prediction, Predictor
 from emsam_jax.inference.predict import predict_blocks
 from emsam_jax.inference.settings import window_of
 from emsam_jax.model import FGNet, abstract_fgnet, flat_state
 from emsam_jax.model.encoder_checkpoint import fill
-from emsam_jax.volumes import Specimen, Voxel, create_volume, three
+from emsam_jax.volumes import Specimen, Voxel, create_volume
 
 _CASES = flags.DEFINE_list("cases", None, "demo, or sizes of the encoder; by default demo, on a GPU base_plus,large.")
-_VOLUME = flags.DEFINE_list("volume", None, "z,y,x in voxels.")
-_BLOCK = flags.DEFINE_list("block", [], "z,y,x in voxels; the default of prediction if empty.")
-_WINDOW = flags.DEFINE_list("window", None, "z,y,x in voxels; by default what the model is trained on.")
+_VOLUME = define_zyx("volume", int, "z,y,x in voxels.")
+_BLOCK = define_zyx("block", int, "z,y,x in voxels; the default of prediction if empty.")
+_WINDOW = define_zyx("window", int, "z,y,x in voxels; by default what the model is trained on.")
 _BATCH = flags.DEFINE_integer("batch", 0, "Windows at once; 0: as prediction chooses.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed turns of each.")
 _QUICK = flags.DEFINE_bool("quick", False, "A tiny model and volume: does it run at all?")
@@ -60,7 +61,7 @@ def main(_: list[str]) -> None:
     on_gpu = jax.default_backend() == "gpu"
     names = ["quick"] if _QUICK.value else _CASES.value or (["base_plus", "large"] if on_gpu else ["demo"])
     default = (4, 32, 32) if _QUICK.value else (128, 2048, 2048) if on_gpu else (16, 192, 192)
-    z, y, x = three(_VOLUME.value, int) if _VOLUME.value else default
+    z, y, x = _VOLUME.value or default
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         raw = create_volume(Path(folder) / "raw.zarr", (z, y, x), "uint8", VOXEL_SIZE)
@@ -68,7 +69,7 @@ def main(_: list[str]) -> None:
         for name in names:
             case = case_of(name, on_gpu)
             if _WINDOW.value:
-                case.window = three(_WINDOW.value, int)
+                case.window = _WINDOW.value
             rows.append({"case": name, **measure_case(case, Specimen(raw), Path(folder))})
             print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
     facts = {
@@ -95,7 +96,7 @@ def case_of(name: str, on_gpu: bool) -> Case:
 def measure_case(case: Case, specimen: Specimen, folder: Path) -> dict[str, Any]:
     model = random_model(case.model)
     settings = Prediction(
-        window=case.window, block=three(_BLOCK.value, int) or (), dtype="uint8", batch=_BATCH.value, progress=False
+        window=case.window, block=_BLOCK.value or (), dtype="uint8", batch=_BATCH.value, progress=False
     )
     output = Output(str(folder / "plan"), specimen, settings, specimen.region, len(case.model.offsets))
     watch = Watch()

@@ -1,6 +1,9 @@
-"""The main job from nothing: synthetic volumes, `train.py`, `eval.py`, and what it all meant.
+"""Trains and evaluates a small model from scratch on synthetic volumes, and explains each step.
 
-python -m emsam_jax.demo --out=runs/demo
+    python -m emsam_jax.demo --out=runs/demo
+    python -m emsam_jax.demo --out=runs/quick --divide=2 --override=--config.optim.steps=100
+
+Takes about five minutes on two CPU cores. Leaves volumes, the trained model, a report and demo.json, its figures.
 """
 
 import json
@@ -11,10 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
+from emsam_jax.command_line import FLAGS, flags, group, run
 from emsam_jax.configs.demo import NOISE, SHAPES, VOXEL_SIZE_ZYX
-from emsam_jax.errors import UserError
 from emsam_jax.evaluation import BASELINE
 from emsam_jax.storage import destination, write_whole
 from emsam_jax.volumes.synthetic import Stain, check_place, synthetic_volume, write_synthetic
@@ -42,29 +43,33 @@ smoothed intensity, at its very best     {baseline_voi:7.3f}   {baseline_arand:7
 The network's error is {ratio:.1f} times smaller than that of the same watershed on the grey values themselves, whose
 threshold was even chosen by looking at the truth. Pictures of what is right and wrong, and all scores:
 {report}"""
-_OUT = flags.DEFINE_string("out", "runs/demo", "Folder for volumes, run, report and demo.json.")
-_VOLUMES_ONLY = flags.DEFINE_bool("volumes_only", False, "Only make the volumes.")
-_DIVIDE = flags.DEFINE_integer("divide", 1, "Sides of the volumes are divided by this, to be quicker.")
-_OVERRIDES = flags.DEFINE_multi_string("override", [], "For train.py, such as --override=--config.optim.steps=4.")
+
+
+def define_flags() -> None:
+    with group("Output"):
+        flags.DEFINE_string("out", "runs/demo", "`FOLDER` for volumes, model, report and demo.json.")
+        flags.DEFINE_bool("volumes_only", False, "Make the volumes and stop.")
+    with group("Quicker trials"):
+        flags.DEFINE_integer("divide", 1, "Divisor of the volumes' sides.")
+        flags.DEFINE_multi_string(
+            "override", [], "`FLAG` for train.py, such as --override=--config.optim.steps=4. May be repeated."
+        )
 
 
 def main(_: list[str]) -> None:
-    start, out = time.perf_counter(), Path(_OUT.value).absolute()
+    start, out = time.perf_counter(), Path(FLAGS.out).absolute()
     say("1 of 3: volumes", VOLUMES)
-    try:
-        claim_folder(out)
-    except UserError as error:
-        sys.exit(f"demo: {error}")
+    claim_folder(out)
     for seed, (part, (z, y, x)) in enumerate(SHAPES.items(), start=1):
-        shape = z // _DIVIDE.value, y // _DIVIDE.value, x // _DIVIDE.value
+        shape = z // FLAGS.divide, y // FLAGS.divide, x // FLAGS.divide
         write_synthetic(synthetic_volume(shape, seed, VOXEL_SIZE_ZYX, stain=Stain(noise=NOISE)), str(out / part))
         print(f"  {out / part}: raw.zarr and labels.zarr, {' x '.join(map(str, shape))} voxels (z, y, x)")
-    if _VOLUMES_ONLY.value:
+    if FLAGS.volumes_only:
         return
     say("2 of 3: training", TRAINING)
-    run(out, "train.py", f"--config={CONFIG}", f"--workdir={_OUT.value}", *_OVERRIDES.value)
+    call(out, "train.py", f"--config={CONFIG}", f"--workdir={FLAGS.out}", *FLAGS.override)
     say("3 of 3: evaluation", EVALUATION)
-    run(out, "eval.py", f"--ckpt={_OUT.value}")
+    call(out, "eval.py", f"--ckpt={FLAGS.out}")
     summary = summarise(json.loads((out / "eval" / "scores.json").read_text()), time.perf_counter() - start)
     write_whole(out / "demo.json", json.dumps(summary, indent=2) + "\n")
     print(CONCLUSION.format(**summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html"))
@@ -82,7 +87,7 @@ def say(title: str, text: str) -> None:
     print(f"\n== {title} ==\n{text}", flush=True)
 
 
-def run(out: Path, *command: str) -> None:
+def call(out: Path, *command: str) -> None:
     """Prints the command as one would type it, and ends with it where it fails."""
     print(f"$ python {' '.join(command)}", flush=True)
     program, *arguments = command
@@ -110,4 +115,5 @@ def summarise(scores: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_flags()
+    run(main, __doc__)

@@ -4,9 +4,15 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+EXIT_STOPPED = 75  # a command's exit code: temporary failure, the same command resumes
+
 
 class UserError(ValueError):
-    """Something about a volume that a user can put right, said in one sentence."""
+    """Something that a user can put right, said in one sentence."""
+
+
+class StoppedError(UserError):
+    """The run ended early, because a signal came or the scheduler was lost; the same command resumes it."""
 
 
 def first_line(error: BaseException) -> str:

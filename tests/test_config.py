@@ -19,7 +19,6 @@ from emsam_jax.config import (
     differences,
     from_dict,
     load_config,
-    split_overrides,
     to_dict,
 )
 from emsam_jax.config.limits import LIMITS
@@ -227,8 +226,3 @@ def test_differences_name_their_fields():
         ("config.model.encoder.size", "tiny", "none"),
         ("config.seed", 1, 2),
     ]
-
-
-def test_overrides_are_told_from_flags():
-    line = ["train.py", "--config=a.py", "--config.seed=1", "--workdir=w"]
-    assert split_overrides(line) == (["train.py", "--config=a.py", "--workdir=w"], ["--config.seed=1"])

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emsam_jax"
 # Each room imports only what stands above it: the order is the one in which data flows.
 ROOMS = (
-    *("errors", "config", "configs", "storage"),
+    *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
     *("evaluation", "segment_volume", "training", "porting", "demo"),
 )
-WITHOUT_JAX = {"errors", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
+WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
 BY_PATH = {"evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "configs.demo"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed between two steps or ending whatever is under way; and the errors that mean a stop."""
+"""Ctrl-C and SIGTERM, noticed between two steps or ending whatever is under way."""
 
 import contextlib
 import signal
@@ -6,11 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from emsam_jax.errors import UserError
-
-
-class StoppedError(UserError):
-    """The run ended before all was tried, because a signal came or the scheduler was lost; it goes on when called."""
+from emsam_jax.errors import StoppedError, UserError
 
 
 class LockLostError(UserError):

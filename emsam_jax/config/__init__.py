@@ -12,7 +12,7 @@ from emsam_jax.config.experiment import (
     PredictConfig,
     ValidationConfig,
 )
-from emsam_jax.config.loading import differences, from_dict, load_config, override, split_overrides, to_dict
+from emsam_jax.config.loading import differences, from_dict, load_config, override, to_dict
 from emsam_jax.config.model import (
     RANDOM,
     SHORT_OFFSETS,
@@ -63,6 +63,5 @@ __all__ = [
     "load_config",
     "multiples",
     "override",
-    "split_overrides",
     "to_dict",
 ]

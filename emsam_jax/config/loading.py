@@ -51,12 +51,6 @@ def _overridden(fields: dict[str, Any], overrides: Sequence[str]) -> Config:
     return from_dict(fields)
 
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line without its overrides, and these."""
-    overrides = [argument for argument in arguments if argument.startswith(PREFIX)]
-    return [argument for argument in arguments if not argument.startswith(PREFIX)], overrides
-
-
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain values, as config.json holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

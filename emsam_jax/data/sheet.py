@@ -1,16 +1,18 @@
-"""A sheet of pictures: one patch, and what each augmentation makes of it.
+"""Draws a sheet of pictures: one patch under each augmentation, and its affinities.
 
-python -m emsam_jax.data.sheet --out=sheet.png [--raw=RAW --labels=LABELS]
+    python -m emsam_jax.data.sheet --out=sheet.png
+    python -m emsam_jax.data.sheet --out=sheet.png --raw=em.zarr --labels=labels.zarr --seed=3
+
+A row for each augmentation alone, and one for all of them with their usual chances.
 """
 
 import dataclasses
-import sys
 
 import jax
 import numpy as np
 import tensorstore as ts
-from absl import app, flags
 
+from emsam_jax.command_line import FLAGS, flags, group, required, run
 from emsam_jax.config import NOTHING, Augmentation, DeclaredVolume
 from emsam_jax.data.affinities import Target
 from emsam_jax.data.augment import Batch, make_augment
@@ -20,7 +22,6 @@ from emsam_jax.errors import UserError
 from emsam_jax.volumes import Specimen, Volume, check_picture, open_declared
 from emsam_jax.volumes.synthetic import synthetic_volume
 
-FLAGS = flags.FLAGS
 SECTIONS = 6
 _DISPLACEMENTS = ("slip", "jump")
 _CHANCES = (
@@ -30,11 +31,13 @@ _CHANCES = (
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("out", None, "Where to write the sheet (PNG).", required=True)
-    flags.DEFINE_string("raw", "", "A volume; a synthetic one if left out.")
-    flags.DEFINE_string("labels", "", "Its labels.")
-    flags.DEFINE_integer("side", 160, "Of the patch, voxels.")
-    flags.DEFINE_integer("seed", 0, "Which patch, and which of each augmentation.")
+    with group("Input"):
+        flags.DEFINE_string("raw", "", "Raw volume: `PATH` or URL; by default a synthetic one.")
+        flags.DEFINE_string("labels", "", "True labels: `PATH` or URL.")
+        flags.DEFINE_integer("side", 160, "Patch size in y and x, voxels.")
+        flags.DEFINE_integer("seed", 0, "Seed of the patch and of each augmentation.")
+    with group("Output"):
+        flags.DEFINE_string("out", None, "Picture `FILE` to draw (PNG).")
 
 
 def rows(source: Specimen, side: int, seed: int) -> dict[str, Batch]:
@@ -70,17 +73,15 @@ def draw(made: dict[str, Batch], path: str) -> None:
 
 
 def main(_: list[str]) -> None:
-    try:
-        if FLAGS.side < 1:
-            raise UserError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
-        check_picture(FLAGS.out)
-        if FLAGS.raw:
-            specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
-        else:
-            specimen = synthetic_specimen((2 * SECTIONS, 3 * FLAGS.side, 3 * FLAGS.side), FLAGS.seed)
-        draw(rows(specimen, FLAGS.side, FLAGS.seed), FLAGS.out)
-    except UserError as problem:
-        sys.exit(f"sheet: {problem}")
+    out = required("out")
+    if FLAGS.side < 1:
+        raise UserError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
+    check_picture(out)
+    if FLAGS.raw:
+        specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
+    else:
+        specimen = synthetic_specimen((2 * SECTIONS, 3 * FLAGS.side, 3 * FLAGS.side), FLAGS.seed)
+    draw(rows(specimen, FLAGS.side, FLAGS.seed), out)
 
 
 def synthetic_specimen(shape: tuple[int, int, int], seed: int) -> Specimen:
@@ -95,4 +96,4 @@ def synthetic_specimen(shape: tuple[int, int, int], seed: int) -> Specimen:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run(main, __doc__)

@@ -7,14 +7,14 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 75  # "temporary failure, try again": the same command goes on from where this one stopped
+from emsam_jax.errors import EXIT_STOPPED
 
 
 class Preempted(SystemExit):
     """The run stopped early, with everything saved."""
 
     def __init__(self, step: int):
-        super().__init__(EXIT_CODE)
+        super().__init__(EXIT_STOPPED)
         self.step = step
 
 

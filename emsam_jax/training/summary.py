@@ -1,18 +1,17 @@
-"""What a config's model is made of, and what it costs.
+"""Prints what a config's model is made of, and what it costs.
 
-    python -m emsam_jax.training.summary --config=emsam_jax/configs/cremi.py:frozen [--config.model.remat=True ...]
+    python -m emsam_jax.training.summary --config=emsam_jax/configs/cremi.py:frozen
+    python -m emsam_jax.training.summary --config=emsam_jax/configs/fib25.py --config.model.remat=True
 
-Parameters by part, the levels' shapes, floating-point operations a voxel, and the memory that a patch takes.
+Parameters by part, the shapes of its levels, floating-point operations a voxel, and the memory of a patch's gradient.
 """
 
 import math
-import sys
 
 import jax
-from absl import app, flags, logging
 
-from emsam_jax.config import Config, ModelConfig, describe_encoder, load_config, split_overrides
-from emsam_jax.errors import UserError
+from emsam_jax.command_line import FLAGS, flags, group, required, run
+from emsam_jax.config import Config, ModelConfig, describe_encoder, load_config
 from emsam_jax.model import warn_of_padding
 from emsam_jax.training.cost import compiled_bytes, count_flops, count_parameters, kept_bytes, shapes_of
 
@@ -64,22 +63,18 @@ def _section(title: str, rows: dict[str, str]) -> str:
     return "\n".join((title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())))
 
 
-def main() -> None:
-    flags.DEFINE_string(
-        "config", None, "file.py[:variant] or config.json; --config.field=value overrides.", required=True
-    )
-    flags.DEFINE_bool("compile", True, "Compile the gradient for this machine, to know the memory that it takes here.")
-    arguments, overrides = split_overrides(sys.argv)
+def define_flags() -> None:
+    with group("Experiment"):
+        flags.DEFINE_string(
+            "config", None, "Experiment: a config file, `FILE.py[:VARIANT]`, or the config.json of a run."
+        )
+        flags.DEFINE_bool("compile", True, "Compile the gradient, to measure its memory on this machine.")
 
-    def run(_: list[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
-        try:
-            print(summarise(load_config(flags.FLAGS.config, overrides), compiling=flags.FLAGS.compile))
-        except UserError as problem:
-            sys.exit(f"summary: {problem}")
 
-    app.run(run, argv=arguments)
+def main(overrides: list[str]) -> None:
+    print(summarise(load_config(required("config"), overrides), compiling=FLAGS.compile))
 
 
 if __name__ == "__main__":
-    main()
+    define_flags()
+    run(main, __doc__)

@@ -3,7 +3,6 @@
 from emsam_jax.volumes.axes import Sizes
 from emsam_jax.volumes.box import Box, Voxel, box_of, parse_box
 from emsam_jax.volumes.create import create_array, create_volume, occupied, write_image_metadata, write_volume
-from emsam_jax.volumes.flag_values import three, whole_numbers
 from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_for, shard_within
 from emsam_jax.volumes.meet import check_meet, nearest_indices, read_nearest, with_size_of
 from emsam_jax.volumes.open import open_volume
@@ -47,8 +46,6 @@ __all__ = [
     "refuse_overlap",
     "shard_for",
     "shard_within",
-    "three",
-    "whole_numbers",
     "with_size_of",
     "write_image_metadata",
     "write_volume",

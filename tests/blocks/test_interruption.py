@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from emsam_jax.blocks import Ledger, StoppedError, find_todo, run_in_turn, stopping_on_signals
+from emsam_jax.blocks import Ledger, find_todo, run_in_turn, stopping_on_signals
+from emsam_jax.errors import StoppedError
 from tests.blocks.run_stage import Files, plan_of
 
 

@@ -45,7 +45,7 @@ def test_command_line_converts_verifies_and_tells(tiny, tmp_path):
 
     again = run_tool(f"--checkpoint={checkpoint}", f"--out={tmp_path}/flax")
     assert again.returncode != 0
-    assert again.stderr.startswith("error: ")
+    assert again.stderr.startswith("sam2_to_flax: ")
     assert "exists already" in again.stderr
     assert len(again.stderr.splitlines()) == 1
 
@@ -59,7 +59,7 @@ def test_command_line_asks_for_what_is_missing():
     ):
         done = run_tool(*flags)
         assert done.returncode != 0
-        assert done.stderr.startswith("error: ")
+        assert done.stderr.startswith("sam2_to_flax: ")
         assert answer in done.stderr
 
 
@@ -67,7 +67,7 @@ def test_without_torch_one_sentence(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     done = run_tool("--checkpoint=x.pt", "--out=x", env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode != 0
-    assert done.stderr.startswith("error: Converting reads the checkpoint with PyTorch, which is not installed")
+    assert done.stderr.startswith("sam2_to_flax: Converting reads the checkpoint with PyTorch, which is not installed")
 
 
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(tiny, tmp_path):

@@ -189,7 +189,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path):
     [
         (("nothing.h5/raw", "b.zarr"), "there is no such file or folder"),
         (("c.npy", "b.zarr"), "does not know its voxel size; give it as --voxel_size=z,y,x in nm"),
-        (("c.npy", "b.zarr", "--voxel_size=4,4"), "Expected three numbers z,y,x; found '4,4'"),
+        (("c.npy", "b.zarr", "--voxel_size=4,4"), "flag --voxel_size=4,4: expected three numbers z,y,x"),
         (("c.npy", "c.npy/b.zarr", "--voxel_size=4,4,4"), "c.npy"),
     ],
 )

@@ -15,8 +15,8 @@ from distributed.core import Status
 
 from emsam_jax.blocks.dask.jobs import open_jobs
 from emsam_jax.blocks.dask.security import Tls, of_our_own, on_loopback
-from emsam_jax.blocks.interruption import StoppedError, noticing_signals
-from emsam_jax.errors import UserError
+from emsam_jax.blocks.interruption import noticing_signals
+from emsam_jax.errors import StoppedError, UserError
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
 _NEEDED = 200 << 20  # bytes

@@ -15,8 +15,9 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from emsam_jax.blocks.group import GroupReport, Work, keep_failure, run_alone, run_group, worker_died
-from emsam_jax.blocks.interruption import LockLostError, StoppedError
+from emsam_jax.blocks.interruption import LockLostError
 from emsam_jax.blocks.ledger import Ledger
+from emsam_jax.errors import StoppedError
 from emsam_jax.volumes import Voxel
 
 _A_THREAD = 2  # groups in flight for each: one is worked on, the other waits beside it

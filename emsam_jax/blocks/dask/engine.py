@@ -10,11 +10,12 @@ from distributed import Client
 from emsam_jax.blocks.block import Plan
 from emsam_jax.blocks.dask.dispatch import Dispatch, GoneError, Resources
 from emsam_jax.blocks.group import GroupReport, Starts, Work
-from emsam_jax.blocks.interruption import Interruption, StoppedError, noticing_signals
+from emsam_jax.blocks.interruption import Interruption, noticing_signals
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.blocks.progress import Progress, say_what_is_left
 from emsam_jax.blocks.stage import Stage, StageReport
 from emsam_jax.blocks.todo import find_todo
+from emsam_jax.errors import StoppedError
 
 _LOOK = 0.5  # seconds between two looks at signals and at the scheduler
 _GRACE = 5.0  # seconds that those at work have to finish, once the run is to stop

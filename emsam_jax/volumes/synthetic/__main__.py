@@ -1,59 +1,51 @@
-"""A seeded generator of EM-like volumes with exact labels, for the demo, the tests and the benchmarks.
+"""Makes EM-like volumes with exact labels from a seed, for the demo, the tests and the benchmarks.
 
     python -m emsam_jax.volumes.synthetic --picture=synthetic.png --voxel_size=40,8,8
     python -m emsam_jax.volumes.synthetic --out=data/train --shape=40,320,320 --seed=1
 
-Neurites come from `neurites`; here they are stained, cut, blurred and given noise. What makes such a volume hard is
-there as in life: membranes fade where they run oblique to the section, and mitochondria, vesicles and the reticulum
-are as dark as membranes are.
+Neurites are grown, stained, cut into sections, blurred and given noise. What makes such a volume hard is there as in
+life: membranes fade where they run oblique to the section, and mitochondria, vesicles and the reticulum are as dark as
+membranes are.
 """
 
 import math
-import sys
 
-from absl import app, flags
-
+from emsam_jax.command_line import FLAGS, define_zyx, flags, group, run
 from emsam_jax.errors import UserError
-from emsam_jax.volumes.flag_values import three
 from emsam_jax.volumes.picture import check_picture
 from emsam_jax.volumes.synthetic.tissue import Stain, synthetic_volume
 from emsam_jax.volumes.synthetic.writing import draw, write_synthetic
 
-FLAGS = flags.FLAGS
-
 
 def define_flags() -> None:
-    flags.DEFINE_string("picture", "", "Where to write a picture of it (PNG).")
-    flags.DEFINE_string("out", "", "Folder for raw.zarr and labels.zarr; those that this wrote before are replaced.")
-    flags.DEFINE_list("shape", ["4", "384", "384"], "z,y,x in voxels.")
-    flags.DEFINE_list("voxel_size", ["40", "8", "8"], "z,y,x in nm.")
-    flags.DEFINE_integer("seed", 0, "Which volume.")
-    flags.DEFINE_float("defects", 0.0, "Share of the sections that are spoilt.")
+    with group("Tissue"):
+        define_zyx("shape", int, "Size of the volume, `z,y,x` in voxels.", (4, 384, 384))
+        define_zyx("voxel_size", float, "Voxel size, `z,y,x` in nm.", (40, 8, 8))
+        flags.DEFINE_integer("seed", 0, "Seed; each gives another volume.")
+        flags.DEFINE_float("defects", 0.0, "Share of sections with a defect, 0 to 1.")
+    with group("Output (one or both)"):
+        flags.DEFINE_string(
+            "out", "", "`FOLDER` for raw.zarr and labels.zarr; earlier ones of this command are replaced."
+        )
+        flags.DEFINE_string("picture", "", "Picture `FILE` of three sections and their labels.")
 
 
 def main(_: list[str]) -> None:
     if not FLAGS.picture and not FLAGS.out:
-        sys.exit("synthetic: expected --out (a folder for the volume), --picture (a file), or both; found neither.")
-    try:
-        shape, voxel_size = three(FLAGS.shape, int), three(FLAGS.voxel_size, float)
-        if not shape or min(shape) < 1:
-            raise UserError(f"Expected --shape of three numbers of voxels, 1 or more, found {','.join(FLAGS.shape)!r}.")
-        if not voxel_size or not all(0 < size < math.inf for size in voxel_size):
-            raise UserError(f"Expected --voxel_size of three sizes above 0 nm, found {','.join(FLAGS.voxel_size)!r}.")
-        if FLAGS.picture:
-            check_picture(FLAGS.picture)
-    except UserError as problem:
-        sys.exit(f"synthetic: {problem}")
-    volume = synthetic_volume(shape, FLAGS.seed, voxel_size, stain=Stain(defects=FLAGS.defects))
+        raise UserError("Expected --out (a folder for the volume), --picture (a file), or both; found neither.")
+    if not FLAGS.shape or min(FLAGS.shape) < 1:
+        raise UserError(f"Expected --shape of three numbers of voxels, 1 or more, found {FLAGS.shape}.")
+    if not FLAGS.voxel_size or not all(0 < size < math.inf for size in FLAGS.voxel_size):
+        raise UserError(f"Expected --voxel_size of three sizes above 0 nm, found {FLAGS.voxel_size}.")
+    if FLAGS.picture:
+        check_picture(FLAGS.picture)
+    volume = synthetic_volume(FLAGS.shape, FLAGS.seed, FLAGS.voxel_size, stain=Stain(defects=FLAGS.defects))
     if FLAGS.out:
-        try:
-            write_synthetic(volume, FLAGS.out)
-        except UserError as error:
-            sys.exit(f"synthetic: {error}")
+        write_synthetic(volume, FLAGS.out)
     if FLAGS.picture:
         draw(volume, FLAGS.picture)
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run(main, __doc__)

@@ -1,55 +1,50 @@
-"""Checks a volume and its labels before a training is started on them.
+"""Checks a volume and its labels before a model is trained on them.
 
-    python -m emsam_jax.volumes.verify RAW LABELS [MASK]
+    python -m emsam_jax.volumes.verify em.zarr labels.zarr
+    python -m emsam_jax.volumes.verify em.zarr labels.zarr mask.zarr --out=check.png
 
-Prints what there is, then warnings and errors, one sentence each; exits with 1 on errors.
+Prints what is there, then warnings and errors, a sentence each, and draws raw and labels side by side. Exit codes: 0
+without errors, 1 with some.
 """
 
 import sys
 
-from absl import app, flags
-
+from emsam_jax.command_line import FLAGS, define_ids, define_zyx, flags, group, run
 from emsam_jax.config import LabelRules
-from emsam_jax.errors import UserError
-from emsam_jax.volumes.flag_values import three, whole_numbers
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.picture import check_picture
 from emsam_jax.volumes.verify.report import report, verify
 
-FLAGS = flags.FLAGS
-
 
 def define_flags() -> None:
-    flags.DEFINE_list("background", ["0"], "Ids that are no neuron.")
-    flags.DEFINE_list("unlabelled", [str(i) for i in LabelRules().unlabelled], "Ids of voxels that nobody labelled.")
-    flags.DEFINE_integer("raw_level", 0, "Level of the raw's pyramid; 0 is the finest.")
-    flags.DEFINE_integer("labels_level", 0, "Level of the labels' pyramid.")
-    flags.DEFINE_list("voxel_size", [], "z,y,x in nm, of the raw, instead of what it says.")
-    flags.DEFINE_list("labels_voxel_size", [], "z,y,x in nm, of the labels, instead of what they say.")
-    flags.DEFINE_list("labels_offset", [], "z,y,x in nm, of the labels, instead of what they say.")
-    flags.DEFINE_string("out", "verify.png", "The picture; empty for none.")
+    with group("Raw volume"):
+        flags.DEFINE_integer("raw_level", 0, "Pyramid level of RAW; 0 is the finest.")
+        define_zyx("voxel_size", float, "Voxel size of RAW, `z,y,x` in nm, in place of its metadata's.")
+    with group("Labels"):
+        flags.DEFINE_integer("labels_level", 0, "Pyramid level of LABELS; 0 is the finest.")
+        define_zyx("labels_voxel_size", float, "Voxel size of LABELS, `z,y,x` in nm, in place of their metadata's.")
+        define_zyx("labels_offset", float, "Position of the first voxel of LABELS, `z,y,x` in nm.")
+        define_ids("background", (0,), "Label `IDS` of background (membrane, extracellular space).")
+        define_ids("unlabelled", LabelRules().unlabelled, "Label `IDS` of voxels that nobody annotated.")
+    with group("Output"):
+        flags.DEFINE_string("out", "verify.png", "Picture `FILE` to draw; empty for none.")
 
 
 def main(arguments: list[str]) -> None:
-    if len(arguments) not in (2, 3, 4):
-        raise app.UsageError("Expected RAW, LABELS and perhaps MASK.")
-    try:
-        if FLAGS.out:
-            check_picture(FLAGS.out)
-        rules = LabelRules(whole_numbers(FLAGS.background), whole_numbers(FLAGS.unlabelled))
-        raw = open_volume(arguments[1], level=FLAGS.raw_level, voxel_size_zyx=three(FLAGS.voxel_size, float))
-        labels, mask = None, None
-        if len(arguments) > 2:
-            labels = open_volume(
-                arguments[2],
-                level=FLAGS.labels_level,
-                voxel_size_zyx=three(FLAGS.labels_voxel_size, float),
-                offset_zyx=three(FLAGS.labels_offset, float),
-            )
-        if len(arguments) > 3:
-            mask = open_volume(arguments[3])
-    except UserError as problem:
-        sys.exit(f"verify: {problem}")
+    if FLAGS.out:
+        check_picture(FLAGS.out)
+    rules = LabelRules(FLAGS.background, FLAGS.unlabelled)
+    raw = open_volume(arguments[0], level=FLAGS.raw_level, voxel_size_zyx=FLAGS.voxel_size)
+    labels, mask = None, None
+    if len(arguments) > 1:
+        labels = open_volume(
+            arguments[1],
+            level=FLAGS.labels_level,
+            voxel_size_zyx=FLAGS.labels_voxel_size,
+            offset_zyx=FLAGS.labels_offset,
+        )
+    if len(arguments) > 2:
+        mask = open_volume(arguments[2])
     findings, facts = verify(raw, labels, mask, rules=rules, picture=FLAGS.out)
     print(report(findings, facts))
     if any(finding.severity == "error" for finding in findings):
@@ -58,4 +53,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    run(main, __doc__, "RAW [LABELS] [MASK]")
