@@ -20,6 +20,9 @@ CHECKPOINTS, ENCODER_FOLDER, RECIPE_FILE = "checkpoints", "encoder", "postproces
 CALIBRATION_FILE = "calibration.json"  # what validation found to be wrong with a step's log odds
 PARAMS, EMA, OPTIMIZER, FACTS = "params", "ema", "optimizer", "facts"
 _PREFIX = "encoder."
+_ANOTHER_VERSION = ": another version of this software wrote it, so train again; "
+_COUNTERS = ("step", "samples", "skipped", "skipped_in_row")
+_FACTS = ("config", "data", "encoder", "measured", "checksums", *_COUNTERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +133,19 @@ def read_step_facts(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     try:
         facts = json.loads((folder / FACTS / "metadata").read_text())
+        missing = [name for name in (*_FACTS, "checksum") if name not in facts]
+        if missing:
+            raise UserError(
+                f"expected `{missing[0]}` among its facts, found none{_ANOTHER_VERSION}{_instead_of(folder)}"
+            )
         if facts.pop("checksum") != checksum_of_facts(facts):
             raise ValueError
-        from_dict(facts["config"])
+        try:
+            from_dict(facts["config"])
+        except UserError as error:  # what is whole was a config when it was written
+            raise UserError(f"{str(error).rstrip('.')}{_ANOTHER_VERSION}{_instead_of(folder)}") from None
         z, y, x = measured_from(facts).voxel_size_zyx
-        counters = [facts[name] for name in ("step", "samples", "skipped", "skipped_in_row")]
+        counters = [facts[name] for name in _COUNTERS]
         sums = [facts["checksums"][item] for item in (PARAMS, EMA, OPTIMIZER)]
         sound = (
             min(z, y, x) > 0

@@ -193,6 +193,25 @@ def test_what_a_strangers_checkpoint_says_is_checked(run, changed):
     assert "\n" not in str(caught.value)
 
 
+def test_another_versions_checkpoint_is_not_called_damaged(run):
+    folder = run / "checkpoints/2"
+    config = read_step_facts(folder)["config"]
+    forge(folder, config={**config, "field_of_then": 1})
+    with pytest.raises(
+        UserError, match=r"no field 'field_of_then'.*: another version .* wrote it, so train again; take"
+    ):
+        load_trained(run)
+    for fact in ("checksum", "checksums"):
+        path = folder / "facts/metadata"
+        facts = json.loads(path.read_text())
+        del facts[fact]
+        path.write_text(json.dumps(facts))
+        with pytest.raises(
+            UserError, match=f"expected `{fact}` among its facts, found none: another version .* wrote it"
+        ):
+            load_trained(run)
+
+
 def test_frozen_is_frozen(make_config, run):
     """Its bytes are those it began with, and no step's checkpoint holds any of it."""
     _, frozen = new_state(make_config(*OVERRIDES), make_mesh(1, jax.devices()[:1]))
