@@ -1,4 +1,7 @@
-"""Every command and every line of Python in the README runs as it stands there."""
+"""Every command and every line of Python in the README and in docs/ runs as it stands there, and every link leads on.
+
+The commands of docs/scaling.md need a cluster; a test of their own gives them a stand-in.
+"""
 
 import json
 import os
@@ -16,15 +19,19 @@ from emsam_jax.segmentation import ideal_affinities
 from emsam_jax.volumes import create_volume
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-]
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# The README last: what it shows of a page, the page has run.
+PAGES = [*sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "scaling.md"), ROOT / "README.md"]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+COMMANDS = list(
+    dict.fromkeys(
+        line.split("#")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+        for line in block.splitlines()
+    )
+)
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 PROGRAMS = [command for command in COMMANDS if command.startswith("python ")]
-MENTIONED = re.findall(r"`(?:EMSAM_DATA=\S+ )?python (benchmarks/\w+\.py)`", README)
+MENTIONED = re.findall(r"`(?:EMSAM_DATA=\S+ )?python (benchmarks/\w+\.py)`", TEXT)
 # Small stand-ins for what takes long.
 QUICKLY = {
     "benchmarks/parity.py": ["--quick", "--sizes=tiny", "--versions=sam2"],
@@ -60,6 +67,20 @@ def run(command: list[str], folder: Path, *, expected: int = 0) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout if expected == 0 else done.stderr
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs/scaling.md"], ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path):
+    for target, _, heading in re.findall(r"\]\((?!http)([^)#]*)(#([^)]*))?\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert there.exists(), f"{page.name}: {target}"
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, heading
+
+
+def test_the_readme_fits_on_two_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_make_targets_exist():
@@ -100,7 +121,7 @@ def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
 
 @pytest.fixture
 def at_hand(tmp_path: Path) -> Path:
-    """A folder with what the README takes to be there: volumes, and affinities of theirs."""
+    """A folder with what the pages take to be there: volumes, and affinities of theirs."""
     cells = np.indices((16, 48, 48)) // np.array([12, 12, 12])[:, None, None, None]
     truth = (cells[1] * 4 + cells[2] + 1).astype(np.uint32)
     borders = find_borders(truth)
@@ -123,12 +144,13 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
     for command in modules + judgements:
         run([sys.executable, *shlex.split(command)[1:]], at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
-    volumes, segmentation, batches = (code for code in PYTHON if "load_image_encoder" not in code)
+    volumes, segmentation, batches, first = (code for code in PYTHON if "load_image_encoder" not in code)
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
     judged = "assert score_segmentation(labels, truth)['voi'] < 0.5, score_segmentation(labels, truth)"
+    run([sys.executable, "-c", f"{setting}{first}\nassert scores['voi'] < 0.5, scores"], at_hand)
     run([sys.executable, "-c", f"{setting}{segmentation}\n{judged}"], at_hand)
     run([sys.executable, "-c", f"{batches}\nassert batch.affinities.shape == (2, 8, 32, 32, 3)"], at_hand)
-    for command in re.findall(r"`python -m (emsam_jax\.\S+ --\w+=\w+\.png)`", README):
+    for command in re.findall(r"`python -m (emsam_jax\.\S+ --\w+=\w+\.png)`", TEXT):
         run([sys.executable, "-m", *command.split()], at_hand)
     for picture in ("verify.png", "sweep.png", "sheet.png", "synthetic.png"):
         assert (at_hand / picture).stat().st_size > 5_000

@@ -67,7 +67,7 @@ def test_imports_follow_the_flow_and_take_the_door(path: Path):
 
 def test_a_face_exports_what_others_import_and_nothing_else():
     contract = {"load_image_encoder", "affinities_from_labels", "create_volume", "write_volume", "ideal_affinities"}
-    shown = re.findall(r"^from emsam_jax\.([\w.]+) import (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    shown = re.findall(r"^from emsam_jax\.([\w.]+) import (.+)$", (ROOT / "docs/python_api.md").read_text(), re.M)
     wanted = defaultdict(set, {room: {name.strip() for name in names.split(",")} for room, names in shown})
     for path in (*MODULES, *COMMANDS):
         here = room_of(module_name(path)) if path in MODULES else ""
@@ -80,6 +80,19 @@ def test_a_face_exports_what_others_import_and_nothing_else():
             exported = {name for module, name in ours(face) if f"{module}.".startswith(f"{room}.")}
             unused = exported - wanted[room] - contract
             assert not unused, f"emsam_jax.{room} exports what no other room imports: {sorted(unused)}"
+
+
+def test_the_architecture_page_draws_the_rooms():
+    lines = ["emsam_jax/"]
+    for room in (room for room in ROOMS if "." not in room):
+        for name in (room, *(part for part in ROOMS if part.startswith(f"{room}."))):
+            folder = PACKAGE.joinpath(*name.split("."))
+            file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+            about = (ast.get_docstring(ast.parse(file.read_text())) or "").splitlines()[0]
+            depth, label = name.count(".") + 1, f"{name.split('.')[-1]}{'/' if folder.is_dir() else '.py'}"
+            lines.append(f"{'  ' * depth}{label:<{22 - 2 * depth}}{about}")
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert re.findall(r"^```text\n(.+?)^```", page, re.M | re.S) == ["\n".join((*lines, ""))]
 
 
 def test_no_name_stands_for_two_things():

@@ -1,6 +1,6 @@
-"""Work on volumes in blocks that may stop at any time and goes on where it stopped. No jax.
+"""Work on volumes in blocks: plan, ledger of what is done, lock, signals. Resumable; without jax.
 
-`engine.run_stage` does a stage's blocks on the workers of `cluster.open_cluster`; only these two need Dask.
+`dask.run_stage` does a stage's blocks on the workers of `dask.open_cluster`; only this part needs Dask.
 """
 
 from emsam_jax.blocks.block import Block, Plan, check_room, is_masked, plan_blocks

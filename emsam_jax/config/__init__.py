@@ -1,4 +1,7 @@
-"""An experiment: typed settings, read from files and command lines, checked by limits. Imports nothing but numpy."""
+"""An experiment: typed settings, read from files and command lines, checked by limits.
+
+Imports nothing but numpy.
+"""
 
 from emsam_jax.config.augmentation import NOTHING, Augmentation, Selection, Voxels, Widening
 from emsam_jax.config.declared import DeclaredVolume, Intensity, LabelRules

@@ -1,4 +1,4 @@
-"""Training batches: patches of volumes, warped as they are read, augmented and turned into affinities on the device."""
+"""Training batches: patches, warped as they are read, augmented and turned into affinities on the device."""
 
 from emsam_jax.data.affinities import Target, affinities_from_labels, widen_borders
 from emsam_jax.data.augment import Batch, make_augment

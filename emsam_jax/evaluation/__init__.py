@@ -1,4 +1,7 @@
-"""Predict, segment, sweep, score, report. Importing it, and choosing a recipe, needs no jax."""
+"""The body of eval.py: predict, choose a recipe, segment, score, report.
+
+Importing it, and choosing a recipe, needs no jax.
+"""
 
 from emsam_jax.evaluation.compared import BASELINE, METHODS, fragments_to_try
 from emsam_jax.evaluation.evaluate import evaluate

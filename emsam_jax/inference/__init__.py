@@ -1,4 +1,4 @@
-"""From a model and a volume to affinities."""
+"""From a model and a volume to affinities: windows, blending, blocks, calibration."""
 
 from emsam_jax.inference.as_trained import declare_as_trained, intensity_as_trained
 from emsam_jax.inference.calibrated import Calibrated, calibrate, without_prior

@@ -1,4 +1,4 @@
-"""The model: SAM2's image encoder, and what stands on it."""
+"""FGNet: SAM2's image encoder, the fine encoder that it guides, and both affinity decoders."""
 
 from emsam_jax.model.compile import jit, jit_once
 from emsam_jax.model.encoder_checkpoint import (

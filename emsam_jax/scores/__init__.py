@@ -1,4 +1,4 @@
-"""How good a segmentation is."""
+"""How good a segmentation is: VOI, adapted Rand error, skeletons, the worst objects."""
 
 from emsam_jax.scores.contingency import ContingencyTable, count_pairs
 from emsam_jax.scores.measures import SCORE_NAMES

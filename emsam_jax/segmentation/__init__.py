@@ -1,4 +1,4 @@
-"""Affinities to neurons."""
+"""Affinities to neurons: fragments, agglomeration, and the recipe with its threshold."""
 
 from emsam_jax.segmentation.checks import check_affinities
 from emsam_jax.segmentation.fragments import FragmentParameters, make_fragments

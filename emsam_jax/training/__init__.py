@@ -1,1 +1,1 @@
-"""Training: losses, optimiser, sharding, step, checkpoints, validation, and the loop that joins them."""
+"""The body of train.py: losses, optimiser, sharding, step, checkpoints, validation, and the loop."""

@@ -1,4 +1,4 @@
-"""Volumes of voxels: opened lazily from any format, created, converted, checked. Axes z, y, x; sizes in nm."""
+"""Volumes of voxels: opened lazily from any format, created, cut to regions. Axes z, y, x; sizes in nm."""
 
 from emsam_jax.volumes.axes import Sizes
 from emsam_jax.volumes.box import Box, Voxel, box_of, parse_box

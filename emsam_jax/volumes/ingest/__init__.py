@@ -1,1 +1,4 @@
-"""Converts volumes of any format, shard by shard and with a ledger: `python -m emsam_jax.volumes.ingest`."""
+"""Conversion of volumes of any format, shard by shard and with a ledger.
+
+The command is `python -m emsam_jax.volumes.ingest`.
+"""

@@ -1,4 +1,7 @@
-"""EM-like volumes with exact labels: `python -m emsam_jax.volumes.synthetic`."""
+"""EM-like volumes with exact labels, from a seed.
+
+The command is `python -m emsam_jax.volumes.synthetic`.
+"""
 
 from emsam_jax.volumes.synthetic.tissue import Stain, synthetic_volume
 from emsam_jax.volumes.synthetic.writing import check_place, write_synthetic

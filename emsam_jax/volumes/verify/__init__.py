@@ -1,4 +1,7 @@
-"""Is a volume fit to train on? `python -m emsam_jax.volumes.verify`, and the findings that every command shows."""
+"""Is a volume fit to train on? Findings that every command shows, and a report.
+
+The command is `python -m emsam_jax.volumes.verify`.
+"""
 
 from emsam_jax.volumes.verify.findings import check_present, quick_findings
 
