@@ -22,7 +22,7 @@ class DataConfig:
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     selection: Selection = dataclasses.field(default_factory=Selection)
     threads: int = 8  # that read patches; the machine's cores at most
-    ahead: int = 2  # batches read before they are asked for
+    prefetch: int = 2  # batches read before they are asked for
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,7 @@ LIMITS = {
     "data.selection.labelled": SHARE,
     "data.selection.largest": PART,
     "data.threads": COUNT,
-    "data.ahead": COUNT_OR_NONE,
+    "data.prefetch": COUNT_OR_NONE,
     "loss.coarse": POSITIVE,
     "loss.dice": NOT_NEGATIVE,
     "loss.max_weight": Limit(1, math.inf, open_high=True),

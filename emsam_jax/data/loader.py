@@ -33,10 +33,10 @@ class Share:
         return self.source[step * self.batch + self.first + row]
 
 
-def read_samples(share: Share, step: int = 0, *, threads: int = 8, ahead: int = 2) -> Iterator[Samples]:
-    """The rows of this process, from `step` on, as numpy arrays, read `ahead` batches early."""
+def read_samples(share: Share, step: int = 0, *, threads: int = 8, prefetch: int = 2) -> Iterator[Samples]:
+    """The rows of this process, from `step` on, as numpy arrays, `prefetch` batches read before they are asked for."""
     dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
-    early = max(ahead, 1) * share.rows
+    early = max(prefetch, 1) * share.rows
     options = grain.ReadOptions(num_threads=min(threads, early), prefetch_buffer_size=early)
     return iter(dataset.to_iter_dataset(options).batch(share.rows, batch_fn=_stack))
 
@@ -48,20 +48,20 @@ def batches(
     step: int = 0,
     *,
     threads: int = 8,
-    ahead: int = 2,
+    prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Global batches from `step` on, exactly as they follow in a run that was never stopped.
 
-    `sharding` lays the batch axis over the devices of all processes. `ahead` batches are read, and as many under way
+    `sharding` lays the batch axis over the devices of all processes. `prefetch` batches are read, and as many under way
     on the device, before they are asked for. An exception ends the iteration for good.
     """
     under_way: collections.deque[Batch] = collections.deque()
-    for samples in read_samples(share, step, threads=threads, ahead=ahead):
+    for samples in read_samples(share, step, threads=threads, prefetch=prefetch):
         placed = samples
         if sharding is not None:
             placed = jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), samples)
         under_way.append(augment(placed))
-        if len(under_way) > ahead:
+        if len(under_way) > prefetch:
             yield under_way.popleft()
     yield from under_way
 

@@ -44,7 +44,7 @@ from emsam_jax.training.state import Params, TrainState, abstract_state
 # which branches drop path leaves out.
 FREE = (
     *("name", "standings", "fsdp", "checkpoint", "log", "validation", "predict"),
-    *("data.validation", "data.test", "data.threads", "data.ahead"),
+    *("data.validation", "data.test", "data.threads", "data.prefetch"),
     *("optim.accumulate", "optim.bad_steps"),
     *("model.remat", "model.encoder.remat", "model.encoder.attention"),
 )

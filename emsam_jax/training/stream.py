@@ -94,7 +94,7 @@ class Stream:
         share = Share(self._source, self.config.optim.batch, jax.process_index(), jax.process_count())
         augment = make_augment(self.target, self.config.data.augmentation, self.config.seed)
         data = self.config.data
-        return batches(share, augment, over_devices(mesh), step, threads=data.threads, ahead=data.ahead)
+        return batches(share, augment, over_devices(mesh), step, threads=data.threads, prefetch=data.prefetch)
 
 
 def make_target(config: Config) -> Target:

@@ -68,7 +68,7 @@ def declare(folder: Path, config: Config, axis: int) -> tuple[DeclaredVolume, De
 
 def training_on(volume: DeclaredVolume, config: Config, axis: int) -> Config:
     selection = Selection(by_object=axis == 1)
-    data = dataclasses.replace(config.data, train=(volume,), weights=(), selection=selection, ahead=0, threads=2)
+    data = dataclasses.replace(config.data, train=(volume,), weights=(), selection=selection, prefetch=0, threads=2)
     return dataclasses.replace(config, data=data, optim=dataclasses.replace(config.optim, batch=2))
 
 
