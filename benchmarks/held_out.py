@@ -86,3 +86,9 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
         return {"mean": mean, "interval_95": None}
     half = float(stats.t.ppf(0.975, number - 1)) * statistics.stdev(values) / number**0.5
     return {"mean": mean, "interval_95": [mean - half, mean + half]}
+
+
+def tell(found: dict[str, Any]) -> str:
+    """A mean with its interval, as `over_seeds` gives them."""
+    bounds = found["interval_95"]
+    return f"{found['mean']:.3f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")

@@ -74,8 +74,8 @@ def main(_: list[str]) -> None:
         "seeds": rows,
     }
     for way, scores in results["over_seeds"].items():
-        print(f"{way:<16} VOI {_interval(scores['voi'])}, ARAND {_interval(scores['arand'])}")
-    print(f"oracle, no result: VOI {_interval(results['oracle_no_result'])}; looked at {results['looks']} times")
+        print(f"{way:<16} VOI {held_out.tell(scores['voi'])}, ARAND {held_out.tell(scores['arand'])}")
+    print(f"oracle, no result: VOI {held_out.tell(results['oracle_no_result'])}; looked at {results['looks']} times")
     print(f"Results: {measure.write(_NAME, results, _OUT.value)}")
 
 
@@ -86,11 +86,6 @@ def _tell(row: dict[str, Any]) -> str:
         f"{row['seed_distance']}, threshold {row['threshold']:g}: VOI {scores['voi']:.3f}, ARAND {scores['arand']:.3f} "
         f"(oracle {oracle['voi']:.3f} at {oracle['threshold']:g}); trained in {row['training_seconds']:.0f} s"
     )
-
-
-def _interval(found: dict[str, Any]) -> str:
-    bounds = found["interval_95"]
-    return f"{found['mean']:.3f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else "")
 
 
 def _looks() -> int:
