@@ -16,7 +16,7 @@ else
 TESTED := $(VENV)/installed-test
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-real clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m emsam_jax.demo --out=runs/demo
@@ -47,6 +47,10 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/scaling.py
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/choosing.py
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/pixel_classifier.py
+
+# Hours: trains and reports on FIB-25 in the folder that EMSAM_DATA names; resumes in runs/real_tissue.
+bench-real: $(TESTED)
+	$(BIN)/python benchmarks/real_tissue.py
 
 clean:
 	rm -rf $(VENV) runs
