@@ -7,10 +7,12 @@ from typing import Literal
 import tensorstore as ts
 
 from emsam_jax.errors import UserError
+from emsam_jax.storage import Field
 from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
 
 Sizes = tuple[float, float, float]
 Channel = int | Literal["all"] | None
+NOTHING = Field(None, "")
 
 # Where a file does not name its axes. N5 and precomputed list x first, the others z first.
 _UNNAMED = {
@@ -53,6 +55,7 @@ class Native:
     files: ChunkFiles | None = None  # that hold its chunks, where TensorStore looks for others
     stored: Callable[[], Missing] | None = None  # where the format itself counts its chunks
     notes: tuple[str, ...] = ()  # what the voxels are not: sections that were missing and filled
+    attributes: Field = NOTHING  # of the array itself
 
 
 def unnamed_axes(driver: str, rank: int) -> str:

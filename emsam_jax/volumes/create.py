@@ -28,7 +28,7 @@ from emsam_jax.storage import (
 from emsam_jax.volumes.axes import Native, ordered
 from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.layout import Format, Layout, corner_of, plan_layout
-from emsam_jax.volumes.volume import Volume
+from emsam_jax.volumes.volume import AFFINITY_OFFSETS, Volume
 
 
 def create_volume(
@@ -41,15 +41,25 @@ def create_volume(
     format: Format = "ome-zarr",  # noqa: A002
     chunk: Voxel | None = None,
     shard: Voxel | None = None,
+    offsets: Sequence[Voxel] = (),
     overwrite: bool = False,
 ) -> Volume:
     """An empty volume of `shape` [z, y, x] or [c, z, y, x] to write into; boxes of whole shards write fastest.
 
-    Its voxels are 0, and a shard of nothing but zeros makes no file. `overwrite` deletes a volume that this software
-    wrote there; files of others beside it stay.
+    Its voxels are 0, and a shard of nothing but zeros makes no file. `offsets` (voxels z, y, x, one a channel) say what
+    affinities join, and are kept with them. `overwrite` deletes a volume that this software wrote there, and no file of
+    others.
     """
     layout = plan_layout(
-        url_or_path, shape, dtype, voxel_size_zyx, offset_zyx=offset_zyx, format=format, chunk=chunk, shard=shard
+        url_or_path,
+        shape,
+        dtype,
+        voxel_size_zyx,
+        offset_zyx=offset_zyx,
+        format=format,
+        chunk=chunk,
+        shard=shard,
+        offsets=offsets,
     )
     begun = claim(layout.url, VOLUME, over=VOLUMES if overwrite else [])
     if begun and not overwrite and occupied(layout.url):
@@ -86,9 +96,12 @@ def create_array(layout: Layout, *, resume: bool = False) -> Volume:
         store = ts.open(spec, context=shared_context(), create=True, open=resume or None).result()
     except ValueError as error:
         raise UserError(f"{layout.url} cannot be created: {first_line(error)}") from None
+    if layout.format == "precomputed" and layout.offsets:
+        _keep_in_info(layout)
     axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]
     store = ordered(Native(store, axes), "all" if len(layout.shape) == 4 else None, layout.url)
-    return Volume(store, layout.url, voxel_size_zyx=layout.voxel_size_zyx, offset_zyx=layout.offset_zyx)
+    place = {"voxel_size_zyx": layout.voxel_size_zyx, "offset_zyx": layout.offset_zyx}
+    return Volume(store, layout.url, **place, offsets=layout.offsets)
 
 
 def write_image_metadata(*levels: Layout) -> None:
@@ -141,6 +154,8 @@ def _zarr_spec(layout: Layout) -> dict[str, Any]:
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "dimension_names": list("czyx"[-rank:]),
     }
+    if layout.offsets:
+        metadata["attributes"] = {AFFINITY_OFFSETS: layout.offsets}
     return {"driver": "zarr3", "kvstore": folder_spec(f"{layout.url}/{layout.level}"), "metadata": metadata}
 
 
@@ -179,6 +194,14 @@ def _precomputed_spec(layout: Layout) -> dict[str, Any]:
         "multiscale_metadata": image,
         "scale_metadata": scale,
     }
+
+
+def _keep_in_info(layout: Layout) -> None:
+    """Offsets of affinities, which TensorStore neither writes nor removes."""
+    folder = open_folder(layout.url)
+    info = json.loads(read_key(folder, "info") or b"{}")
+    if AFFINITY_OFFSETS not in info:
+        write_key(folder, "info", json.dumps(info | {AFFINITY_OFFSETS: layout.offsets}).encode())
 
 
 def occupied(url: str) -> bool:

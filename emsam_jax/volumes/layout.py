@@ -30,6 +30,7 @@ class Layout:
     offset_zyx: Sizes  # nm
     chunk: Voxel
     shard: Voxel
+    offsets: tuple[Voxel, ...] = ()  # of the channels, where they are affinities
     level: int = 0  # of a pyramid, from the finest
 
 
@@ -43,6 +44,7 @@ def plan_layout(
     format: Format = "ome-zarr",  # noqa: A002
     chunk: Voxel | None = None,
     shard: Voxel | None = None,
+    offsets: Sequence[Voxel] = (),
 ) -> Layout:
     url = normalise(str(url_or_path))
     if len(voxel_size_zyx) != 3 or not all(0 < size < math.inf for size in voxel_size_zyx):
@@ -58,7 +60,11 @@ def plan_layout(
     shard = shard or shard_for(shape[-3:], chunk)
     if any(s % c for s, c in zip(shard, chunk, strict=True)):
         raise UserError(f"{url}: expected shards of whole chunks {chunk}, found {shard}.")
-    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard)
+    if offsets and (len(shape), len(offsets)) != (4, shape[0]):
+        raise UserError(
+            f"{url}: expected an offset for each channel of the shape {tuple(shape)}, found {len(offsets)}."
+        )
+    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard, tuple(offsets))
 
 
 def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:

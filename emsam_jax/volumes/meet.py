@@ -30,8 +30,8 @@ def with_size_of(raw: Volume, volume: Volume) -> Volume:
     """A volume that does not know its voxel size has the raw's."""
     if volume.voxel_size_known or not raw.voxel_size_known:
         return volume
-    size, offset = raw.voxel_size_zyx, volume.offset_zyx
-    return Volume(volume.store, volume.url, voxel_size_zyx=size, offset_zyx=offset, native=volume.native)
+    own = {"offset_zyx": volume.offset_zyx, "offsets": volume.offsets, "native": volume.native}
+    return Volume(volume.store, volume.url, voxel_size_zyx=raw.voxel_size_zyx, **own)
 
 
 def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.ndarray, " n"]]:

@@ -1,5 +1,6 @@
 """`open_volume`: any format, anywhere, recognised by its content; nothing is read but metadata."""
 
+import itertools
 import json
 import math
 import numbers
@@ -12,6 +13,7 @@ import tensorstore as ts
 from emsam_jax.errors import UserError
 from emsam_jax.storage import UNFINISHED, Field, is_remote, normalise, open_folder, read_bounded, split_last
 from emsam_jax.volumes.axes import Channel, Native, Sizes, ordered, sizes, to_zyx
+from emsam_jax.volumes.box import Voxel
 from emsam_jax.volumes.formats import (
     CHUNK_BYTES,
     check_level,
@@ -23,7 +25,7 @@ from emsam_jax.volumes.formats import (
     sections,
     tiff,
 )
-from emsam_jax.volumes.volume import Volume
+from emsam_jax.volumes.volume import AFFINITY_OFFSETS, Volume
 
 _NUMBERS = {"bool", "bfloat16", *(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (4, 8, 16, 32, 64))}
 _MOST_VOXELS = 1 << 60
@@ -43,7 +45,8 @@ def open_volume(
 ) -> Volume:
     """A volume with axes z, y, x and sizes in nm, whatever the file's own.
 
-    `level` counts the pyramid from the finest, 0. `channel` chooses one of several, or "all" for an axis c in front.
+    `level` counts the pyramid from the finest, 0. `channel` chooses one of several, or "all" for an axis c in front;
+    affinities then have the `offsets` that were kept with them.
     Voxel size and offset, in nm, replace what the file says. With `allow_gaps`, sections that are missing from a
     numbered folder are 0.
     """
@@ -75,7 +78,18 @@ def open_volume(
         raise UserError(f"{url}: expected a voxel size above 0 nm, found {size} (z, y, x); give voxel_size_zyx.")
     if not all(map(math.isfinite, offset)):
         raise UserError(f"{url}: expected an offset in nm, found {offset} (z, y, x); give offset_zyx.")
-    return Volume(store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, native=native)
+    offsets = _read_offsets(native.attributes[AFFINITY_OFFSETS], store.shape[0]) if channel == "all" else ()
+    return Volume(
+        store, url, voxel_size_zyx=size, offset_zyx=offset, levels=native.levels, offsets=offsets, native=native
+    )
+
+
+def _read_offsets(field: Field, channels: int) -> tuple[Voxel, ...]:
+    """Voxels z, y, x of each channel; empty where the file says nothing."""
+    found = [offset.numbers(3) for offset in field]
+    if field and (len(found) != channels or not all(map(float.is_integer, itertools.chain(*found)))):
+        raise field.unlike(f"{channels} offsets of whole voxels z, y, x, one a channel")
+    return tuple((int(z), int(y), int(x)) for z, y, x in found)
 
 
 def check_store(store: ts.TensorStore, url: str) -> None:

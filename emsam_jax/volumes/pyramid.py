@@ -43,9 +43,8 @@ def coarsen(fine: Layout) -> Layout:
     offset = fine.offset_zyx
     if fine.format == "precomputed":
         offset = sizes([start * own for start, own in zip(first, size, strict=True)])
-    coarse = dataclasses.replace(
-        fine, shape=(*fine.shape[:-3], z, y, x), voxel_size_zyx=size, offset_zyx=offset, level=fine.level + 1
-    )
+    shape, level = (*fine.shape[:-3], z, y, x), fine.level + 1
+    coarse = dataclasses.replace(fine, shape=shape, voxel_size_zyx=size, offset_zyx=offset, offsets=(), level=level)
     chunk = _usual_chunk(coarse)
     usual = shard_for((z, y, x), chunk)
     # A worker holds a shard: none is to be larger than the finer level's.

@@ -10,7 +10,9 @@ from numpy.typing import DTypeLike
 
 from emsam_jax.errors import UserError, first_line
 from emsam_jax.volumes.axes import Native, Sizes, sizes
-from emsam_jax.volumes.box import Box, box_of
+from emsam_jax.volumes.box import Box, Voxel, box_of
+
+AFFINITY_OFFSETS = "affinity_offsets"  # in a file's attributes: [z, y, x] in voxels, one a channel
 
 
 class Volume:
@@ -27,6 +29,7 @@ class Volume:
         voxel_size_zyx: Sequence[int | float] | None = None,
         offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
         levels: tuple[Sizes, ...] = (),
+        offsets: tuple[Voxel, ...] = (),
         native: Native | None = None,
     ):
         self.store = store  # lazily read; starts at 0
@@ -35,6 +38,7 @@ class Volume:
         self.voxel_size_zyx = sizes(voxel_size_zyx or (1.0, 1.0, 1.0))  # nm
         self.offset_zyx = sizes(offset_zyx)  # nm, the near corner of the first voxel
         self.levels = levels or (self.voxel_size_zyx,)  # voxel size of each level of the pyramid
+        self.offsets = offsets  # voxels, from a voxel to its partner, of each channel of affinities; empty: unknown
         self.native = native  # as its file has it, where it was opened from one
 
     @property

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
+from emsam_jax.errors import UserError
 from emsam_jax.volumes import Format, create_volume, open_volume
+from emsam_jax.volumes.ingest.conversion import ingest
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
 with warnings.catch_warnings():  # what its own dependencies say when imported
@@ -75,12 +77,37 @@ def test_cloud_volume_reads_our_precomputed(dtype: type, tmp_path: Path, grey: n
 
 
 @pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
-def test_channels_in_front(format: Format, tmp_path: Path, grey: np.ndarray):  # noqa: A002
-    """As affinities lie on disk."""
-    create_volume(tmp_path / "a", (3, *grey.shape), np.uint8, VOXEL_SIZE, format=format)[1] = grey
+def test_affinities_carry_their_offsets(format: Format, tmp_path: Path, grey: np.ndarray):  # noqa: A002
+    """To whom opens the image or its array, and through a conversion; coarser levels have none."""
+    offsets = ((-1, 0, 0), (0, -1, 0), (0, 0, -9))
+    create_volume(tmp_path / "a", (3, *grey.shape), np.uint8, VOXEL_SIZE, format=format, offsets=offsets)[1] = grey
     volume = open_volume(tmp_path / "a", channel="all")
-    assert volume.shape == (3, *grey.shape)
+    assert (volume.shape, volume.offsets) == ((3, *grey.shape), offsets)
     np.testing.assert_array_equal(volume[:], np.stack([0 * grey, grey, 0 * grey]))
+    assert open_volume(tmp_path / "a", channel=1).offsets == ()
+    if format == "ome-zarr":
+        kept = zarr.open_array(tmp_path / "a/0", mode="r").attrs.asdict()
+        assert open_volume(tmp_path / "a/0", channel="all").offsets == offsets
+    else:
+        kept = CloudVolume(f"file://{tmp_path}/a", progress=False).info
+    assert kept["affinity_offsets"] == [list(offset) for offset in offsets]
+    long = create_volume(tmp_path / "long", (3, 1, 1, 300), np.uint8, VOXEL_SIZE, offsets=offsets)
+    copy = ingest(long, str(tmp_path / "copy"), format=format, pyramid="mean")
+    assert copy.offsets == offsets
+    assert open_volume(tmp_path / "copy", channel="all", level=1).offsets == ()
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"), [([[-1, 0, 0]], r"\[\[-1, 0, 0\]\]"), ([[0, 0, 0.5], [1, 2, 3]], r"\[\[0, 0, 0.5\]")]
+)
+def test_offsets_that_fit_no_channels_are_a_sentence(tmp_path: Path, kept: list, found: str):
+    zarr.create_array(tmp_path / "a", shape=(2, 4, 4, 4), dtype="uint8", attributes={"affinity_offsets": kept})
+    with pytest.raises(
+        UserError, match=rf"zarr\.json: attributes.affinity_offsets: expected 2 offsets .* found {found}"
+    ):
+        open_volume(tmp_path / "a", channel="all")
+    with pytest.raises(UserError, match=r"an offset for each channel of the shape \(2, 4, 4, 4\), found 1"):
+        create_volume(tmp_path / "b", (2, 4, 4, 4), np.uint8, VOXEL_SIZE, offsets=((-1, 0, 0),))
 
 
 def test_chunks_are_near_cubes_and_compressed(tmp_path: Path):

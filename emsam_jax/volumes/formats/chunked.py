@@ -9,12 +9,11 @@ import tensorstore as ts
 
 from emsam_jax.errors import UserError, parsing
 from emsam_jax.storage import Field, folder_spec, open_folder, read_bounded, shared_context, split_last
-from emsam_jax.volumes.axes import Native, by_axis, named_axes, nanometres, to_zyx
+from emsam_jax.volumes.axes import NOTHING, Native, by_axis, named_axes, nanometres, to_zyx
 from emsam_jax.volumes.formats.ome import Pyramid, array_metadata, multiscale
 from emsam_jax.volumes.formats.precomputed import describe_scale
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", "info", "attributes.json")
-_NOTHING = Field(None, "")
 _REMOTE = ("http", "gcs", "s3")
 _LEVELS = 32  # a web server may answer any name
 
@@ -37,8 +36,8 @@ def open_chunked(url: str, level: int) -> Native | None:
     if "zarr.json" in found:
         return _open_zarr3(url, found["zarr.json"], level)
     if ".zarray" in found or ".zattrs" in found:
-        return _open_zarr2(url, ".zarray" in found, found.get(".zattrs", _NOTHING), level)
-    if "scales" in found.get("info", _NOTHING):
+        return _open_zarr2(url, ".zarray" in found, found.get(".zattrs", NOTHING), level)
+    if "scales" in found.get("info", NOTHING):
         return _open_precomputed(url, found["info"], level)
     if "attributes.json" in found:
         return _open_n5(url, found["attributes.json"], level)
@@ -82,7 +81,9 @@ def _open_level(url: str, driver: str, image: Field, level: int) -> Native:
     axes = pyramid.axes or named_axes(None, store.rank)
     if len(axes) != store.rank:
         raise UserError(f"{path}: expected an array with the axes {axes}, found the shape {store.shape}.")
-    return Native(store, axes, pyramid.sizes[level], pyramid.offsets[level], pyramid.levels)
+    own = store.spec().to_json()["metadata"].get("attributes") if driver == "zarr3" else None
+    attributes = Field(own, f"{path}/zarr.json", "attributes")
+    return Native(store, axes, pyramid.sizes[level], pyramid.offsets[level], pyramid.levels, attributes=attributes)
 
 
 def _open_array(url: str, driver: str, attributes: Field, level: int) -> Native:
@@ -93,15 +94,16 @@ def _open_array(url: str, driver: str, attributes: Field, level: int) -> Native:
     parent, name = split_last(url)
     if not size and not faults and parent:
         above = read_metadata(parent)
-        group = above["zarr.json"]["attributes"] if "zarr.json" in above else above.get(".zattrs", _NOTHING)
+        group = above["zarr.json"]["attributes"] if "zarr.json" in above else above.get(".zattrs", NOTHING)
         if (image := multiscale(group)) is not None:
             pyramid = Pyramid(image)
             if name in pyramid.paths and len(pyramid.axes or axes) == store.rank:
                 at = pyramid.paths.index(name)
-                return Native(store, pyramid.axes or axes, pyramid.sizes[at], pyramid.offsets[at])
+                axes, size, offset = pyramid.axes or axes, pyramid.sizes[at], pyramid.offsets[at]
+                return Native(store, axes, size, offset, attributes=attributes)
         if driver == "n5" and name[:1] == "s" and name[1:].isdigit() and "attributes.json" in above:
             return _n5_level(parent, above["attributes.json"], int(name[1:]), alone=True)
-    return Native(store, axes, size, offset, faults=faults)
+    return Native(store, axes, size, offset, faults=faults, attributes=attributes)
 
 
 def _open_n5(url: str, group: Field, level: int) -> Native | None:
@@ -109,7 +111,7 @@ def _open_n5(url: str, group: Field, level: int) -> Native | None:
     if "dimensions" in group:
         return _open_array(url, "n5", group, level)
     levels = 0
-    while levels < _LEVELS and "dimensions" in read_metadata(f"{url}/s{levels}").get("attributes.json", _NOTHING):
+    while levels < _LEVELS and "dimensions" in read_metadata(f"{url}/s{levels}").get("attributes.json", NOTHING):
         levels += 1
     if not levels:
         return None

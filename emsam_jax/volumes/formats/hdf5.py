@@ -63,7 +63,7 @@ def _native(dataset: Any, url: str) -> Native:
     if not size and (microns := fields["element_size_um"]):  # ilastik, PlantSeg
         size = {axis: 1e3 * value for axis, value in by_axis(microns.numbers(3), "zyx").items()}
     stored = None if dataset.is_virtual or dataset.external else lambda: _missing(dataset, url)
-    return Native(store, axes, size, offset, faults=faults, stored=stored)
+    return Native(store, axes, size, offset, faults=faults, stored=stored, attributes=fields)
 
 
 def _missing(dataset: Any, url: str) -> Missing:

@@ -16,7 +16,7 @@ import tensorstore as ts
 
 from emsam_jax.errors import UserError, parsing
 from emsam_jax.storage import Field, file_context, is_remote, open_folder, read_key
-from emsam_jax.volumes.axes import Native, by_axis, to_zyx
+from emsam_jax.volumes.axes import NOTHING, Native, by_axis, to_zyx
 from emsam_jax.volumes.chunk_files import ChunkFiles, chunk_name
 from emsam_jax.volumes.formats.virtual import Region, virtual
 
@@ -37,10 +37,12 @@ def describe_scale(store: ts.TensorStore, url: str, info: Field, level: int) -> 
     corner = by_axis(corner.numbers(3) if corner else [0, 0, 0], "xyz")
     offset = {axis: corner[axis] * sizes[level][axis] for axis in "zyx"}
     levels = tuple(to_zyx(size, 1.0) for size in sizes)
+    of_array = NOTHING if level else info  # offsets are in voxels of the finest level
     if scales[level]["sharding"] or not (suffix := _suffix(url, store)):
-        return Native(store, "xyzc", sizes[level], offset, levels)
+        return Native(store, "xyzc", sizes[level], offset, levels, attributes=of_array)
     files = ChunkFiles.of(store, ("", *_SUFFIXES))
-    return Native(_Compressed(url, store, suffix).store, "xyzc", sizes[level], offset, levels, files=files)
+    store = _Compressed(url, store, suffix).store
+    return Native(store, "xyzc", sizes[level], offset, levels, files=files, attributes=of_array)
 
 
 def _suffix(url: str, store: ts.TensorStore) -> str:

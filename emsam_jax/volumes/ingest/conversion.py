@@ -49,6 +49,7 @@ def ingest(
         format=format,  # pyright: ignore[reportArgumentType]  # checked there
         chunk=chunk,
         shard=shard,
+        offsets=source.offsets,
     )
     if check_room:
         refuse_too_large(layout)
