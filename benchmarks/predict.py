@@ -98,7 +98,7 @@ def measure_case(case: Case, specimen: Specimen, folder: Path) -> dict[str, Any]
     settings = Prediction(
         window=case.window, block=_BLOCK.value or (), dtype="uint8", batch=_BATCH.value, progress=False
     )
-    output = Output(str(folder / "plan"), specimen, settings, specimen.region, len(case.model.offsets))
+    output = Output(str(folder / "plan"), specimen, settings, specimen.region, case.model.offsets)
     watch = Watch()
     predictors = {
         name: Predictor(model, dataclasses.replace(settings, encode_once=once), output.plan, watch=watch)
@@ -145,7 +145,7 @@ def random_model(config: ModelConfig) -> FGNet:
 def run(predictor: Predictor, specimen: Specimen, settings: Prediction, folder: Path) -> None:
     """Volume to volume, as predict_affinities does it once all is compiled."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        output = Output(out, specimen, settings, specimen.region, predictor.channels)
+        output = Output(out, specimen, settings, specimen.region, predictor.offsets)
         output.open()
         ledger = Ledger(output.ledger_url, "predict", {})
         for _ in predict_blocks(predictor, specimen, output, ledger, list(output.plan)):
@@ -168,7 +168,7 @@ class Watch:
 
     def time(self, predictor: Predictor, specimen: Specimen, settings: Prediction, folder: Path) -> dict[str, float]:
         with tempfile.TemporaryDirectory(dir=folder) as out:
-            output = Output(out, specimen, settings, specimen.region, predictor.channels)
+            output = Output(out, specimen, settings, specimen.region, predictor.offsets)
             output.open()
             self.seconds = defaultdict(float)
             self.on, self.last = True, time.perf_counter()

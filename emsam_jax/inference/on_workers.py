@@ -12,12 +12,12 @@ from emsam_jax.blocks.dask import count_threads, run_stage
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.inference.output import STAGE, Output, facts_of, fingerprint
-from emsam_jax.inference.predict import read_block, without_region, write_block
+from emsam_jax.inference.predict import read_block, write_block
 from emsam_jax.inference.predictor import Predictor, offsets_of
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.trained import Trained, load_trained
 from emsam_jax.storage import normalise
-from emsam_jax.volumes import Specimen, Volume, open_declared
+from emsam_jax.volumes import Specimen, Volume, Voxel, open_declared
 
 _GPU = {"GPU": 1}  # what workers declare that are to predict
 _ONE_AT_A_TIME = threading.Lock()  # a worker's threads share its devices: one computes while others read and write
@@ -31,7 +31,7 @@ class Predict:
     declared: DeclaredVolume
     out: str
     settings: Prediction
-    channels: int
+    offsets: tuple[Voxel, ...]
     facts: dict[str, Any]  # those of `predict_affinities`: either goes on where the other was stopped
     name: str = STAGE
 
@@ -54,11 +54,11 @@ class Predict:
 
     @functools.cached_property
     def _specimen(self) -> Specimen:
-        return without_region(open_declared(self.declared))
+        return open_declared(self.declared).without_region()
 
     @functools.cached_property
     def _output(self) -> Output:
-        output = lay_out(self.declared, self.out, self.settings, self.channels)
+        output = lay_out(self.declared, self.out, self.settings, self.offsets)
         output.open()
         return output
 
@@ -78,10 +78,10 @@ def predict_on_workers(
     `gpu` waits for workers that do.
     """
     declared = dataclasses.replace(declared, raw=_from_anywhere(declared.raw), mask=_from_anywhere(declared.mask))
-    channels = len(offsets_of(trained.model))
-    output = lay_out(declared, out, settings, channels)
-    facts = facts_of(trained.model, without_region(open_declared(declared)), settings, output.plan)
-    stage = Predict(str(trained.path), declared, output.url, settings, channels, facts)
+    offsets = offsets_of(trained.model)
+    output = lay_out(declared, out, settings, offsets)
+    facts = facts_of(trained.model, open_declared(declared).without_region(), settings, output.plan)
+    stage = Predict(str(trained.path), declared, output.url, settings, offsets, facts)
     output.claim()
     with RunLock(output.ledger_url):
         Ledger(output.ledger_url, STAGE, facts)  # refuses another's, before anything is made
@@ -100,9 +100,9 @@ def predict_on_workers(
     return output.reopen()
 
 
-def lay_out(declared: DeclaredVolume, out: str, settings: Prediction, channels: int) -> Output:
+def lay_out(declared: DeclaredVolume, out: str, settings: Prediction, offsets: tuple[Voxel, ...]) -> Output:
     specimen = open_declared(declared)
-    return Output(out, specimen, settings, specimen.region, channels)
+    return Output(out, specimen, settings, specimen.region, offsets)
 
 
 def _from_anywhere(url: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ from emsam_jax.volumes import (
     Layout,
     Specimen,
     Volume,
+    Voxel,
     chunk_for,
     create_array,
     occupied,
@@ -80,9 +82,9 @@ def fingerprint(model: AffinityModel) -> str:
 
 
 class Output:
-    """One or two arrays [c, z, y, x], written block by block."""
+    """One or two arrays [c, z, y, x] with the offsets of their channels, written block by block."""
 
-    def __init__(self, url: str, specimen: Specimen, settings: Prediction, region: Box, channels: int):
+    def __init__(self, url: str, specimen: Specimen, settings: Prediction, region: Box, offsets: Sequence[Voxel]):
         self.url = normalise(url)
         raw = specimen.raw
         self._sources = [volume.url for volume in (raw, specimen.mask) if volume is not None]
@@ -90,15 +92,22 @@ class Output:
         block = settings.block_shape(chunk, shard_for(region.shape, chunk))
         shard = shard_within(block, chunk, region.shape)
         self.plan = plan_blocks(raw.box, region, block, shard)
-        offset = [
-            corner + first * size
-            for corner, first, size in zip(raw.offset_zyx, region.start, raw.voxel_size_zyx, strict=True)
+        corner = [
+            first + start * size
+            for first, start, size in zip(raw.offset_zyx, region.start, raw.voxel_size_zyx, strict=True)
         ]
-        urls = [self.url, f"{self.url}/coarse"][: 1 + settings.coarse]
-        shape = (channels, *region.shape)
         self._layouts: list[Layout] = [
-            plan_layout(u, shape, settings.dtype, raw.voxel_size_zyx, offset_zyx=offset, chunk=chunk, shard=shard)
-            for u in urls
+            plan_layout(
+                url,
+                (len(offsets), *region.shape),
+                settings.dtype,
+                raw.voxel_size_zyx,
+                offset_zyx=corner,
+                chunk=chunk,
+                shard=shard,
+                offsets=offsets,
+            )
+            for url in [self.url, f"{self.url}/coarse"][: 1 + settings.coarse]
         ]
         self._arrays: list[Volume] = []
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from emsam_jax.inference.output import STAGE, Output, facts_of
 from emsam_jax.inference.predictor import Predictor, Region, Watch, offsets_of
 from emsam_jax.inference.programs import AffinityModel, Devices
 from emsam_jax.inference.settings import Prediction
-from emsam_jax.volumes import Box, Specimen, Volume, Voxel
+from emsam_jax.volumes import Box, Specimen, Volume
 
 _AHEAD = 2  # blocks that are read, and blocks that are written, while one is computed
 
@@ -35,7 +35,6 @@ def predict_affinities(
     settings: Prediction,
     *,
     region: Box | None = None,
-    offsets: Sequence[Voxel] | None = None,
     devices: Devices | None = None,
     facts: Mapping[str, str | int] | None = None,
     watch: Watch = lambda stage, result: None,
@@ -47,9 +46,8 @@ def predict_affinities(
     the stages as they happen: read, cut, encode, decode, blend, computed, written.
     """
     region = specimen.region if region is None else region
-    specimen = without_region(specimen)
-    offsets = offsets_of(model) if offsets is None else tuple(offsets)
-    output = Output(str(out), specimen, settings, region, len(offsets))
+    specimen = specimen.without_region()
+    output = Output(str(out), specimen, settings, region, offsets_of(model))
     output.claim()
     with RunLock(output.ledger_url):
         ledger = Ledger(output.ledger_url, STAGE, facts_of(model, specimen, settings, output.plan, **(facts or {})))
@@ -57,17 +55,12 @@ def predict_affinities(
         todo = find_todo(output.plan, ledger, output.is_intact if settings.check else None)
         say_what_is_left(STAGE, todo)
         if todo.indices:
-            predictor = Predictor(model, settings, output.plan, offsets=offsets, devices=devices, watch=watch)
+            predictor = Predictor(model, settings, output.plan, devices=devices, watch=watch)
             with Progress(STAGE, todo, settings.progress) as shown:
                 predictor.advance = shown.advance
                 for block in predict_blocks(predictor, specimen, output, ledger, todo.blocks):
                     shown.add(GroupReport(1, block.box.voxels))
     return output.reopen()
-
-
-def without_region(specimen: Specimen) -> Specimen:
-    """Percentiles are of the whole volume's grey values: a region of interest must not change them."""
-    return Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
 
 
 def predict_blocks(

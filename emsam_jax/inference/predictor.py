@@ -5,11 +5,10 @@ block's depth are encoded once and then decoded window by window. The same holds
 within its sections; a volume turned round in z shares even those.
 """
 
-import copy
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from emsam_jax.blocks import Plan
+from emsam_jax.config import SHORT_OFFSETS
 from emsam_jax.errors import UserError
 from emsam_jax.inference.fitting import Fitted, fewer, fit, out_of_memory, usual_batch
 from emsam_jax.inference.grid import Extent
@@ -28,7 +28,6 @@ from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symme
 from emsam_jax.volumes import Box, Specimen, Voxel, reflect
 
 _IN_FLIGHT = 2  # steps that wait for the device while the program goes on
-SHORT_OFFSETS: tuple[Voxel, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 Watch = Callable[[str, Any], object]  # called with a stage's name and what it gave, which may still be under way
 
 
@@ -57,7 +56,6 @@ class Predictor:
         settings: Prediction,
         plan: Plan,
         *,
-        offsets: Sequence[Voxel] | None = None,
         devices: Devices | None = None,
         watch: Watch = lambda stage, result: None,
     ):
@@ -65,7 +63,7 @@ class Predictor:
         self.grid = settings.grid()
         self.symmetries = parse_symmetries(settings.symmetries)
         check_symmetries(self.symmetries, self.grid)
-        self.offsets = offsets_of(model) if offsets is None else tuple(offsets)
+        self.offsets = offsets_of(model)
         self.maps = 1 + settings.coarse
         weights = np.concatenate([blending_weights(self.grid, self.symmetries, self.offsets)] * self.maps, -1)
         check_maps(model, self.grid.window, len(self.offsets), settings.coarse)
@@ -85,13 +83,6 @@ class Predictor:
     def channels(self) -> int:
         """The refined map's, then the coarse one's where it is asked for."""
         return self.maps * len(self.offsets)
-
-    def with_model(self, model: AffinityModel) -> "Predictor":
-        """For other parameters of the same shapes."""
-        other = copy.copy(self)
-        other._model, other._features = jax.device_put(model, self._programs.everywhere), None
-        other._steps = deque()
-        return other
 
     def predict_block(self, specimen: Specimen, box: Box) -> np.ndarray:
         """Affinities [c, z, y, x] of a block of the plan, as they are stored."""
@@ -243,9 +234,8 @@ class Predictor:
 
 
 def offsets_of(model: AffinityModel) -> tuple[Voxel, ...]:
-    """Of its channels, where the model knows them."""
-    found = getattr(getattr(model, "config", None), "offsets", SHORT_OFFSETS)
-    return tuple((z, y, x) for z, y, x in found)
+    """Of its channels; the short ones where its config names none."""
+    return getattr(getattr(model, "config", None), "offsets", SHORT_OFFSETS)
 
 
 def check_maps(model: AffinityModel, window: Voxel, channels: int, coarse: bool) -> None:
@@ -259,4 +249,4 @@ def check_maps(model: AffinityModel, window: Voxel, channels: int, coarse: bool)
     if coarse and maps.coarse is None:
         raise UserError("coarse: this model has no coarse decoder; leave the coarse map out.")
     if maps.refined.shape[-1] != channels:
-        raise UserError(f"offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")
+        raise UserError(f"model.offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")

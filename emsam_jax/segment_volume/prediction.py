@@ -61,8 +61,8 @@ def sample_prediction(request: SegmentationRequest, out: Path) -> SampledPredict
     specimen = open_declared(declare_as_trained(request.raw, trained))
     warnings = check_present(specimen.raw, specimen.region)
     settings = settings_from(trained.config)
-    channels = len(trained.config.model.offsets)
-    plan = Output(f"{out}-whole", specimen, settings, specimen.region, channels).plan
+    offsets = trained.config.model.offsets
+    plan = Output(f"{out}-whole", specimen, settings, specimen.region, offsets).plan
     z, y, x = settings.window
     small = dataclasses.replace(settings, block=(z, y, x))
     region = specimen.region.middle((z, y, _WINDOWS * x))
@@ -74,7 +74,7 @@ def sample_prediction(request: SegmentationRequest, out: Path) -> SampledPredict
 
     affinities = predict_affinities(trained.model, specimen, out, small, region=region, watch=watch)
     counted = done[1:] if len(done) > 2 else done
-    sampled = Output(str(out), specimen, small, region, channels).plan
+    sampled = Output(str(out), specimen, small, region, offsets).plan
     a_block = (counted[-1] - counted[0]) / (len(counted) - 1)
     a_window = a_block / windows_touching(settings, region.middle(sampled.block))
     seconds = a_window * windows_touching(settings, plan.region.middle(plan.block)) * len(plan)

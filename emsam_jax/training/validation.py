@@ -213,9 +213,7 @@ def _plan(specimen: Specimen, config: Config) -> Plan:
 def _predict(predictor: Predictor, specimen: Specimen, block: Block) -> Shaped[np.ndarray, "c z y x"]:
     if is_masked(specimen, block.box):
         return np.zeros((predictor.channels, *block.box.shape), np.float16)
-    # Percentiles are those of the whole volume, as in every prediction: a region of interest must not change them.
-    whole = Specimen(specimen.raw, mask=specimen.mask, name=specimen.name, intensity=specimen.intensity)
-    return predictor.predict_block(whole, block.box)
+    return predictor.predict_block(specimen.without_region(), block.box)
 
 
 def _shares(channels: Sequence[float | None]) -> str:

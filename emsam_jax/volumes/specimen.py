@@ -65,6 +65,10 @@ class Specimen:
         self.intensity = intensity or Intensity()
         self._range: tuple[float, float] | None = None
 
+    def without_region(self) -> "Specimen":
+        """Raw and mask as a prediction sees them: percentiles are those of all grey values, wherever it looks."""
+        return Specimen(self.raw, mask=self.mask, name=self.name, intensity=self.intensity)
+
     @property
     def labelled_region(self) -> Box:
         """The part of the region of interest that the labels reach."""

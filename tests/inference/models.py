@@ -7,6 +7,7 @@ import numpy as np
 import tensorstore as ts
 from flax import nnx
 
+from emsam_jax.config import ModelConfig
 from emsam_jax.inference.symmetry import Symmetry
 from emsam_jax.model import Maps
 from emsam_jax.volumes import Specimen, Volume
@@ -55,7 +56,7 @@ class Edges(nnx.Module):
     """
 
     def __init__(self, offsets: tuple[tuple[int, int, int], ...]):
-        self.offsets = offsets
+        self.config = ModelConfig(offsets=offsets)
         self.scale = nnx.Param(jnp.float32(4))
 
     def encode(self, sections: Any) -> Any:
@@ -63,7 +64,7 @@ class Edges(nnx.Module):
 
     def decode(self, raw: Any, features: Any) -> Maps:
         grey = raw[..., 0]
-        both = [grey + jnp.roll(grey, [-step for step in offset], (1, 2, 3)) for offset in self.offsets]
+        both = [grey + jnp.roll(grey, [-step for step in offset], (1, 2, 3)) for offset in self.config.offsets]
         return Maps(None, self.scale[...] * jnp.stack([sums - 1 for sums in both], -1))
 
 

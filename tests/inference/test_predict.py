@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import Ledger, progress
-from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig, PredictConfig
+from emsam_jax.config import SHORT_OFFSETS, Config, DataConfig, EncoderConfig, ModelConfig, PredictConfig
 from emsam_jax.errors import UserError
 from emsam_jax.inference import Output, Prediction, predict_affinities, settings_from
 from emsam_jax.inference.symmetry import Symmetry
@@ -50,10 +50,10 @@ def test_writes_a_region_with_its_place_in_the_world(
     settings = Prediction(**{**QUIET, "progress": True, "batch": 1}, block=(9, 16, 26), coarse=True)
     found = predict_affinities(OneSided(), specimen, tmp_path / "out.zarr", settings)
     assert (found.shape, found.dtype) == ((3, 9, 16, 26), np.float16)
-    assert (found.voxel_size_zyx, found.offset_zyx) == ((40, 4, 8), (480, 52, 80))
+    assert (found.voxel_size_zyx, found.offset_zyx, found.offsets) == ((40, 4, 8), (480, 52, 80), SHORT_OFFSETS)
     np.testing.assert_allclose(found[...], whole(RAW)[:, 2:, 3:], atol=1e-3)
     coarse = open_volume(tmp_path / "out.zarr" / "coarse", channel="all")
-    assert coarse.shape == found.shape
+    assert (coarse.shape, coarse.offsets) == (found.shape, SHORT_OFFSETS)
     assert 0.1 < np.abs(coarse[...].astype(float) - found[...]).mean() < 0.5
     said = capfd.readouterr().err
     assert "predict: 100%" in said
@@ -186,9 +186,11 @@ def test_settings_come_from_an_experiments_config(tmp_path: Path, caplog):
     assert settings.symmetries == ("zyx", "zyX", "zYx", "zYX")
     assert not caplog.text
     specimen = specimen_of(np.zeros((12, 140, 300), np.uint8))
-    out = Output(str(tmp_path / "out.zarr"), specimen, settings, specimen.region, 3)
+    out = Output(str(tmp_path / "out.zarr"), specimen, settings, specimen.region, SHORT_OFFSETS)
     assert out.plan.block == (12, 128, 128)  # whole chunks of 12 x 128 x 128
-    assert Output(str(tmp_path), specimen, Prediction(window=(4, 32, 32)), specimen.region, 3).plan.counts == (1, 1, 1)
+    assert Output(
+        str(tmp_path), specimen, Prediction(window=(4, 32, 32)), specimen.region, SHORT_OFFSETS
+    ).plan.counts == (1, 1, 1)
 
     apart = settings_from(experiment(window=(3, 10, 12), stride=(1.0, 0.5, 0.5)))
     assert (apart.window, apart.stride) == ((3, 10, 12), (3, 5, 6))
