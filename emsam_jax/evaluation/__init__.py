@@ -5,9 +5,9 @@ Importing it, and choosing a recipe, needs no jax.
 
 from emsam_jax.evaluation.compared import BASELINE, METHODS, fragments_to_try
 from emsam_jax.evaluation.evaluate import evaluate
-from emsam_jax.evaluation.recipes import Example, best_method, choose_recipes
+from emsam_jax.evaluation.recipes import best_method, choose_recipes
 from emsam_jax.evaluation.sources import EvaluationRequest
-from emsam_jax.evaluation.subject import Subject, read_subject
+from emsam_jax.evaluation.subject import Example, Subject, read_subject
 
 __all__ = [
     "BASELINE",

@@ -1,10 +1,11 @@
-"""The ways from affinities to neurons that are compared."""
+"""The ways from affinities to neurons that are compared: their names, and the recipe that each starts from."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from emsam_jax.errors import UserError
-from emsam_jax.segmentation import CUTTING, FRAGMENTS, FragmentParameters, Recipe
+from emsam_jax.evaluation.subject import Example, Subject
+from emsam_jax.segmentation import FRAGMENTS, FragmentParameters, Recipe, baseline_recipe, intensity_affinities
 from emsam_jax.segmentation.blockwise import check_recipe
 
 BASELINE = "baseline"  # smoothed grey values instead of a network
@@ -25,17 +26,25 @@ TITLES = {
 
 
 def usable(names: Sequence[str], channels: int) -> list[str]:
-    """Those that exist, and without the mutex watershed where there are no long-range channels."""
+    """Those that exist, and without the mutex watershed where no long-range channel is known."""
     unknown = [name for name in names if name not in METHODS and not name.startswith(_WATERZ)]
     if unknown:
         raise UserError(f"The methods are {', '.join(METHODS)}; found {', '.join(unknown)}.")
-    return [name for name in names if name != "mutex" or channels > 3]
+    found = [name for name in names if name != "mutex" or channels > 3]
+    if not found:
+        raise UserError(
+            f"None of the methods {', '.join(names) or '(none was named)'} can be used with affinities of which "
+            f"{channels} channels are known."
+        )
+    return found
 
 
-def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int, int, int]] | None = None) -> Recipe:
+def literature_recipe(name: str, *, isotropic: bool) -> Recipe:
     """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
     isotropic, else in each section. Seeds are maxima in a box, as ours are, but for the literature's own method.
     """
+    if name == BASELINE:
+        return dataclasses.replace(baseline_recipe(isotropic=isotropic), threshold=LITERATURE)
     scorer = name.removeprefix(_WATERZ) if name.startswith(_WATERZ) else "mean"
     fragments = FragmentParameters("3d" if isotropic else "2d")
     if name == _FIELDS:
@@ -45,23 +54,27 @@ def literature_recipe(name: str, *, isotropic: bool, offsets: Sequence[tuple[int
         scorer=scorer,
         threshold=LITERATURE,
         fragments=fragments,
-        offsets=tuple(offsets) if offsets and name == "mutex" else None,
         strides=(2, 2, 2) if isotropic else (1, 4, 4),
     )
+
+
+def without_network(subject: Subject) -> Example:
+    """The baseline's affinities."""
+    return Example(subject, intensity_affinities(subject.read_normalised(), isotropic=subject.isotropic))
 
 
 def fragments_to_try(kind: str) -> tuple[FragmentParameters, ...]:
     return tuple(parameters for parameters in FRAGMENTS if parameters.kind == kind)
 
 
-def recipes_to_try(start: Recipe, fragments: Sequence[FragmentParameters] = ()) -> list[Recipe]:
+def recipes_to_try(name: str, fragments: Sequence[FragmentParameters], *, isotropic: bool) -> list[Recipe]:
     """With each of the fragments, by default all of the same kind, where the method starts from any. Regional maxima
-    are the literature's, and stay.
+    are the literature's, and stay; so do the baseline's.
     """
-    if start.method in CUTTING and not start.fragments.seed_distance:
+    start = literature_recipe(name, isotropic=isotropic)
+    if name in (BASELINE, _FIELDS) or not start.cuts:
         return [start]
-    cuts = fragments or fragments_to_try(start.fragments.kind)
-    return [dataclasses.replace(start, fragments=cut) for cut in (cuts if start.method in CUTTING else cuts[:1])]
+    return [dataclasses.replace(start, fragments=cut) for cut in fragments or fragments_to_try(start.fragments.kind)]
 
 
 def runs_by_block(recipe: Recipe) -> bool:

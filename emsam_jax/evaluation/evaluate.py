@@ -6,23 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation.clock import Clock
-from emsam_jax.evaluation.compared import BASELINE, STORED
+from emsam_jax.evaluation.compared import BASELINE, STORED, without_network
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
 from emsam_jax.evaluation.recipes import Frozen, freeze
 from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, save_labels
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest, Stored
-from emsam_jax.evaluation.subject import Subject, name_apart, read_segmentation, read_subject
-from emsam_jax.segmentation import THRESHOLDS, intensity_affinities
+from emsam_jax.evaluation.subject import Example, Subject, name_apart, read_segmentation, read_subject
 from emsam_jax.storage import write_whole
 from emsam_jax.view import Exhibit, Illustrations, find_standings, illustrate, render
 from emsam_jax.volumes import Part, as_unit, open_declared, open_volume, part_of, refuse_overlap
 
-Affinities = Shaped[np.ndarray, "c z y x"]
 Show = Callable[[str], None]
 
 
@@ -50,14 +45,14 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     pictures: dict[str, Illustrations] = {}
     for subject in subjects:
         name, voxels = subject.name, subject.box.voxels
-        affinities = None if request.segmentation else source.read(subject)
-        judged = _judge(request, subject, affinities, frozen, clock)
+        example = None if request.segmentation else source.read(subject)
+        judged = _judge(request, subject, example, frozen, clock)
         scores["volumes"][name] = {method: found.entry for method, found in judged.items()}
         with clock.stage(name, "saving", voxels):
             for label, found in zip(SAVED, (judged[frozen.headline].labels, judged[BASELINE].oracle), strict=True):
                 save_labels(request.out, subject, label, found)
         with clock.stage(name, "pictures", voxels):
-            pictures[name] = _illustrate(subject, affinities, judged[frozen.headline], len(subjects))
+            pictures[name] = _illustrate(subject, example, judged[frozen.headline], len(subjects))
     scores["reliability"] = source.tell_reliability()
     scores["stages"] = clock.describe()
     out = Path(request.out)
@@ -82,27 +77,26 @@ def _split(source: AffinitySource, held_out: Sequence[Subject], subjects: Sequen
 
 
 def _judge(
-    request: EvaluationRequest, subject: Subject, affinities: Affinities | None, frozen: Frozen, clock: Clock
+    request: EvaluationRequest, subject: Subject, example: Example | None, frozen: Frozen, clock: Clock
 ) -> dict[str, Judged]:
     """The headline first, the baseline last; of the others the labels are dropped, since they are large."""
     threads, judged = request.threads, {}
-    if affinities is None:
+    if example is None:
         labels, covered = read_segmentation(subject, open_volume(request.segmentation))
         if covered < 1:
             clock.show(f"  {subject.name}: the segmentation covers {covered:.1%}; the rest counts as unsegmented.")
         judged[STORED] = judge_labels(STORED, labels, subject, clock, threads)
     else:
-        judge = Judge(subject, affinities, clock, threads)
+        judge = Judge(example, clock, threads)
         for name in sorted(set(frozen.recipes) - {BASELINE}, key=lambda name: (name != frozen.headline, name)):
-            found = judge.judge_method(name, frozen.recipes[name], THRESHOLDS)
+            found = judge.judge_method(name, frozen.recipes[name])
             judged[name] = found if name == frozen.headline else found.without_labels()
-    grey = intensity_affinities(subject.read_normalised(), isotropic=subject.isotropic)
-    judge = Judge(subject, grey, clock, threads)
-    judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE], THRESHOLDS)
+    judge = Judge(without_network(subject), clock, threads)
+    judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE])
     return judged
 
 
-def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged, volumes: int) -> Illustrations:
+def _illustrate(subject: Subject, example: Example | None, judged: Judged, volumes: int) -> Illustrations:
     """Fewer sections of each where there are many volumes: the page is to be mailed."""
     assert judged.labels is not None
     exhibit = Exhibit(
@@ -110,7 +104,7 @@ def _illustrate(subject: Subject, affinities: Affinities | None, judged: Judged,
         labels=judged.labels,
         truth=subject.truth,
         labelled=subject.labelled,
-        affinities=None if affinities is None else as_unit(affinities[:3]),
+        affinities=None if example is None else as_unit(example.affinities[:3]),
         worst=judged.entry["worst"],
         voxel_size_zyx=subject.voxel_size_zyx,
         start_zyx=subject.box.start,

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, Shaped, UInt64
+from jaxtyping import Integer, UInt64
 
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.compared import LITERATURE
-from emsam_jax.evaluation.subject import Subject
+from emsam_jax.evaluation.subject import Example, Subject
 from emsam_jax.scores import WAYS, report_segmentation
-from emsam_jax.segmentation import FragmentParameters, Recipe, check_affinities, make_fragments, segmentations
+from emsam_jax.segmentation import THRESHOLDS, FragmentParameters, Recipe, check_affinities, make_fragments
 
 Labels = Integer[np.ndarray, "z y x"]
 
@@ -28,19 +28,17 @@ class Judged(NamedTuple):
 class Judge:
     """Judges methods on the affinities of one volume; fragments are made once for all that want the same."""
 
-    def __init__(self, subject: Subject, affinities: Shaped[np.ndarray, "c z y x"], clock: Clock, threads: int):
-        self.subject, self.clock, self.threads = subject, clock, threads
-        self.affinities = check_affinities(affinities)
+    def __init__(self, example: Example, clock: Clock, threads: int):
+        self.subject, self.clock, self.threads = example.subject, clock, threads
+        self.affinities, self.offsets = check_affinities(example.affinities), example.offsets
         self._fragments: dict[FragmentParameters, UInt64[np.ndarray, "z y x"]] = {}
 
-    def judge_method(self, name: str, recipe: Recipe, thresholds: Sequence[float]) -> Judged:
+    def judge_method(self, name: str, recipe: Recipe) -> Judged:
         """The sweep takes in the recipe's threshold and the literature's."""
         subject, volume, voxels = self.subject, self.subject.name, self.subject.box.voxels
-        swept = sorted({*thresholds, recipe.threshold, LITERATURE})
-        options = recipe.parameters()
-        if recipe.method in ("waterz", "multicut"):
-            options["fragments"] = self._cut(name, recipe.fragments)
-        found = segmentations(self.affinities, swept, recipe.method, **options, threads=self.threads)
+        swept = sorted({*THRESHOLDS, recipe.threshold, LITERATURE})
+        given = {"fragments": self._cut(name, recipe.fragments)} if recipe.cuts else {}
+        found = recipe.segmentations(self.affinities, swept, offsets=self.offsets, threads=self.threads, **given)
         rows: list[dict[str, Any]] = []
         chosen = oracle = None
         for threshold in swept:

@@ -3,14 +3,11 @@
 import dataclasses
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
 from emsam_jax.blocks import hash_of
 from emsam_jax.config import Config, describe_encoder, to_dict
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
-from emsam_jax.evaluation.subject import Subject
+from emsam_jax.evaluation.subject import Example, Subject
 from emsam_jax.inference import (
     RECIPE_FILE,
     count_affinities,
@@ -50,15 +47,15 @@ class Predicted(AffinitySource):
         self.test = tuple(declare_as_trained(volume, trained) for volume in request.test or data.test)
         self.validation = tuple(declare_as_trained(volume, trained) for volume in request.validation or data.validation)
 
-    def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]:
+    def read(self, subject: Subject) -> Example:
         named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(self.settings)])[:8]
         out = f"{self.out}/{subject.folder}/affinities-{self.step}-{named}.zarr"
         with self.clock.stage(subject.name, "predict", subject.box.voxels, f"at {out}"):
             volume = predict_affinities(self.trained.model, subject.specimen, out, self.settings, region=subject.box)
-            affinities = volume[...]
-        counts = count_affinities(affinities[: len(self.offsets)], subject.specimen, subject.box, self.config)
+            example = Example(subject, volume[...], volume.offsets)
+        counts = count_affinities(example.affinities, subject.specimen, subject.box, self.config)
         self._reliability[subject.name] = describe_reliability(counts)
-        return affinities
+        return example
 
     def tell_reliability(self) -> dict[str, Any]:
         return self._reliability

@@ -5,17 +5,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.compared import METHODS
-from emsam_jax.evaluation.subject import Subject, read_affinities
+from emsam_jax.evaluation.subject import Example, Subject, read_example
 from emsam_jax.scores import Conventions
-from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import Part, open_volume
+from emsam_jax.segmentation import Recipe, check_stored
+from emsam_jax.volumes import Part, Voxel, open_volume
 
 Offsets = tuple[tuple[int, int, int], ...]
 
@@ -34,7 +31,6 @@ class EvaluationRequest:
     roi: str = ""  # z0:z1,y0:y1,x0:x1 in voxels of the raw, of every test volume
     recipe: str = ""  # a postprocess.json instead of choosing one
     methods: tuple[str, ...] = METHODS
-    offsets: tuple[tuple[int, int, int], ...] = ()  # of the stored affinities' channels; for mutex
     conventions: Conventions = dataclasses.field(default_factory=Conventions)
     title: str = ""  # of the report
     method_title: str = ""  # what to call the stored affinities or the stored segmentation
@@ -64,13 +60,13 @@ class AffinitySource(abc.ABC):
     test: tuple[DeclaredVolume, ...] = ()
     validation: tuple[DeclaredVolume, ...] = ()
     training: tuple[Part, ...] = ()  # what the model was trained on, as far as that is known
-    offsets: Offsets = ()  # of all channels; empty where only the three short ones are known
+    offsets: tuple[Voxel, ...] = ()  # of the channels that it reads; empty: only the three short ones are known
     standings: str = ""  # name of the table of known results
     step: int | None = None
     recipe: Recipe | None = None  # what was chosen earlier, for when there is no validation volume
 
     @abc.abstractmethod
-    def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]: ...
+    def read(self, subject: Subject) -> Example: ...
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -91,13 +87,17 @@ class Stored(AffinitySource):
     def __init__(self, request: EvaluationRequest, clock: Clock):
         self.url = request.affinities or request.segmentation
         self.volume = open_volume(self.url, channel="all" if request.affinities else None)
-        self.test, self.validation, self.offsets = request.test, request.validation, request.offsets
+        self.test, self.validation, self.offsets = request.test, request.validation, self.volume.offsets
+        if request.affinities:
+            check_stored(self.volume)
+            if (channels := self.volume.shape[0]) > 3 and not self.offsets:
+                clock.show(f"  {self.url} says of none of its {channels} channels what it joins: the first 3 are used.")
         self.title = request.method_title or "/".join(Path(self.url).parts[-2:])
         self.clock = clock
 
-    def read(self, subject: Subject) -> Shaped[np.ndarray, "c z y x"]:
+    def read(self, subject: Subject) -> Example:
         with self.clock.stage(subject.name, "read affinities", subject.box.voxels):
-            return read_affinities(subject, self.volume)
+            return read_example(subject, self.volume)
 
     def describe(self) -> dict[str, Any]:
         return {"title": self.title, "stored": self.url}

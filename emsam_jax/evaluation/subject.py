@@ -4,16 +4,16 @@ import collections
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
-from emsam_jax.config import SHORT_OFFSETS, DeclaredVolume
+from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.scores import SCORE_NAMES, Conventions, score_segmentation
 from emsam_jax.storage import check_memory
-from emsam_jax.volumes import Box, Specimen, Volume, check_meet, nearest_indices, read_nearest, with_size_of
+from emsam_jax.volumes import Box, Specimen, Volume, Voxel, check_meet, nearest_indices, read_nearest, with_size_of
 
 
 def name_apart(volumes: Sequence[DeclaredVolume]) -> list[DeclaredVolume]:
@@ -127,13 +127,16 @@ def read_segmentation(subject: Subject, segmentation: Volume) -> tuple[Integer[n
     return labels, float(there.mean())
 
 
-def read_affinities(subject: Subject, affinities: Volume) -> Shaped[np.ndarray, "c z y x"]:
-    """Stored affinities [c, z, y, x] on the subject's voxels, all of which they must cover."""
-    if len(affinities.shape) != 4 or affinities.shape[0] < len(SHORT_OFFSETS):
-        raise UserError(
-            f"{affinities.url}: expected affinities [channels, z, y, x] of 3 or more channels, found the shape "
-            f"{affinities.shape}."
-        )
+class Example(NamedTuple):
+    """A subject with what is said of it."""
+
+    subject: Subject
+    affinities: Shaped[np.ndarray, "c z y x"]
+    offsets: tuple[Voxel, ...] = ()  # voxels, of each channel; empty: only the first three are known, the short ones
+
+
+def read_example(subject: Subject, affinities: Volume) -> Example:
+    """Stored affinities on the subject's voxels, all of which they must cover."""
     raw = subject.specimen.raw
     affinities = with_size_of(raw, affinities)
     if not np.allclose(affinities.voxel_size_zyx, raw.voxel_size_zyx):
@@ -148,4 +151,4 @@ def read_affinities(subject: Subject, affinities: Volume) -> Shaped[np.ndarray, 
             f"{affinities.url}: expected affinities for all of {subject.box} of {raw.url}, found a volume of "
             f"{affinities.shape[1:]} at {affinities.offset_zyx} nm; choose a smaller region of interest."
         )
-    return affinities.read(box)
+    return Example(subject, affinities.read(box), affinities.offsets)

@@ -11,7 +11,7 @@ from distributed import Client
 from emsam_jax.blocks import DROPPED, Block, Ledger, RunLock, drop_block, find_todo, plan_blocks, read_facts
 from emsam_jax.errors import UserError
 from emsam_jax.segment_volume.request import SegmentationRequest
-from emsam_jax.segmentation import CUTTING, Recipe
+from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import Step, check_guard, check_recipe
 from emsam_jax.storage import normalise, open_folder, read_key, shared_context, write_key
 from emsam_jax.volumes import Box, Volume, Voxel, box_of, open_volume
@@ -121,7 +121,7 @@ def tell(request: SegmentationRequest, recipe: Recipe, origin: str) -> None:
     cut, told = recipe.fragments, f"Recipe: {recipe.method}"
     if recipe.method == "waterz":
         told += f" with {recipe.scorer}"
-    if recipe.method in CUTTING:
+    if recipe.cuts:
         told += f", {cut.kind} fragments (boundary {cut.boundary_threshold:g}, seed distance {cut.seed_distance})"
     told += f", threshold {recipe.threshold:g}; from {origin or 'the defaults: nobody chose it for these affinities'}"
     told += "".join(f", but {name} from --{name}" for name in ("method", "threshold") if getattr(request, name))

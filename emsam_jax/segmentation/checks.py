@@ -6,9 +6,23 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from emsam_jax.config import SHORT_OFFSETS
 from emsam_jax.errors import UserError
+from emsam_jax.volumes import Volume
 
-Offsets = Sequence[tuple[int, int, int]]
+
+def check_stored(affinities: Volume) -> None:
+    """Affinities on disk, [channels, z, y, x], whose first three channels join neighbours along z, y and x."""
+    if len(affinities.shape) != 4 or affinities.shape[0] < len(SHORT_OFFSETS):
+        raise UserError(
+            f"{affinities.url}: expected affinities [channels, z, y, x] of 3 or more channels, found the shape "
+            f"{affinities.shape}; open them with channel='all'."
+        )
+    if affinities.offsets and affinities.offsets[:3] != SHORT_OFFSETS:
+        raise UserError(
+            f"{affinities.url}: expected channels whose offsets begin with {SHORT_OFFSETS} (z, y, x), found "
+            f"{affinities.offsets[:3]}; reorder them."
+        )
 
 
 def check_affinities(affinities: np.ndarray) -> Float32[np.ndarray, "c z y x"]:

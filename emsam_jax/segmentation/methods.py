@@ -39,7 +39,7 @@ def segmentations(
     *,
     fragments: FragmentParameters | np.ndarray = PER_SECTION,
     scorer: str = "mean",
-    offsets: Sequence[Sequence[int]] | None = None,
+    offsets: Sequence[Sequence[int]] = (),
     strides: Sequence[int] = (2, 2, 2),
     clean_up: CleanUp = AS_IT_IS,
     mask: np.ndarray | None = None,
@@ -48,7 +48,7 @@ def segmentations(
     """Labels for each of the increasing thresholds; what they share is computed once.
 
     `fragments` (how to make them, or the fragments themselves) are for waterz and multicut, `scorer` for waterz,
-    `offsets` and `strides` of the long-range channels for mutex. Outside the mask labels are 0.
+    `offsets` of all channels and `strides` of the long-range ones for mutex. Outside the mask labels are 0.
     """
     if method not in METHODS:
         raise UserError(f"The method must be one of {', '.join(METHODS)}, but is {method!r}.")

@@ -10,9 +10,9 @@ from emsam_jax.config import SHORT_OFFSETS
 from emsam_jax.errors import UserError
 
 
-def check_offsets(offsets: Sequence[Sequence[int]] | None, channels: int) -> list[tuple[int, int, int]]:
+def check_offsets(offsets: Sequence[Sequence[int]], channels: int) -> list[tuple[int, int, int]]:
     """An offset a channel, the short ones first, each from a voxel to its partner."""
-    if offsets is None:
+    if not len(offsets):
         raise UserError(
             f"The mutex watershed needs the offset of each of the {channels} channels: give `offsets`, from a voxel to "
             f"its partner, starting with {list(SHORT_OFFSETS)}."

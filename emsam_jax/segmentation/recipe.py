@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.cleaning import CleanUp
 from emsam_jax.segmentation.fragments import KINDS, FragmentParameters
-from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segment_affinities
+from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segmentations
 from emsam_jax.storage import write_whole
 
 _MOST = 1 << 20  # voxels: more than any volume is long
@@ -29,14 +29,26 @@ class Recipe:
     threshold: float = 0.5
     fragments: FragmentParameters = PER_SECTION
     scorer: str = "mean"
-    offsets: tuple[tuple[int, int, int], ...] | None = None  # voxels, of each channel; for mutex
     strides: tuple[int, int, int] = (2, 2, 2)  # voxels between the long-range edges that mutex takes
     clean_up: CleanUp = AS_IT_IS
     chosen: dict[str, Any] = dataclasses.field(default_factory=dict)  # where, at which step, with which score
 
     def segment(self, affinities: np.ndarray, **options: Any) -> UInt64[np.ndarray, "z y x"]:
-        """Labels by this recipe; options are `mask` and `threads`."""
-        return segment_affinities(affinities, self.method, self.threshold, **self.parameters(), **options)
+        """Labels by this recipe; options are `mask`, `threads` and, for mutex, the affinities' `offsets`."""
+        return next(self.segmentations(affinities, [self.threshold], **options))
+
+    def segmentations(
+        self, affinities: np.ndarray, thresholds: Sequence[float], **options: Any
+    ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
+        """Labels for each of the increasing thresholds; `fragments` may be given, made as the recipe says."""
+        names = ("fragments", "scorer", "strides", "clean_up")
+        own = {name: getattr(self, name) for name in names}
+        return segmentations(affinities, thresholds, self.method, **{**own, **options})
+
+    @property
+    def cuts(self) -> bool:
+        """Whether its method starts from fragments."""
+        return self.method in ("waterz", "multicut")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
@@ -66,11 +78,6 @@ class Recipe:
             return cls(**_check_fields(fields, _FIELDS, ""))
         except _FieldError as error:
             raise UserError(f"{path}: {error}; eval.py writes a recipe as postprocess.json.") from None
-
-    def parameters(self) -> dict[str, Any]:
-        """The options that `segmentations` takes."""
-        names = ("fragments", "scorer", "offsets", "strides", "clean_up")
-        return {name: getattr(self, name) for name in names}
 
 
 class _FieldError(ValueError):
@@ -122,13 +129,6 @@ def _three(each: Check) -> Check:
     return check
 
 
-def _offsets(value: Any, name: str) -> tuple[tuple[int, int, int], ...] | None:
-    if value is not None and not isinstance(value, list):
-        raise _FieldError(f"{name}: expected a list of [z, y, x], or null, found {_short(value)}")
-    check = _three(_number(-_MOST, _MOST, whole=True))
-    return None if value is None else tuple(check(one, f"{name}[{i}]") for i, one in enumerate(value))
-
-
 def _truth(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
         raise _FieldError(f"{name}: expected true or false, found {_short(value)}")
@@ -167,7 +167,6 @@ _FIELDS: dict[str, Check] = {
     "threshold": _number(0, 1, within=True),
     "fragments": lambda value, name: FragmentParameters(**_check_fields(value, _FRAGMENTS, f"{name}.")),
     "scorer": _one_of(tuple(SCORERS)),
-    "offsets": _offsets,
     "strides": _three(_number(1, _MOST, whole=True)),
     "clean_up": lambda value, name: CleanUp(**_check_fields(value, _CLEAN_UP, f"{name}.")),
     "chosen": _chosen,

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Shaped, UInt64
 from emsam_jax.errors import UserError
 from emsam_jax.segmentation.checks import check_affinities, check_thresholds
 from emsam_jax.segmentation.fragments import FragmentParameters
-from emsam_jax.segmentation.methods import prepare_fragments, segmentations
+from emsam_jax.segmentation.methods import prepare_fragments
 from emsam_jax.segmentation.recipe import Recipe
 
 Row = Mapping[str, Any]
@@ -24,7 +24,6 @@ FRAGMENTS = tuple(
     for kind, boundary_threshold, seed_distance in itertools.product(("2d", "3d"), (0.3, 0.5), (3, 5))
 )
 START = Recipe()
-CUTTING = ("waterz", "multicut")  # methods that start from fragments
 WIDTH = 0.3  # log odds: standard deviation of the Gaussian that smooths a curve
 CLIFF = 1.15  # times the lowest level: a curve is cut off above that, or a cliff would push its minimum far away
 TOLERANCE = 0.02  # a plateau is where the smoothed score is within this share of its minimum
@@ -37,6 +36,7 @@ class Held(NamedTuple):
 
     affinities: Shaped[np.ndarray, "c z y x"]
     score: Score
+    offsets: Sequence[Sequence[int]] = ()  # voxels, of each channel; for mutex
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +72,18 @@ def tune(
     scorers: Sequence[str] = ("mean", "q50"),
     thresholds: Sequence[float] = THRESHOLDS,
     start: Recipe = START,
+    offsets: Sequence[Sequence[int]] = (),
     threads: int = 1,
 ) -> tuple[Recipe, list[Curve]]:
     """The best recipe on one volume, and all curves; what is not tried here is as in `start`.
 
-    `score` gives what is to be low and is never negative, such as VOI.
+    `score` gives what is to be low and is never negative, such as VOI; `offsets` of the channels are for mutex.
     """
-    cuts = fragments if start.method in CUTTING else fragments[:1]
+    cuts = fragments if start.cuts else fragments[:1]
     kinds = scorers if start.method == "waterz" else scorers[:1]
     recipes = [dataclasses.replace(start, fragments=cut, scorer=scorer) for cut in cuts for scorer in kinds]
-    curves = sweep([Held(affinities, lambda labels: {"voi": score(labels)})], recipes, thresholds, threads)
+    held = Held(affinities, lambda labels: {"voi": score(labels)}, offsets)
+    curves = sweep([held], recipes, thresholds, threads)
     return choose(curves).recipe, curves
 
 
@@ -128,22 +130,20 @@ def log_odds(thresholds: Sequence[float]) -> Float64[np.ndarray, " thresholds"]:
 def _sweep(volumes: Sequence[Held], recipes: Sequence[Recipe], thresholds: list[float], threads: int) -> list[Curve]:
     """Fragments are cut once for all recipes that want the same, and all thresholds come from one pass."""
     found: list[list[list[Row]]] = [[] for _ in recipes]  # by recipe, volume and threshold
-    for affinities, score in volumes:
+    for affinities, score, offsets in volumes:
         checked = check_affinities(affinities)
         for parameters in dict.fromkeys(map(_cut_by, recipes)):
             pieces = None if parameters is None else prepare_fragments(checked, parameters, None, threads)
             for recipe, rows in zip(recipes, found, strict=True):
                 if _cut_by(recipe) == parameters:
-                    options: dict[str, Any] = {**recipe.parameters(), "threads": threads}
-                    if pieces is not None:
-                        options["fragments"] = pieces
-                    labels = segmentations(checked, thresholds, recipe.method, **options)
+                    given = {} if pieces is None else {"fragments": pieces}
+                    labels = recipe.segmentations(checked, thresholds, offsets=offsets, threads=threads, **given)
                     rows.append([score(of_one) for of_one in labels])
     return [Curve(recipe, _mean(thresholds, rows)) for recipe, rows in zip(recipes, found, strict=True)]
 
 
 def _cut_by(recipe: Recipe) -> FragmentParameters | None:
-    return recipe.fragments if recipe.method in CUTTING else None
+    return recipe.fragments if recipe.cuts else None
 
 
 def _mean(thresholds: Sequence[float], by_volume: Sequence[Sequence[Row]]) -> tuple[dict[str, Any], ...]:

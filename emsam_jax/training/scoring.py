@@ -35,7 +35,6 @@ class ScoringJob:
     plans: tuple[Plan, ...]
     scorers: tuple[str, ...]
     fragments: str
-    offsets: tuple[tuple[int, int, int], ...]
 
     def block_file(self, volume: int, block: str) -> Path:
         return self.folder / f"volume{volume}-{block}.npy"
@@ -56,7 +55,6 @@ def _score(job: ScoringJob) -> dict[str, Any]:
     choices = choose_recipes(
         examples,
         [f"waterz_{scorer}" for scorer in job.scorers],
-        offsets=job.offsets,
         fragments=fragments_to_try(job.fragments),
         step=job.step,
     )
@@ -68,11 +66,12 @@ def _score(job: ScoringJob) -> dict[str, Any]:
     return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **warning}
 
 
-def _assembled(job: ScoringJob, number: int) -> Float[np.ndarray, "c z y x"]:
+def _assembled(job: ScoringJob, number: int) -> Float[np.ndarray, "3 z y x"]:
+    """The short channels, which are all that waterz takes."""
     plan = job.plans[number]
-    whole = np.zeros((len(job.offsets), *plan.region.shape), np.float32)
+    whole = np.zeros((3, *plan.region.shape), np.float32)
     for block in plan:
-        values = as_unit(np.load(job.block_file(number, block.name)))
+        values = as_unit(np.load(job.block_file(number, block.name))[:3])
         whole[(slice(None), *plan.output_box(block).slices)] = values
     return whole
 

@@ -167,7 +167,6 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self._plans,
             validation.scorers,
             validation.fragments,
-            self.config.model.offsets,
         )
 
     def _take(self, job: ScoringJob) -> None:

@@ -25,7 +25,9 @@ from emsam_jax.evaluation import EvaluationRequest, evaluate
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.predicted import Predicted, describe_model
 from emsam_jax.inference import RECIPE_FILE, load_trained, validation_score
-from emsam_jax.segmentation import THRESHOLDS, Recipe
+from emsam_jax.scores import score_segmentation
+from emsam_jax.segmentation import THRESHOLDS, Recipe, segment_affinities
+from emsam_jax.volumes import open_volume
 from tests.evaluation.conftest import ROOT, Study, run_eval
 
 UNRUNNABLE = ("mutex", "baseline")  # by segment.py
@@ -160,22 +162,26 @@ def test_what_was_trained_on_is_no_test(study, run_folder, tmp_path):
 
 
 def test_its_numbers_are_those_of_the_affinities_that_it_leaves(study, run_folder, scores, tmp_path):
-    (affinities,) = (run_folder / "eval").glob("cells_20*/affinities-3-*.zarr")
-    volume = DeclaredVolume("again", f"{study.folder}/raw.zarr", f"{study.folder}/labels.zarr", roi="20:28,:,:")
-    request = EvaluationRequest(
-        out=str(tmp_path),
-        affinities=str(affinities),
-        test=(volume,),
-        recipe=f"{run_folder}/eval/postprocess.json",
-        methods=(scores["headline"],),
-        offsets=OFFSETS,
-    )
-    again = evaluate(request, print)
-    assert again["headline"] == scores["headline"]
+    """With their offsets, which the mutex watershed needs."""
+    (path,) = (run_folder / "eval").glob("cells_20*/affinities-3-*.zarr")
+    name = scores["headline"]
+    given = {"raw": f"{study.folder}/raw.zarr", "labels": f"{study.folder}/labels.zarr", "roi": "20:28,0:48,0:48"}
+    recipe, methods = f"{run_folder}/eval/postprocess.json", f"{name},mutex"
+    done = run_eval(**given, affinities=str(path), recipe=recipe, methods=methods, name="again", out=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "scores.json").read_text())
+    assert again["headline"] == name
     before, after = scores["volumes"]["cells 20:28"], again["volumes"]["again"]
-    name = scores["headline"]  # the baseline's grey range is in the checkpoint
+    # The baseline's grey range is in the checkpoint.
     assert [row["voi"] for row in after[name]["sweep"]] == [row["voi"] for row in before[name]["sweep"]]
-    assert after[scores["headline"]]["arand"] == before[scores["headline"]]["arand"]
+    assert after[name]["arand"] == before[name]["arand"]
+
+    affinities, truth = open_volume(path, channel="all"), study.truth[20:28]
+    assert affinities.offsets == OFFSETS
+    labels = segment_affinities(affinities[...], "mutex", offsets=affinities.offsets)
+    assert (after["mutex"]["threshold"], after["mutex"]["voi"]) == (0.5, score_segmentation(labels, truth)["voi"])
+    others = segment_affinities(affinities[...], "mutex", offsets=(*OFFSETS[:3], *OFFSETS[:2:-1]))
+    assert score_segmentation(others, truth)["voi"] != after["mutex"]["voi"]
 
 
 def test_prediction_is_set_apart_from_the_training(study, run_folder, tmp_path):

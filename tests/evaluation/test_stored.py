@@ -132,6 +132,7 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
         ({"labels": ""}, "has no labels"),
         ({"affinities": "nowhere.zarr"}, "there is no such file or folder"),
         ({"methods": ("watershed",)}, "The methods are waterz_q50"),
+        ({"methods": ("mutex",), "held_out": "8:20,:,:"}, "None of the methods mutex can be used .* 3 channels"),
         ({"standings": "snemi"}, "ac3ac4, fib25"),
     ],
 )

@@ -24,7 +24,7 @@ THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 def segment_intensity(raw: np.ndarray, isotropic: bool) -> Iterator[np.ndarray]:
     recipe = baseline_recipe(isotropic=isotropic)
     affinities = intensity_affinities(raw, isotropic=isotropic)
-    return segmentations(affinities, THRESHOLDS, recipe.method, **recipe.parameters(), threads=2)
+    return recipe.segmentations(affinities, THRESHOLDS, threads=2)
 
 
 def best_voi(segmented, truth) -> float:

@@ -75,12 +75,12 @@ def test_mutex_constraints_decide_by_strength() -> None:
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        (None, "needs the offset of each of the 4 channels"),
+        ((), "needs the offset of each of the 4 channels"),
         (SHORT_OFFSETS, "4 channels, 3 offsets"),
         ([(1, 0, 0), (0, 1, 0), (0, 0, 1), (9, 0, 0)], "start with"),
     ],
 )
-def test_mutex_needs_offsets(offsets: list | None, message: str) -> None:
+def test_mutex_needs_offsets(offsets: list, message: str) -> None:
     with pytest.raises(UserError, match=message):
         segment_affinities(np.ones((4, 3, 4, 5), np.float32), "mutex", offsets=offsets)
     with pytest.raises(UserError, match="three numbers of voxels"):

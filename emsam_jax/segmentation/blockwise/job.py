@@ -11,7 +11,7 @@ from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
 from emsam_jax.errors import UserError
 from emsam_jax.segmentation.agglomeration import check_scorer
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
-from emsam_jax.segmentation.checks import check_affinities
+from emsam_jax.segmentation.checks import check_affinities, check_stored
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.storage import normalise
@@ -143,11 +143,7 @@ def plan_job(
     check_recipe(recipe)
     if guard:
         check_guard(guard, recipe)
-    if len(affinities.shape) != 4 or affinities.shape[0] < 3:
-        raise UserError(
-            f"{affinities.url}: expected affinities [channels, z, y, x] with 3 or more channels, found the shape "
-            f"{affinities.shape}; open them with channel='all'."
-        )
+    check_stored(affinities)
     box = affinities.box
     if fragments is not None:
         if recipe.method == "components":
