@@ -4,14 +4,15 @@ import html
 import io
 import itertools
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emsam_jax.view.score_tables import LETTERS
 from emsam_jax.view.standings import Standing
 
 # Colours that matplotlib draws in and that stand for the page's, which differ by light and dark.
@@ -39,7 +40,21 @@ _LINE: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 2.4}
 Methods = Mapping[str, Mapping[str, Any]]  # by title, as scores.json has them
 
 
-def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
+def draw_curves(methods: Methods, standings: Sequence[Standing] = ()) -> list[tuple[Markup, str]]:
+    """Each plot with its caption; none without methods."""
+    if not methods:
+        return []
+    return [
+        (
+            draw_plane(methods, standings),
+            "Splits against merges; the sum is the same along a dotted line. What is far off is not shown.",
+        ),
+        (draw_over_threshold(methods, "voi", "VOI (bits)"), "Variation of information over the threshold."),
+        (draw_over_threshold(methods, "arand", "adapted Rand error"), "Adapted Rand error over the threshold."),
+    ]
+
+
+def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> Markup:
     """VOI split against merge: the lower left is better, and on a dotted line the sum is the same."""
     marked = [(standing.voi_merge, standing.voi_split) for standing in standings]
     figure, axes = _figure("VOI merge (bits)", "VOI split (bits)")
@@ -52,7 +67,7 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
             best = entry["oracle"]
             axes.plot(best["voi_merge"], best["voi_split"], "o", mfc="none", mec=colour, markersize=11)
             marked.append((best["voi_merge"], best["voi_split"]))
-    for letter, standing in zip(LETTERS, standings, strict=False):
+    for letter, standing in zip(string.ascii_lowercase, standings, strict=False):
         place = standing.voi_merge, standing.voi_split
         axes.plot(*place, "D", color=_OTHER, markersize=4)
         axes.annotate(letter, place, xytext=(6, 3), textcoords="offset points", color=_OTHER)
@@ -60,13 +75,14 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> str:
     near = [place for place in marked if sum(place) <= 4 * best + 0.1]  # what is far off would hide the rest
     wide, high = (1.3 * max(values) + 0.1 for values in zip(*near, strict=True))
     axes.set(xlim=(0, wide), ylim=(0, high))
+    axes.locator_params(axis="x", prune="lower")  # its 0 would run into the other axis's
     step = next(step for step in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0) if (wide + high) / step < 8)
     for number in range(1, 8):
         axes.plot((0, number * step), (number * step, 0), ":", color=_OTHER, linewidth=0.8, zorder=0)
     return _to_svg(figure, "voi-plane", "VOI split over VOI merge for " + ", ".join(methods))
 
 
-def draw_over_threshold(methods: Methods, name: str, title: str) -> str:
+def draw_over_threshold(methods: Methods, name: str, title: str) -> Markup:
     """One score over the thresholds; labels that have none are a level line."""
     figure, axes = _figure("threshold", title)
     for (colour, dashes), entry in zip(_styles(), methods.values(), strict=False):
@@ -100,7 +116,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     return [row[name] for row in rows if row["voi"] is not None]
 
 
-def _to_svg(figure: Figure, salt: str, alt: str) -> str:
+def _to_svg(figure: Figure, salt: str, alt: str) -> Markup:
     """To stand in the page: as wide as its place, described, with ids that no other figure has."""
     file, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
@@ -112,4 +128,4 @@ def _to_svg(figure: Figure, salt: str, alt: str) -> str:
     svg = re.sub(r'^<svg .*?(viewBox="[^"]*").*?>', rf'<svg \1 role="img" aria-label="{html.escape(alt)}">', svg)
     for colour, variable in _PAGE.items():
         svg = svg.replace(colour, variable)
-    return svg
+    return Markup(svg)
