@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests.programs import environment
 
 
 class Cluster(NamedTuple):
@@ -20,18 +20,17 @@ class Cluster(NamedTuple):
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, *workers: str, every: str = "", **environment: str) -> Iterator[Cluster]:
+def dask_cluster(folder: Path, *workers: str, every: str = "") -> Iterator[Cluster]:
     """A worker process for each, with those flags; a nanny starts it again when it is killed."""
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
     known = [f"--scheduler-file={file}", "--no-dashboard", *every.split()]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "", **environment}
     with contextlib.ExitStack() as started:
 
         def run(program: str, *flags: str) -> subprocess.Popen:
             command = [sys.executable, "-m", f"distributed.cli.dask_{program}", *known, *flags]
-            nowhere = subprocess.DEVNULL
-            process = subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True)
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            process = subprocess.Popen(command, env=environment(), start_new_session=True, **quiet)
             started.callback(process.wait)
             started.callback(kill_group, process)
             return process

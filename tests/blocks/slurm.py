@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from tests.programs import environment
+
 _PROGRAMS = {
     "sbatch": """
         cp "$1" "$QUEUE/$$.begun"
@@ -25,5 +27,4 @@ def environment_with_slurm(folder: Path) -> dict[str, str]:
         (programs / name).write_text(f"#!/bin/sh\n{script}")
         (programs / name).chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": root, "PATH": path, "QUEUE": str(queue), "XLA_FLAGS": ""}
+    return environment(PATH=path, QUEUE=str(queue))

@@ -20,7 +20,8 @@ from emsam_jax.blocks import Ledger, describe_status, group
 from emsam_jax.blocks.dask import cluster
 from emsam_jax.errors import UserError
 from tests.blocks import run_stage
-from tests.blocks.processes import ROOT, dask_cluster, wait_until
+from tests.blocks.processes import dask_cluster, wait_until
+from tests.programs import ROOT, environment
 
 BLOCKS = 20
 
@@ -40,7 +41,7 @@ def start(folder: Path, **settings: Any) -> subprocess.Popen:
     command = [sys.executable, run_stage.__file__, str(folder), json.dumps({"blocks": BLOCKS, **settings})]
     return subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -232,7 +233,7 @@ def test_mistakes_are_answered_by_a_sentence(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_benchmark_runs(tmp_path: Path):
     command = [sys.executable, ROOT / "benchmarks" / "engine.py", "--quick", f"--out={tmp_path}"]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(command, check=True, capture_output=True, env=environment())
     results = json.loads((tmp_path / "engine-cpu.json").read_text())
     assert results["blocks"]["groups"] == 200
     assert min(results["blocks_a_second"].values()) > 0
@@ -248,7 +249,7 @@ def test_the_dashboard_shows_what_is_done():
 
 def test_a_workers_memory_is_the_same_for_27_times_the_volume(tmp_path: Path):
     command = [sys.executable, ROOT / "benchmarks" / "worker_memory.py", "--quick", f"--out={tmp_path}"]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(command, check=True, capture_output=True, env=environment())
     results = json.loads((tmp_path / "worker_memory-cpu.json").read_text())
     assert np.prod(results["shape"]["large"]) == 27 * np.prod(results["shape"]["small"])
     assert results["ratio"]["worker"] < 1.1, results["peak_bytes"]

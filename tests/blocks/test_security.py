@@ -11,7 +11,8 @@ from distributed.security import Security
 from emsam_jax.blocks.dask import Tls, open_cluster
 from emsam_jax.blocks.dask.security import on_loopback
 from emsam_jax.errors import UserError
-from tests.blocks.processes import ROOT, dask_cluster
+from tests.blocks.processes import dask_cluster
+from tests.programs import ROOT
 
 ATTACK = """
 import asyncio

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,8 @@ from bioimage_cpp.filters import gaussian_smoothing
 
 from emsam_jax.segmentation import ideal_affinities
 from emsam_jax.volumes import create_volume
+from tests.programs import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 SIZE = (10.0, 10.0, 10.0)
 
 
@@ -34,8 +33,7 @@ class Study:
 
 def run_eval(**flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "eval.py", *[f"--{name}={value}" for name, value in flags.items()]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}  # one device
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,16 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emsam_jax.config import (
-    Config,
-    DataConfig,
-    DeclaredVolume,
-    EncoderConfig,
-    Intensity,
-    ModelConfig,
-    PredictConfig,
-    to_dict,
-)
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, Intensity, ModelConfig, PredictConfig
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import EvaluationRequest, evaluate
 from emsam_jax.evaluation.clock import Clock
@@ -28,33 +18,18 @@ from emsam_jax.inference import RECIPE_FILE, load_trained, validation_score
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import THRESHOLDS, Recipe, segment_affinities
 from emsam_jax.volumes import open_volume
-from tests.evaluation.conftest import ROOT, Study, run_eval
+from tests.evaluation.conftest import SIZE, Study, run_eval
+from tests.programs import ROOT, environment
+from tests.untrained import save_untrained
 
 UNRUNNABLE = ("mutex", "baseline")  # by segment.py
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (0, -5, 0), (0, 0, -5))
 GREYS = Intensity(1.0, 99.0, percentiles=True)
 
-SAVE = """
-import sys
-from pathlib import Path
-from emsam_jax.config import load_config
-from emsam_jax.inference.trained import Measured
-from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.state import new_state
-from emsam_jax.training.sharding import make_mesh
-from emsam_jax.volumes import open_declared, part_of
-
-config = load_config(sys.argv[1])
-parts = tuple(part_of("training", open_declared(volume)) for volume in config.data.train)
-measured = Measured((10.0, 10.0, 10.0), ((17.0, 230.0),), (0.9,) * 6, (1.0,) * 6, parts)
-with Checkpoints(Path(sys.argv[2]), config, measured) as checkpoints:
-    checkpoints.save(3, new_state(config, make_mesh(1))[0])
-"""
-
 
 @pytest.fixture(scope="module")
 def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run that was saved before it learned anything: its affinities are poor, but certain."""
+    """Of a run that learned nothing."""
     folder = tmp_path_factory.mktemp("run")
 
     def declare(roi: str) -> DeclaredVolume:
@@ -73,16 +48,8 @@ def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         predict=PredictConfig(block=(8, 32, 32)),
     )
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    command = [
-        sys.executable,
-        "-c",
-        f"from pathlib import Path{SAVE}",
-        str(folder / "config.json"),
-        str(folder / "run"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    learned = {"ranges": ((17.0, 230.0),), "positives": (0.9,) * 6, "prior": (1.0,) * 6}
+    save_untrained(folder / "run", config, SIZE, **learned)
     return folder / "run"
 
 
@@ -197,8 +164,7 @@ def test_prediction_is_set_apart_from_the_training(study, run_folder, tmp_path):
     for program in ("eval.py", "segment.py"):
         given = [f"--ckpt={run_folder}", f"--raw={study.folder}/raw.zarr", f"--out={tmp_path}/out"]
         command = [sys.executable, ROOT / program, *given, "--predict=window=7,24,24"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
         assert done.returncode == 1
         assert (
             "predict.window: expected sides (z, y, x) that are multiples of (2, 2, 2), found (7, 24, 24)" in done.stderr

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,8 @@ from emsam_jax.evaluation import EvaluationRequest, evaluate
 from emsam_jax.scores import report_segmentation, score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, segmentations
 from emsam_jax.volumes import create_volume, open_volume
-from tests.evaluation.conftest import ROOT, SIZE, Study, run_eval
+from tests.evaluation.conftest import SIZE, Study, run_eval
+from tests.programs import environment
 
 
 def test_every_number_can_be_computed_again(study, answered):
@@ -207,6 +207,5 @@ def test_a_report_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing
         f"write_whole(Path('{tmp_path}/eval/report.html'), 'x' * 100_000)"
     )
     script = f'{mount}; {sys.executable} -c "{code}" 2>&1 | tail -n 1; ls -A {tmp_path}/eval'
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment).stdout
+    said = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment()).stdout
     assert said.endswith(f"UserError: {tmp_path}/eval/report.html cannot be written: No space left on device.\n")

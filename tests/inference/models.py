@@ -1,16 +1,24 @@
-"""Small models whose values are known: the same formulas in numpy and in jax."""
+"""Small models whose values are known, by the same formulas in numpy and in jax, and what they predict."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 from flax import nnx
 
+from emsam_jax.blocks import plan_blocks
 from emsam_jax.config import ModelConfig
+from emsam_jax.inference import Prediction, Predictor
 from emsam_jax.inference.symmetry import Symmetry
 from emsam_jax.model import Maps
-from emsam_jax.volumes import Specimen, Volume
+from emsam_jax.volumes import Specimen, Volume, box_of
+from tests.inference.brute_force import slide
+
+WINDOW = (4, 8, 8)
+RAW = np.random.default_rng(0).integers(0, 256, (11, 19, 26), dtype=np.uint8)
+SHORT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 
 
 def specimen_of(raw: np.ndarray) -> Specimen:
@@ -77,3 +85,21 @@ def affinities_of(raw: np.ndarray) -> np.ndarray:
     """The one-sided model's, of one window [z, y, x] -> [z, y, x, 3]."""
     found = logits(np, raw[None, ..., None], seen(np, raw[..., None])[None])[0]
     return 1 / (1 + np.exp(-found))
+
+
+def predict(model, raw, block, region=None, *, devices=1, **settings):
+    """Block by block, put together."""
+    region = region or box_of(raw.shape)
+    plan = plan_blocks(box_of(raw.shape), region, block, (1, 1, 1))
+    chosen = Prediction(**{"window": WINDOW, "dtype": "float32", **settings})
+    predictor = Predictor(model, chosen, plan, devices=jax.devices()[:devices])
+    found = np.full((predictor.channels, *region.shape), np.nan, np.float32)
+    specimen = specimen_of(raw)
+    for block_of_plan in plan:
+        where = plan.output_box(block_of_plan).slices
+        found[(slice(None), *where)] = predictor.predict_block(specimen, block_of_plan.box)
+    return found
+
+
+def whole(raw, window=WINDOW, stride=(2, 4, 4), predict_window=affinities_of):
+    return slide(raw / 255, window, stride, SHORT, lambda grey: (values := predict_window(grey), np.ones_like(values)))

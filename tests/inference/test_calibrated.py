@@ -11,8 +11,7 @@ from emsam_jax.inference import Calibrated, Measured, intensity_as_trained
 from emsam_jax.inference.output import fingerprint
 from emsam_jax.volumes import open_declared, part_of
 from tests.inference.brute_force import slide
-from tests.inference.models import OneSided, affinities_of
-from tests.inference.test_predictor import RAW, WINDOW, predict
+from tests.inference.models import RAW, WINDOW, OneSided, affinities_of, predict
 
 PRIOR, SHIFT = np.array([1.5, -2.0, 0.25], np.float32), np.array([-0.5, 0.0, 1.0], np.float32)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 import re
 import subprocess
@@ -20,18 +19,16 @@ from emsam_jax.inference import Output, Prediction, predict_affinities, settings
 from emsam_jax.inference.symmetry import Symmetry
 from emsam_jax.volumes import Box, Specimen, create_volume, open_volume
 from tests.inference import predict_volume
-from tests.inference.models import OneSided, specimen_of, turned
-from tests.inference.test_predictor import RAW, whole
+from tests.inference.models import RAW, OneSided, specimen_of, turned, whole
+from tests.programs import environment
 
-ROOT = Path(__file__).parents[2]
 QUIET = {"window": (4, 8, 8), "batch": 32, "progress": False}
 
 
 def run(raw: str, out: Path, block: str, seconds: float = 0.0) -> subprocess.Popen:
     """In a process with one device."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     command = [sys.executable, predict_volume.__file__, raw, str(out), block, str(seconds)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def entries(out: Path) -> dict[str, str]:

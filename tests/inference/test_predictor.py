@@ -17,30 +17,20 @@ from emsam_jax.model import Maps, abstract_fgnet, flat_state
 from emsam_jax.model.encoder_checkpoint import fill
 from emsam_jax.volumes import Box, box_of
 from tests.inference.brute_force import slide
-from tests.inference.models import Edges, OneSided, affinities_of, specimen_of, turned
+from tests.inference.models import (
+    RAW,
+    SHORT,
+    WINDOW,
+    Edges,
+    OneSided,
+    affinities_of,
+    predict,
+    specimen_of,
+    turned,
+    whole,
+)
 
-WINDOW = (4, 8, 8)
-RAW = np.random.default_rng(0).integers(0, 256, (11, 19, 26), dtype=np.uint8)
-SHORT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 EXACT = {"rtol": 0, "atol": 1e-5}
-
-
-def predict(model, raw, block, region=None, *, devices=1, **settings):
-    """Block by block, put together."""
-    region = region or box_of(raw.shape)
-    plan = plan_blocks(box_of(raw.shape), region, block, (1, 1, 1))
-    chosen = Prediction(**{"window": WINDOW, "dtype": "float32", **settings})
-    predictor = Predictor(model, chosen, plan, devices=jax.devices()[:devices])
-    found = np.full((predictor.channels, *region.shape), np.nan, np.float32)
-    specimen = specimen_of(raw)
-    for block_of_plan in plan:
-        where = plan.output_box(block_of_plan).slices
-        found[(slice(None), *where)] = predictor.predict_block(specimen, block_of_plan.box)
-    return found
-
-
-def whole(raw, window=WINDOW, stride=(2, 4, 4), predict_window=affinities_of):
-    return slide(raw / 255, window, stride, SHORT, lambda grey: (values := predict_window(grey), np.ones_like(values)))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from emsam_jax.segmentation import FragmentParameters, make_fragments
 from emsam_jax.volumes import Volume
-from tests.segmentation.noisy_cells import AFFINITIES, store
+from tests.segmentation.cells import AFFINITIES, store
 
 
 @pytest.fixture(scope="session")

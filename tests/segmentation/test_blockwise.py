@@ -29,7 +29,7 @@ from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_ed
 from emsam_jax.segmentation.blockwise.tables import LOOKUP, OBJECT, look_up
 from emsam_jax.segmentation.cleaning import CleanUp
 from emsam_jax.volumes import Volume, Voxel, open_volume
-from tests.segmentation.noisy_cells import AFFINITIES, IN_3D, MASK, store
+from tests.segmentation.cells import AFFINITIES, IN_3D, MASK, store
 
 BLOCKS = [(8, 16, 32), (7, 50, 20), (20, 24, 24), (24, 60, 64)]  # of 20 x 50 x 60: all but the last hang over
 

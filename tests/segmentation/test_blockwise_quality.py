@@ -10,8 +10,7 @@ from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segment_affinities
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.volumes import Volume, Voxel
-from tests.segmentation.noisy_cells import AFFINITIES, draw_affinities, store
-from tests.segmentation.test_segment import draw_cells
+from tests.segmentation.cells import AFFINITIES, draw_affinities, draw_cells, store
 
 LARGEST_COST = 0.03  # bits of VOI
 

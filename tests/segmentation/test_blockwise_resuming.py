@@ -14,7 +14,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.volumes import Volume, create_volume, open_volume
-from tests.segmentation.noisy_cells import AFFINITIES, IN_3D, store
+from tests.segmentation.cells import AFFINITIES, IN_3D, store
 
 
 class StoppedError(BaseException):

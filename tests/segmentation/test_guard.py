@@ -13,7 +13,7 @@ from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_ed
 from emsam_jax.segmentation.blockwise.stage_5_lookup import Summary
 from emsam_jax.segmentation.blockwise.tables import OBJECT
 from emsam_jax.volumes import Volume
-from tests.segmentation.noisy_cells import AFFINITIES, store
+from tests.segmentation.cells import AFFINITIES, store
 
 
 def draw_graph(seed: int, fragments: int = 40, edges: int = 110) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.segmentation import Recipe, ideal_affinities
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.volumes import Format, Volume, create_volume, open_volume
-from tests.segmentation.test_segment import draw_cells
+from tests.segmentation.cells import draw_cells
 
 SHAPE, BLOCK = (6, 16, 1200), (6, 16, 100)
 RECIPE = Recipe("components", 0.5)

@@ -19,15 +19,7 @@ from emsam_jax.segmentation import (
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.fragments import _maximum_filter, regional_maxima
-
-
-def draw_cells(seed: int = 0, shape: tuple[int, int, int] = (24, 60, 64), cells: int = 12) -> np.ndarray:
-    """Voronoi cells: connected, convex, without background."""
-    rng = np.random.default_rng(seed)
-    centres = rng.uniform(0, shape, (cells, 3))
-    grid = np.moveaxis(np.indices(shape), 0, -1)[..., None, :]
-    return (((grid - centres) ** 2).sum(-1).argmin(-1) + 1).astype(np.uint64)
-
+from tests.segmentation.cells import draw_cells
 
 CELLS = draw_cells()
 AFFINITIES = ideal_affinities(CELLS)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from emsam_jax.volumes import create_volume
-from tests.reconstruction.command import RECIPE, draw_affinities, segment
+from tests.segment_volume.command import RECIPE, draw_affinities, segment
 
 
 @pytest.fixture(scope="session")

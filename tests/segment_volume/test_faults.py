@@ -17,12 +17,12 @@ from distributed import Client
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.volumes import create_volume, open_volume
 from tests.blocks.processes import dask_cluster
-from tests.reconstruction.command import (
+from tests.programs import environment
+from tests.segment_volume.command import (
     RECIPE,
     command,
     draw_affinities,
     entries,
-    environment,
     labels,
     said,
     segment,

@@ -1,6 +1,5 @@
 """segment.py as a user runs it, on affinities of 48 blocks."""
 
-import os
 import subprocess
 import sys
 import time
@@ -8,29 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities
+from emsam_jax.segmentation import FragmentParameters, Recipe
 from emsam_jax.volumes import open_volume
-from tests.segmentation.test_segment import draw_cells
+from tests.programs import ROOT, environment
+from tests.segmentation import cells
 
-ROOT = Path(__file__).parents[2]
 SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
 RECIPE = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3))
 
 
 def draw_affinities() -> np.ndarray:
-    ideal = np.clip(ideal_affinities(draw_cells(3, SHAPE, 30)), 0.02, 0.98)
-    odds = np.log(ideal / (1 - ideal)) + np.random.default_rng(0).normal(0, 1, ideal.shape)
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return cells.draw_affinities(cells.draw_cells(3, SHAPE, 30), noise=1.0)
 
 
 def command(folder: Path, out: str, *flags: str) -> list[str]:
     given = {"affinities": folder / "affinities.zarr", "recipe": folder / "recipe.json", "out": folder / out}
     named = [f"--{name}={value}" for name, value in given.items()]
     return [sys.executable, str(ROOT / "segment.py"), *named, f"--block={BLOCK}", "--workers=2", *flags]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
 
 
 def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Cells whose affinities are noisy, on disk: what is segmented block by block in tests."""
+"""Cells, and affinities of theirs that are noisy, on disk: what is segmented block by block in tests."""
 
 from pathlib import Path
 
@@ -6,9 +6,16 @@ import numpy as np
 
 from emsam_jax.segmentation import FragmentParameters, ideal_affinities
 from emsam_jax.volumes import Volume, create_volume, open_volume
-from tests.segmentation.test_segment import draw_cells
 
 IN_3D = FragmentParameters("3d", seed_distance=3)
+
+
+def draw_cells(seed: int = 0, shape: tuple[int, int, int] = (24, 60, 64), cells: int = 12) -> np.ndarray:
+    """Voronoi cells: connected, convex, without background."""
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(0, shape, (cells, 3))
+    grid = np.moveaxis(np.indices(shape), 0, -1)[..., None, :]
+    return (((grid - centres) ** 2).sum(-1).argmin(-1) + 1).astype(np.uint64)
 
 
 def draw_affinities(cells: np.ndarray, noise: float = 1.2, seed: int = 0) -> np.ndarray:

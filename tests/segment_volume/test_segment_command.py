@@ -15,12 +15,11 @@ from emsam_jax.blocks import RunLock
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import make_fragments, segment_affinities
 from emsam_jax.volumes import create_volume, open_volume
-from tests.reconstruction.command import (
+from tests.programs import ROOT, environment
+from tests.segment_volume.command import (
     RECIPE,
-    ROOT,
     draw_affinities,
     entries,
-    environment,
     labels,
     said,
     segment,

@@ -17,31 +17,19 @@ import numpy as np
 import pytest
 import yaml
 
-from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, ModelConfig, PredictConfig, to_dict
+from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, ModelConfig, PredictConfig
 from emsam_jax.volumes import create_volume, open_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
 from tests.blocks.slurm import environment_with_slurm
+from tests.programs import ROOT
+from tests.untrained import save_untrained
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/scaling.md").read_text()
-SAVE = """
-import sys
-from pathlib import Path
-from emsam_jax.config import load_config
-from emsam_jax.inference.trained import Measured
-from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.state import new_state
-from emsam_jax.training.sharding import make_mesh
-
-config = load_config(sys.argv[1])
-with Checkpoints(Path(sys.argv[2]), config, Measured((40.0, 8.0, 8.0))) as checkpoints:
-    checkpoints.save(3, new_state(config, make_mesh(1))[0])
-"""
 
 
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with em.zarr and runs/cremi, a run that was saved before it learned anything."""
+    """A folder with em.zarr and runs/cremi, a run that learned nothing."""
     folder = tmp_path_factory.mktemp("laboratory")
     (folder / "segment.py").symlink_to(ROOT / "segment.py")
     raw = synthetic_volume((8, 64, 64), 0).raw
@@ -52,9 +40,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=DataConfig(train=(DeclaredVolume("em", f"{folder}/em.zarr", ""),), patch=(4, 32, 32)),
         predict=PredictConfig(block=(8, 32, 32)),
     )
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    command = [sys.executable, "-c", SAVE, "config.json", "runs/cremi"]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment_with_slurm(folder))
+    save_untrained(folder / "runs/cremi", config, (40.0, 8.0, 8.0))
     return folder
 
 

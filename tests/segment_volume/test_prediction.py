@@ -14,13 +14,10 @@ from distributed import Client
 
 from emsam_jax.blocks import DROPPED, read_facts
 from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, Intensity, ModelConfig, PredictConfig
-from emsam_jax.inference import Measured
-from emsam_jax.training.checkpoint import Checkpoints
-from emsam_jax.training.sharding import make_mesh
-from emsam_jax.training.state import new_state
-from emsam_jax.volumes import create_volume, open_declared, open_volume, part_of
+from emsam_jax.volumes import create_volume, open_volume
 from tests.blocks.processes import dask_cluster, has_imported, kill_group, wait_until
-from tests.reconstruction.command import ROOT, environment
+from tests.programs import ROOT, environment
+from tests.untrained import save_untrained
 
 SIZE = (10.0, 10.0, 10.0)
 RANGE = (17.0, 230.0)  # of raw values, as if found where the model was trained
@@ -28,7 +25,7 @@ RANGE = (17.0, 230.0)  # of raw values, as if found where the model was trained
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A raw volume of 12 blocks and a run that learned nothing: its affinities are poor, but certain."""
+    """A raw volume of 12 blocks and a run that learned nothing."""
     folder = tmp_path_factory.mktemp("prediction")
     raw = np.random.default_rng(0).integers(0, 256, (8, 192, 256), dtype=np.uint8)
     create_volume(folder / "raw.zarr", raw.shape, "uint8", SIZE)[...] = raw
@@ -38,20 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=DataConfig(train=(trained,), patch=(8, 32, 32)),
         predict=PredictConfig(block=(8, 64, 64), stride=(1.0, 0.5, 0.5)),
     )
-    with Checkpoints(
-        folder / "run", config, Measured(SIZE, (RANGE,), parts=(part_of("training", open_declared(trained)),))
-    ) as checkpoints:
-        checkpoints.save(3, new_state(config, make_mesh(1))[0])
+    save_untrained(folder / "run", config, SIZE, ranges=(RANGE,))
     return folder
-
-
-def quickly(folder: Path) -> dict[str, str]:
-    """What takes most of the time is compiling."""
-    return {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
 
 
 def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[str]:
@@ -59,7 +44,7 @@ def start(folder: Path, out: str, *flags: str) -> subprocess.Popen[str]:
     given = ["--ckpt=run", "--raw=raw.zarr", f"--out={out}", "--method=waterz", "--workers=1", *flags]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "segment.py"), *given],
-        env=environment() | quickly(folder),
+        env=environment(),
         cwd=folder,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -110,7 +95,7 @@ def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Pat
     assert len(here) < 8
 
     workers = ("--resources=GPU=1", "")
-    with dask_cluster(tmp_path, *workers, **quickly(folder)) as cluster, Client(cluster.address) as client:
+    with dask_cluster(tmp_path, *workers) as cluster, Client(cluster.address) as client:
         run = start(folder, "out.zarr", f"--scheduler={cluster.address}")
         wait_until(lambda: len(predicted(folder, "out.zarr")) >= len(here) + 1, run)
         knowing: Any = client.run(has_imported, "jax")

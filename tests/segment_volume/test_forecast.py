@@ -10,7 +10,7 @@ from emsam_jax.segment_volume import SegmentationRequest, forecast_run, segment_
 from emsam_jax.segment_volume.forecast import Forecast, stored_bytes
 from emsam_jax.segmentation import ideal_affinities
 from emsam_jax.volumes import create_volume
-from tests.segmentation.test_segment import draw_cells
+from tests.segmentation.cells import draw_cells
 
 BLOCK = (8, 32, 32)
 

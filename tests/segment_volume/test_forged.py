@@ -16,7 +16,7 @@ from emsam_jax.segmentation import FragmentParameters, Recipe, ideal_affinities
 from emsam_jax.segmentation.blockwise import EDGE, read_summary, read_table, segment_blockwise
 from emsam_jax.segmentation.blockwise.tables import look_up
 from emsam_jax.volumes import create_volume, open_volume
-from tests.segmentation.test_segment import draw_cells
+from tests.segmentation.cells import draw_cells
 
 RECIPE, BLOCK = Recipe("waterz", 0.5, FragmentParameters("2d", seed_distance=3)), (4, 16, 32)
 SENSELESS: list[Any] = [
