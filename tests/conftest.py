@@ -1,12 +1,19 @@
-"""Eight CPU devices, no silent broadcasting between ranks; pyproject.toml adds warnings as errors and checked axes."""
+"""Eight CPU devices, quickly compiled code, no silent broadcasting between ranks, and a limit of memory.
 
+pyproject.toml adds warnings as errors and checked axes.
+"""
+
+import ctypes
+import gc
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# What computes few voxels need not be fast: compiling it would take most of the tests' time.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=8"
 
 import h5py
 import jax
@@ -15,7 +22,64 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_MOST_MEMORY = 2.0  # GiB, of a test process
 _REAL_DATA = Path(os.environ.get("EMSAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of compiled programs for this process and those that its tests run."""
+    folder = tmp_path_factory.mktemp("compiled")
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": "0.3"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name.upper(), value)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        yield folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_what_was_compiled() -> Iterator[None]:
+    """After each file: jax would keep every program, gigabytes of them."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _peak() -> float:
+    """GiB, of this process or the largest of those that it started."""
+    (line,) = (one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM:"))
+    return max(int(line.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20
+
+
+_peaks: dict[str, float] = {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the process that leads the workers, when one of them ends."""
+    _peaks[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", 0.0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = _peak()
+        return
+    _peaks.setdefault("this process", _peak())
+    if max(_peaks.values()) > _MOST_MEMORY and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = ", ".join(f"{peak:.1f} GiB in {name}" for name, peak in sorted(_peaks.items()))
+    above = max(_peaks.values(), default=0.0) > _MOST_MEMORY
+    terminalreporter.write_line(
+        f"Memory of the largest test process: {told}{f'; at most {_MOST_MEMORY:g} are allowed' if above else ''}",
+        red=above,
+    )
 
 
 @pytest.fixture(scope="session")
