@@ -1,7 +1,6 @@
-"""A synthetic volume and a config small enough to train on in seconds; what is compiled is kept for the session."""
+"""A synthetic volume, a config small enough to train on in seconds, and trainings in processes of their own."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -28,35 +26,10 @@ from emsam_jax.config import (
     load_config,
     to_dict,
 )
-from emsam_jax.model import jit_once
 from emsam_jax.volumes.synthetic import synthetic_volume
+from tests.programs import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 Make = Callable[..., Config]
-
-
-# What runs a few steps on a few voxels need not run fast: compiling it takes most of the tests' time.
-QUICK = "--xla_backend_optimization_level=0"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compile_quickly():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("step", "pictures"):
-            patch.setattr(f"emsam_jax.training.{module}.jit", jit_once)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("compiled")
-    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.2}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +77,10 @@ class Run:
 
     def __init__(self, config_file: Path, workdir: Path, cache: Path, *arguments: str):
         self.workdir = workdir
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
         program = [sys.executable, str(ROOT / "train.py"), f"--config={config_file}", f"--workdir={workdir}"]
         self.process = subprocess.Popen(
             [*program, f"--compilation_cache={cache}", *arguments],
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
