@@ -76,7 +76,7 @@ def main(_: list[str]) -> None:
 
 
 def claim_folder(out: Path) -> None:
-    """Refuses what others put where the demo writes, before it does."""
+    """Refuses folders that hold files of others where the demo writes."""
     for part in SHAPES:
         check_place(str(out / part))
     destination.check_free(str(out), destination.TRAINING)
@@ -88,7 +88,7 @@ def say(title: str, text: str) -> None:
 
 
 def call(out: Path, *command: str) -> None:
-    """Prints the command as one would type it, and ends with it where it fails."""
+    """Prints the command as one would type it, runs it, and exits with it where it fails."""
     print(f"$ python {' '.join(command)}", flush=True)
     program, *arguments = command
     done = subprocess.run(
@@ -101,7 +101,7 @@ def call(out: Path, *command: str) -> None:
 
 
 def summarise(scores: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The test volume's score with all that was chosen on the validation volume, beside intensity at its very best."""
+    """Summarises the test volume's scores, and the best of the intensity baseline."""
     (methods,) = scores["volumes"].values()
     ours = methods[scores["headline"]]
     baseline = methods[BASELINE]["oracle"]

@@ -1,4 +1,4 @@
-"""What a user can put right, said in one sentence, also where a library raised it."""
+"""Errors that a user can put right, each said in one sentence, also where a library raised it."""
 
 import contextlib
 import re
@@ -16,15 +16,15 @@ class StoppedError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """TensorStore adds the whole specification and the source's lines; users need neither."""
+    """Returns the message of a library's error without TensorStore's specification and source lines."""
     return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__
 
 
 @contextlib.contextmanager
 def parsing(url: str, expected: str) -> Iterator[None]:
-    """Around calls that give a library bytes which others wrote: whatever it raises is the fault of the bytes.
+    """Raises UserError for whatever a library raises inside about bytes that others wrote.
 
-    As little of ours as can be belongs in here; what was raised stays attached as the cause.
+    Only the library's call belongs inside; what was raised stays attached as the cause.
     """
     try:
         yield

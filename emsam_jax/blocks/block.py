@@ -1,4 +1,4 @@
-"""A region of a volume, cut into blocks; each writes a box of whole chunks and reads what it needs around it."""
+"""Cuts a region of a volume into blocks; each writes a box of whole chunks and reads a halo around it."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The output is an array of the region's shape, whose voxel 0 is the region's first."""
+    """Blocks of a region. The output is an array of the region's shape, whose voxel 0 is the region's first."""
 
     volume: Box
     region: Box  # within the volume
@@ -40,11 +40,11 @@ class Plan:
         return math.prod(self.counts)
 
     def __iter__(self) -> Iterator[Block]:
-        """In the order of their indices, the last one fastest."""
+        """Yields the blocks in the order of their indices z, y, x, x fastest."""
         yield from map(self.at, self.indices())
 
     def indices(self) -> Iterator[Voxel]:
-        """The same, in a sixth of the memory."""
+        """Yields the indices of the blocks alone, in a sixth of the memory."""
         yield from ((z, y, x) for z, y, x in itertools.product(*map(range, self.counts)))
 
     def has(self, index: Voxel) -> bool:
@@ -60,13 +60,15 @@ class Plan:
         return block.box.shifted((-z, -y, -x))
 
     def read_box(self, block: Block, halo: Voxel) -> Box:
-        """With so many voxels around it as there are in the volume."""
+        """Returns the block's box with a halo, cropped to the volume."""
         grown = Box(block.box.shifted((-halo[0], -halo[1], -halo[2])).start, block.box.shifted(halo).stop)
         return grown.within(self.volume)
 
 
 def plan_blocks(volume: Box, region: Box, block: Voxel, chunk: Voxel) -> Plan:
-    """`chunk` is what the output is written in (a shard, where it has shards): no two blocks may share one."""
+    """Plans blocks that are multiples of `chunk`, which is what the output is written in (a shard, where it has
+    shards): no two blocks write to the same one.
+    """
     z, y, x = (min(own, side) for own, side in zip(block, region.shape, strict=True))
     if region.within(volume) != region or not region.voxels:
         raise UserError(f"Expected a region of interest within {volume}, found {region}; choose another.")
@@ -77,7 +79,7 @@ def plan_blocks(volume: Box, region: Box, block: Voxel, chunk: Voxel) -> Plan:
 
 
 def is_masked(specimen: Specimen, box: Box) -> bool:
-    """Whether the box lies wholly outside the mask."""
+    """Returns whether the box lies wholly outside the mask."""
     if specimen.mask is None:
         return False
     inside, there = read_nearest(specimen.raw, specimen.mask, box)
@@ -85,7 +87,7 @@ def is_masked(specimen: Specimen, box: Box) -> bool:
 
 
 def check_room(plan: Plan, url: str) -> None:
-    """Raises before anything is written at `url`, where the blocks' list or their ledger would fit nowhere."""
+    """Raises before anything is written at `url` where the list of blocks or their ledger would not fit."""
     blocks, memory, disk = len(plan), free_memory(), free_disk(url)
     needs = [(blocks * _LISTED, memory, "bytes of memory for the list of its blocks")]
     if disk is not None:

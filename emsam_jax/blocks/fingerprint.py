@@ -1,4 +1,4 @@
-"""Whether settings and inputs are still those that a run began with; of an input without reading all of it."""
+"""Fingerprints settings and inputs, to notice that they have changed; inputs without reading all of their voxels."""
 
 import datetime
 import hashlib
@@ -18,13 +18,13 @@ _SAMPLE = 16  # side of the boxes that are looked at, voxels
 
 
 def hash_of(settings: Any) -> str:
-    """Equal for equal JSON, whatever the order of its fields."""
+    """Hashes JSON values; the order of fields does not matter."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Box, per_axis: int = 2) -> str:
-    """Of small boxes, one at the region's middle and so many along each axis: a whole volume is too much to read."""
+    """Hashes small boxes of a volume, one in the middle of the region and several along each axis."""
     found = hashlib.blake2b(digest_size=8)
     shape = tuple(min(_SAMPLE, side) for side in region.shape)
     places = [(place + 0.5) / per_axis for place in range(per_axis)]
@@ -39,7 +39,7 @@ def content_of(read: Callable[[Box], Shaped[np.ndarray, "*c z y x"]], region: Bo
 
 
 def files_of(url: str) -> str:
-    """How many files of this machine the volume is read from, their bytes, and when the newest was written."""
+    """Returns the number of local files of a volume, their bytes, and the time of the newest."""
     found = []
     for place in places_of(url):
         if not is_remote(place):

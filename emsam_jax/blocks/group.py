@@ -1,4 +1,4 @@
-"""A group of blocks on a worker: each is done and recorded, or its traceback is kept; the others are still done."""
+"""Does a group of blocks on a worker: records each as done, or keeps its traceback and does the others."""
 
 import contextlib
 import dataclasses
@@ -36,14 +36,14 @@ class Starts:
         write_key(self._folder, self._mine + name, str(count).encode())
 
     def clear(self) -> None:
-        """Of this run and all earlier ones. What cannot be deleted does no harm: names carry the run."""
+        """Deletes the marks of this run and all earlier ones; those that stay do no harm: names carry the run."""
         with contextlib.suppress(ValueError):
             self._folder.delete_range(ts.KvStore.KeyRange(self._begun, self._begun[:-1] + "0")).result()
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all groups of a run have in common."""
+    """The parameters that all groups of a run share."""
 
     stage: Stage
     plan: Plan
@@ -68,11 +68,11 @@ class GroupReport:
 
 
 class WorkerDiedError(RuntimeError):
-    """In the place of a traceback, where nobody was left to write one."""
+    """Stands for the traceback that a dead worker could not write."""
 
 
 def run_group(pickled: bytes, name: str, indices: tuple[Voxel, ...]) -> GroupReport:
-    """One after another. Its second call with a name finds out what the worker that died had done."""
+    """Does the blocks one after another. A second call with a name finds out what the worker that died had done."""
     work, ledger, starts = opened(pickled)
     if starts.count(name):
         return look_back(work, ledger, indices)
@@ -87,7 +87,7 @@ def run_group(pickled: bytes, name: str, indices: tuple[Voxel, ...]) -> GroupRep
 
 
 def look_back(work: Work, ledger: Ledger, indices: tuple[Voxel, ...]) -> GroupReport:
-    """The first block that is neither done nor failed was at hand; the ones after it had not been begun."""
+    """Finds the block at which a worker died: the first that is neither done nor failed; later ones had not begun."""
     report = GroupReport()
     for n, block in enumerate(map(work.plan.at, indices)):
         if ledger.entry(block) is not None:
@@ -100,7 +100,7 @@ def look_back(work: Work, ledger: Ledger, indices: tuple[Voxel, ...]) -> GroupRe
 
 
 def run_alone(pickled: bytes, index: Voxel) -> GroupReport:
-    """A block that is suspected of killing its worker; in the end that is recorded as its failure."""
+    """Does a block that may have killed its worker; after the last retry, records it as failed."""
     work, ledger, starts = opened(pickled)
     block = work.plan.at(index)
     if ledger.entry(block) is not None:
@@ -147,7 +147,7 @@ def last_line(error: BaseException) -> str:
 
 
 def opened(pickled: bytes) -> tuple[Work, Ledger, Starts]:
-    """Once a worker, so that what a stage keeps (its model, its volumes) lasts for the run."""
+    """Opens a stage once a worker, so that what it keeps (its model, its volumes) lasts for the run."""
     with _ONE_AT_A_TIME:
         return _open(pickled)
 

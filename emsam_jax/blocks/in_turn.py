@@ -1,4 +1,4 @@
-"""A stage's blocks, one after another in the process that was called; without Dask."""
+"""Does the blocks of a stage one after another in the calling process; without Dask."""
 
 import time
 
@@ -11,7 +11,7 @@ from emsam_jax.blocks.todo import find_todo
 
 
 def run_in_turn(stage: Stage, plan: Plan, ledger_url: str, *, check: bool = True, progress: bool = True) -> StageReport:
-    """As `engine.run_stage` does them: one that raises is recorded as failed, and the others are done."""
+    """Does what `dask.run_stage` does: a block that raises is recorded as failed, and the others are done."""
     began = time.monotonic()
     identity = stage.identity()
     ledger = Ledger(ledger_url, stage.name, identity)

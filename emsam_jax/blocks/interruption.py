@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed between two steps or ending whatever is under way."""
+"""Handles Ctrl-C and SIGTERM: notices them between two steps, or ends whatever is running."""
 
 import contextlib
 import signal
@@ -10,18 +10,18 @@ from emsam_jax.errors import StoppedError, UserError
 
 
 class LockLostError(UserError):
-    """The output is another run's by now: nothing more may be written."""
+    """Another run holds the lock of the output by now: nothing more may be written."""
 
 
 class Interruption:
-    """Which signal came; empty while none has."""
+    """The name of the signal that came; empty while none has."""
 
     signal = ""
 
 
 @contextlib.contextmanager
 def noticing_signals() -> Iterator[Interruption]:
-    """The second Ctrl-C interrupts at once. Outside the main thread Python leaves signals to others; so does this."""
+    """Notes signals; a second Ctrl-C interrupts at once. Only in the main thread does Python allow handlers."""
     noticed = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield noticed
@@ -38,7 +38,7 @@ def noticing_signals() -> Iterator[Interruption]:
 
 @contextlib.contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Either signal interrupts as soon as Python gets a say, and comes out as StoppedError. For the main thread."""
+    """Raises StoppedError at either signal, as soon as Python can. For the main thread."""
     came = "Ctrl-C"
 
     def interrupt(number: int, frame: FrameType | None) -> None:

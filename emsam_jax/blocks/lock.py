@@ -1,4 +1,4 @@
-"""One run at a time on one output, wherever it lies: a lease in a key, renewed while the run lives.
+"""Allows one run at a time on one output, wherever it lies: a lease in a key, renewed while the run lives.
 
 Whoever writes for the run compares the lease with the run's token first (`expect_lease`): a run that lost its lock, by
 being out of touch for too long or because the key was deleted, notices that before it records another block.
@@ -43,7 +43,7 @@ class Lease:
 
 
 class RunLock:
-    """`with RunLock(url):`. A run that was killed on this machine is noticed at once, one elsewhere after 2 minutes."""
+    """A lock held inside `with RunLock(url):`. A killed run is noticed at once here, after 2 minutes elsewhere."""
 
     def __init__(self, url: str):
         self.url, self.token = normalise(url), uuid.uuid4().hex
@@ -91,7 +91,7 @@ class RunLock:
                 self._generation = found.stamp.generation
 
     def _is_renewed(self, before: ts.KvStore.ReadResult) -> bool:
-        """Watched, because a clock that is ahead says nothing about how old a lease is."""
+        """Watches whether the lease is renewed: where a clock runs fast, its age tells nothing."""
         seconds = 2 * _RENEW
         print(f"{self.url}/{_KEY}: dated in the future; watching for {seconds:.0f} s who renews it.", file=sys.stderr)
         deadline = time.monotonic() + seconds
@@ -108,7 +108,7 @@ class RunLock:
             raise UserError(f"{self.url}/{_KEY} cannot be read: {first_line(error)}") from None
 
     def _write(self, generation: bytes) -> bool:
-        """Only over what was read there last: of two that try at once, one succeeds."""
+        """Writes the lease if it is unchanged since it was read: of two runs that try at once, one succeeds."""
         lease = Lease(socket.gethostname(), os.getpid(), self._since, time.time(), *_myself(), self.token)
         content = json.dumps(dataclasses.asdict(lease)).encode()
         try:
@@ -121,7 +121,7 @@ class RunLock:
 
 
 def token_at(url: str) -> str:
-    """Of the lock that this process holds there; empty where it holds none."""
+    """Returns the token of the lock that this process holds there; empty where it holds none."""
     return _TOKENS.get(normalise(url), "")
 
 
@@ -144,7 +144,7 @@ def _is_of(content: bytes, token: str) -> bool:
 
 
 def _myself() -> tuple[str, str]:
-    """Space of process ids, and when this process began; empty where the system does not tell."""
+    """Returns the PID namespace and this process's start time; empty where the system does not tell."""
     try:
         return str(Path("/proc/self/ns/pid").readlink()), _started(os.getpid())
     except OSError:
@@ -152,7 +152,7 @@ def _myself() -> tuple[str, str]:
 
 
 def _started(pid: int) -> str:
-    """Empty: there is no such process."""
+    """Returns the start time of a process; empty where there is none."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -176,7 +176,7 @@ def _is_ahead(holder: Lease) -> bool:
 
 
 def _parse(content: bytes) -> Lease | None:
-    """None where it is damaged: nobody's, and a run that still holds it finds that out."""
+    """Parses a lease; None where it is damaged, as if nobody held it."""
     kinds = {"host": str, "pid": int, "since": str, "renewed": (int, float), "space": str, "started": str, "token": str}
     try:
         found, _ = json.JSONDecoder().raw_decode(content.decode())  # bytes of a killed writer may follow

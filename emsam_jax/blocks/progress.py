@@ -1,4 +1,4 @@
-"""A stage on the terminal: what is done already, and then blocks and voxels, their rates, and the time left."""
+"""Prints a stage's progress: what is done already, then blocks, voxels, their rates, and the time left."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ _IN_A_FILE = 10.0  # seconds between two lines
 
 
 def say_what_is_left(name: str, todo: Todo) -> None:
-    """Nothing, where nothing has been done yet."""
+    """Prints how many blocks are done and left, where some are done."""
     left, total = len(todo.indices), len(todo.plan)
     if left == total and not todo.damaged:
         return
@@ -22,7 +22,7 @@ def say_what_is_left(name: str, todo: Todo) -> None:
 
 
 class Progress:
-    """A bar of voxels, because blocks on the far side are smaller, with blocks beside it."""
+    """A progress bar of voxels, because blocks at the volume's end are smaller, with the count of blocks."""
 
     def __init__(self, name: str, todo: Todo, shown: bool):
         self._total, self._before = len(todo.plan), len(todo.plan) - len(todo.indices)
@@ -48,16 +48,16 @@ class Progress:
         self._bar.close()
 
     def advance(self, voxels: float) -> None:
-        """Of a block at hand, so that the bar moves where blocks take long."""
+        """Moves the bar within a block, where blocks take long."""
         self._ahead += voxels
         self._move(voxels)
 
     def _move(self, voxels: int | float) -> None:
-        """Parts of a block are fractions, whose sum may be a little more than the whole."""
+        """Moves the bar by a fraction, but not past its end: fractions may sum up to a little more than the whole."""
         self._bar.update(min(voxels, self._bar.total - self._bar.n))
 
     def add(self, report: GroupReport, note: str = "") -> None:
-        """A note is said once, until it changes."""
+        """Adds a block. A note is printed once, until it changes."""
         self._done += report.done
         self._failed += len(report.failed)
         rate = self._done / (time.monotonic() - self._began)

@@ -1,4 +1,4 @@
-"""What is left to do of a stage, and how far it is, from the ledger alone: the run may be elsewhere, or over."""
+"""Finds what is left to do of a stage, and its pace, from the ledger alone: the run may be elsewhere, or over."""
 
 import datetime
 import itertools
@@ -29,7 +29,7 @@ class Todo(NamedTuple):
 
 
 def find_todo(plan: Plan, ledger: Ledger, intact: Callable[[Block, Entry], bool] | None = None) -> Todo:
-    """`intact` is asked about every entry; without it entries are believed, which costs no more than a listing."""
+    """Finds the blocks to do. `intact` checks each entry's data; without it a listing is trusted."""
     done = ledger.done()
     kept = done
     if intact is not None and done:
@@ -52,7 +52,7 @@ def find_todo(plan: Plan, ledger: Ledger, intact: Callable[[Block, Entry], bool]
 
 
 class Pace(NamedTuple):
-    """Of the newest run of the program, over the later half of what it did."""
+    """Blocks a second of the newest run, over the later half of what it did."""
 
     blocks_a_second: float
     newest: datetime.datetime  # when its last block was done, of those looked at
@@ -67,7 +67,7 @@ class StageStatus(NamedTuple):
 
 
 def read_status(ledger_url: str, plans: Mapping[str, Plan]) -> list[StageStatus]:
-    """Of the stages named, each with its blocks."""
+    """Reads how far each of the named stages is."""
     found = []
     for name, plan in plans.items():
         ledger = Ledger.existing(ledger_url, name)
@@ -91,7 +91,7 @@ def measure_pace(ledger: Ledger, plan: Plan, done: set[Voxel]) -> Pace | None:
 
 
 def describe_status(ledger_url: str, plans: Mapping[str, Plan], *, most: int = 20) -> str:
-    """A line a stage, and one for each failed block, of which at most so many are listed."""
+    """Formats a line a stage, and one for each failed block, `most` of them at most."""
     lines = []
     for stage in read_status(ledger_url, plans):
         lines.append(

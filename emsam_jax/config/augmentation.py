@@ -1,4 +1,4 @@
-"""What may happen to a patch and which patches are drawn: each augmentation with its probability and strength."""
+"""Settings of augmentation and of the choice of patches: each augmentation has a probability and a strength."""
 
 import dataclasses
 from typing import Literal
@@ -9,7 +9,7 @@ Widening = Literal["none", "2d", "3d", "faces"]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A probability is that of the patch, unless the comment says otherwise; strengths are the most that can happen."""
+    """Probabilities are those of a patch, unless the comment says otherwise; strengths are maxima."""
 
     symmetries: bool = True  # flips and transposes: 16 of them; 48 where voxels are isotropic
 
@@ -42,7 +42,7 @@ class Augmentation:
     cut_out_share: float = 0.3  # of each side
 
     def without_section_defects(self) -> "Augmentation":
-        """For volumes imaged as a block (FIB-SEM), whose sections are neither lost nor displaced."""
+        """Returns the settings for volumes imaged as a block (FIB-SEM), which lose and displace no sections."""
         off = dict.fromkeys(("slip", "jump", "missing_section", "missing_part", "blurred_section"), 0.0)
         return dataclasses.replace(self, section_contrast=0.0, section_brightness=0.0, section_gamma=0.0, **off)
 
@@ -60,7 +60,7 @@ NOTHING = Augmentation(
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which patches are worth training on."""
+    """Which patches are drawn."""
 
     labelled: float = 0.3  # share of voxels that must be labelled
     largest: float = 0.7  # share of the labelled voxels that one object may fill

@@ -1,4 +1,4 @@
-"""What a user declares about a volume: plain dataclasses, for configs."""
+"""What a user declares about a volume, as plain dataclasses for configs."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ CREMI_OUTSIDE = 0xFFFFFFFFFFFFFFFD
 
 @dataclasses.dataclass
 class Intensity:
-    """Which raw values become 0 and 1 for the model."""
+    """The raw values that become 0 and 1 for the model."""
 
     low: float = 0.0  # becomes 0
     high: float = 0.0  # becomes 1; not above `low`: the largest value of the type (1 for floats)
@@ -18,7 +18,7 @@ class Intensity:
 
 @dataclasses.dataclass
 class LabelRules:
-    """Which ids are no neurons. Voxels beyond the labels or outside the mask are unlabelled as well."""
+    """The ids that are no neurons. Voxels beyond the labels or outside the mask are unlabelled as well."""
 
     background: tuple[int, ...] = (0,)  # membrane, extracellular space: known not to be a neuron
     unlabelled: tuple[int, ...] = (CREMI_OUTSIDE,)  # nobody knows; comes before background
@@ -26,7 +26,7 @@ class LabelRules:
 
 @dataclasses.dataclass
 class DeclaredVolume:
-    """One volume with its labels and mask, which may lie elsewhere, at other levels and with other extents."""
+    """A raw volume with its labels and mask, which may lie elsewhere, at other levels and with other extents."""
 
     name: str = ""  # in reports; the raw's path if empty
     raw: str = ""  # anything that open_volume takes

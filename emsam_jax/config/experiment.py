@@ -1,4 +1,4 @@
-"""An experiment as one value. `loading.py` reads and overrides it, `limits.py` says what its numbers may be."""
+"""An experiment as one value. `loading.py` reads and overrides it, `limits.py` bounds its numbers."""
 
 import dataclasses
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What the numbers of a config may be: a limit for each numeric field, by its path, with [] for any item of a list."""
+"""Bounds of a config's numbers: a limit for each numeric field, by its path, with [] for any item of a list."""
 
 import dataclasses
 import math
@@ -109,7 +109,7 @@ LIMITS = {
 
 
 def numbers_of(config: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
-    """Each number of a config by its path, such as data.train[0].raw_level; a truth value is none."""
+    """Yields each number of a config with its path, such as data.train[0].raw_level; booleans are left out."""
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
             yield from numbers_of(getattr(config, field.name), f"{path}.{field.name}" if path else field.name)

@@ -1,4 +1,4 @@
-"""What a model is made of. A checkpoint keeps it; every switch is an ablation that a test holds."""
+"""Settings of the model, kept in its checkpoints; every switch is an ablation that a test runs."""
 
 import dataclasses
 import math
@@ -48,7 +48,7 @@ class ModelConfig:
 
 
 def check_model(config: ModelConfig) -> None:
-    """One sentence about the first field that cannot be."""
+    """Raises UserError about the first field that is impossible."""
     groups = config.norm_groups
     uneven = [c for c in (*config.channels, config.projected) if c % groups]
     problems = {
@@ -68,7 +68,7 @@ def check_model(config: ModelConfig) -> None:
 
 
 def check_weights(config: EncoderConfig) -> None:
-    """Of what starts from nothing else: noise is frozen only where that is said."""
+    """Refuses a frozen encoder without weights, unless they are `random`; for training from scratch."""
     if config.size != "none" and config.frozen and not config.weights:
         name = "tiny" if config.size == "toy" else config.size
         raise UserError(
@@ -80,7 +80,7 @@ def check_weights(config: EncoderConfig) -> None:
 
 
 def describe_encoder(config: EncoderConfig, init_from: str = "") -> str:
-    """Which it is, where its parameters come from and whether they are trained; `init_from` is a run or nothing."""
+    """Describes the encoder, its parameters' origin and whether they are trained; `init_from` is a run or empty."""
     if config.size == "none":
         return "none"
     size = "toy Hiera" if config.size == "toy" else f"SAM2's Hiera {config.size}"
@@ -91,14 +91,14 @@ def describe_encoder(config: EncoderConfig, init_from: str = "") -> str:
 
 
 def multiples(config: ModelConfig) -> tuple[int, int, int]:
-    """What the sides (z, y, x) of a patch are multiples of: of the deepest level's stride, and of the encoder's."""
+    """Returns what the sides z, y, x of a patch must be multiples of: the deepest level's stride, and the encoder's."""
     deepest = 2 ** (len(config.channels) - 1)
     plane = deepest if config.encoder.size == "none" else math.lcm(deepest, STRIDE // config.encoder.upsample)
     return deepest if config.isotropic else 1, plane, plane
 
 
 def check_patch(config: ModelConfig, patch: tuple[int, ...], field: str = "The patch") -> None:
-    """One sentence, about the field that the patch (z, y, x) came from, where this model cannot take it."""
+    """Raises UserError, naming the field, if the model cannot take a patch of these sides z, y, x."""
     needed = multiples(config)
     if any(side % n or not side for side, n in zip(patch, needed, strict=True)):
         below, above = (

@@ -1,4 +1,4 @@
-"""Affinities from labels, with the mask of those that can be known.
+"""Computes affinities from labels, with the mask of those that are known.
 
 | the two voxels | affinity | valid |
 |---|---|---|
@@ -29,7 +29,7 @@ def affinities_from_labels(
     background: int | None = 0,
     unlabelled: int | None = None,
 ) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
-    """Channel c at voxel v joins v and v + offsets[c]."""
+    """Computes affinities [c, z, y, x] and their mask; channel c at voxel v joins v and v + offsets[c]."""
     if isinstance(labels, np.ndarray):
         labels, background, unlabelled = _to_int32(labels, background, unlabelled)
     _check_offsets(offsets)
@@ -49,7 +49,7 @@ def affinities_within(
     start: Sequence[int],
     shape: Sequence[int],
 ) -> tuple[Float32[Array, "c z y x"], Bool[Array, "c z y x"]]:
-    """For the voxels of this shape from `start` on; those around them are partners only."""
+    """Computes affinities of the voxels [start, start + shape); voxels around them are partners only."""
 
     def shifted(values: Array, offset: Sequence[int]) -> Array:
         first = [at + by for at, by in zip(start, offset, strict=True)]
@@ -71,9 +71,10 @@ def widen_borders(
     background: int = 0,
     unlabelled: int | None = None,
 ) -> Int[Array, "z y x"]:
-    """Neuron voxels with another neuron near them become background: in a square of `radius` to each side in the
-    section (2d), in such a cube (3d), or at most `radius` steps from face to face away (faces). Background and
-    unlabelled voxels stay and widen nothing.
+    """Turns neuron voxels near another neuron into background.
+
+    Near is within a square of `radius` to each side in the section (2d), within such a cube (3d), or at most `radius`
+    steps from face to face away (faces). Background and unlabelled voxels stay and widen nothing.
     """
     if widening == "none" or radius == 0:
         return labels
@@ -101,7 +102,7 @@ def _check_offsets(offsets: Sequence[Sequence[int]]) -> None:
 def _to_int32(
     labels: Integer[np.ndarray, "z y x"], background: int | None, unlabelled: int | None
 ) -> tuple[Int[Array, "z y x"], int | None, int | None]:
-    """Jax knows no 64-bit ids unless told to: where ids are too large, they are numbered anew."""
+    """Converts ids to int32, since jax has no 64-bit integers by default; ids that are too large are renumbered."""
     special = [n for n in (background, unlabelled) if n is not None]
     fits = (labels.dtype.kind == "i" and labels.itemsize <= 4) or labels.itemsize <= 2
     if not fits and labels.size:
@@ -117,7 +118,7 @@ def _to_int32(
 def renumbered(
     labels: Integer[np.ndarray, "z y x"],
 ) -> tuple[Integer[np.ndarray, " ids"], Int[np.ndarray, "z y x"]]:
-    """The ids there are, ascending, and each voxel's place among them. Runs are sorted: they are few."""
+    """Returns the ids that occur, ascending, and each voxel's index among them. Sorts runs, which are few."""
     flat = labels.ravel()
     heads = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     ids, places = np.unique(flat[heads], return_inverse=True)
@@ -129,7 +130,7 @@ BACKGROUND, UNLABELLED = 0, -1  # in samples, whatever the volume's own ids are
 
 
 class Margin(NamedTuple):
-    """Voxels around a patch."""
+    """Voxels around a patch that are read with it."""
 
     before: Voxels
     behind: Voxels
@@ -145,7 +146,7 @@ class Target:
 
     @property
     def margin(self) -> Margin:
-        """What affinities at the patch's faces look at, and the widening that channels to neighbours see there."""
+        """Returns what affinities at the patch's faces read, and the widening that short channels see there."""
         widened = {"none": (), "2d": (1, 2), "3d": (0, 1, 2), "faces": (0, 1, 2)}[self.widening]
         wide = [self.radius if axis in widened else 0 for axis in range(3)]
         short = [offset for offset in self.offsets if is_short(offset)]
@@ -159,7 +160,7 @@ class Target:
 
 
 def is_short(offset: Offset) -> bool:
-    """Whether the channel joins neighbours: these learn the widened borders."""
+    """Returns whether the channel joins neighbours: these learn the widened borders."""
     return max(map(abs, offset)) == 1
 
 

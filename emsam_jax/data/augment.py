@@ -1,6 +1,6 @@
-"""From samples to training batches, on the device: grey values, widened borders, affinities.
+"""Turns samples into training batches on the device: grey values, widened borders, affinities.
 
-Grey values are on [0, 1], and change as microscopes, staining and lost sections change them.
+Grey values are in [0, 1], and change as microscopes, staining and lost sections change them.
 """
 
 import functools
@@ -19,7 +19,7 @@ Image = Float[Array, "z y x"]
 
 
 def change_greys(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> Image:
-    """All of it, in the order in which it would happen: stain, focus, noise, loss."""
+    """Changes grey values in the order in which it would happen: stain, focus, noise, loss."""
     changes = (change_contrast, blur_section, add_noise, lose_part, lose_section, cut_out)
     for change_key, change in zip(jax.random.split(key, len(changes)), changes, strict=True):
         image = change(change_key, image, augmentation)
@@ -27,7 +27,7 @@ def change_greys(key: Key[Array, ""], image: Image, augmentation: Augmentation) 
 
 
 def change_contrast(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> Image:
-    """Contrast, brightness and gamma of the volume, then of each section."""
+    """Changes contrast, brightness and gamma of the volume, then of each section."""
     if not augmentation.grey:
         return image
     n = image.shape[0]
@@ -69,7 +69,7 @@ def add_noise(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> 
 
 
 def lose_part(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> Image:
-    """One section is black on one side of a line."""
+    """Blackens one section on one side of a line."""
     if not augmentation.missing_part:
         return image
     section, chance, (angle, distance) = _one_section(key, image)
@@ -89,7 +89,7 @@ def lose_section(key: Key[Array, ""], image: Image, augmentation: Augmentation) 
 
 
 def cut_out(key: Key[Array, ""], image: Image, augmentation: Augmentation) -> Image:
-    """A box becomes as grey as the patch is on average."""
+    """Fills a box with the mean grey of the patch."""
     if not augmentation.cut_out:
         return image
     place_key, size_key, chance_key = jax.random.split(key, 3)
@@ -112,7 +112,7 @@ def _one_section(key: Key[Array, ""], image: Image) -> tuple[Array, Array, Float
 
 
 class Batch(NamedTuple):
-    """What a model is trained on. Channel c of the affinities at voxel v joins v and v + offsets[c]."""
+    """A training batch. Channel c of the affinities at voxel v joins v and v + offsets[c]."""
 
     raw: Float[Array, "b z y x 1"]  # on [0, 1]
     affinities: Float[Array, "b z y x c"]
@@ -120,10 +120,9 @@ class Batch(NamedTuple):
 
 
 def make_augment(target: Target, augmentation: Augmentation, seed: int) -> Callable[[Samples], Batch]:
-    """Samples to a batch; what happens to sample i depends on (seed, i) alone.
+    """Returns the function from samples to a batch; what happens to sample i depends on (seed, i) alone.
 
-    Two jitted functions in a row, because XLA would compute a voxel's widening anew for each neighbour that looks at
-    it.
+    Two jitted functions in a row, because XLA would compute a voxel's widening anew for each neighbour that reads it.
     """
     stain, join = _stages(target, augmentation)
     seed_key = jax.random.key(seed)

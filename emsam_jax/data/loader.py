@@ -1,4 +1,4 @@
-"""Batches without end: samples read by threads, augmented on the device, sharded over all processes."""
+"""Loads batches without end: samples read by threads, augmented on the device, sharded over all processes."""
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from emsam_jax.data.patches import PatchSource, Samples
 
 
 class Share:
-    """The rows of each batch that this process reads; step s of the whole has samples s * batch to (s + 1) * batch."""
+    """The rows of each batch that this process reads; global step s has the samples s * batch to (s + 1) * batch."""
 
     def __init__(self, source: PatchSource, batch: int, process: int, processes: int):
         if batch % processes:
@@ -34,7 +34,7 @@ class Share:
 
 
 def read_samples(share: Share, step: int = 0, *, threads: int = 8, prefetch: int = 2) -> Iterator[Samples]:
-    """The rows of this process, from `step` on, as numpy arrays, `prefetch` batches read before they are asked for."""
+    """Yields the rows of this process from `step`, as numpy arrays, and prefetches batches."""
     dataset = grain.MapDataset.source(cast("Any", share))[step * share.rows :]
     early = max(prefetch, 1) * share.rows
     options = grain.ReadOptions(num_threads=min(threads, early), prefetch_buffer_size=early)
@@ -50,10 +50,10 @@ def batches(
     threads: int = 8,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
-    """Global batches from `step` on, exactly as they follow in a run that was never stopped.
+    """Yields global batches from `step`, exactly as they follow in a run that was never stopped.
 
-    `sharding` lays the batch axis over the devices of all processes. `prefetch` batches are read, and as many under way
-    on the device, before they are asked for. An exception ends the iteration for good.
+    `sharding` lays the batch axis over the devices of all processes. `prefetch` batches are read, and as many queued on
+    the device, before they are asked for. An exception ends the iteration for good.
     """
     under_way: collections.deque[Batch] = collections.deque()
     for samples in read_samples(share, step, threads=threads, prefetch=prefetch):

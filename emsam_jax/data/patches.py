@@ -1,4 +1,4 @@
-"""Which patch sample i is, and reading it: a pure function of (seed, i).
+"""Chooses and reads patches: sample i is a pure function of (seed, i).
 
 What lies outside a volume's region of interest does not exist: raw is mirrored there, as prediction mirrors it at the
 end of a volume, and labels are unlabelled.
@@ -55,7 +55,7 @@ class ObjectIndex:
 
 
 class Samples(NamedTuple):
-    """Warped patches, with one more axis in front where they are several."""
+    """Warped patches, stacked along a leading axis where they are several."""
 
     raw: Float32[Array, "*b z y x"]  # on [0, 1]
     labels: Int32[Array, "*b zl yl xl"]  # neurons > 0; with the target's margin
@@ -63,7 +63,7 @@ class Samples(NamedTuple):
 
 
 class PatchSource:
-    """Random access to samples, without end, as numpy arrays."""
+    """Random access to an endless sequence of samples, as numpy arrays."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class PatchSource:
         weights: Sequence[float | int] | None = None,
         selection: Selection | None = None,
     ):
-        """`weights`: how often each volume is chosen; by default as often as it has voxels."""
+        """`weights`: how often each volume is chosen; by default in proportion to its voxels."""
         self.specimens, self.target, self.augmentation, self.seed = tuple(specimens), target, augmentation, seed
         self.selection = selection or Selection()
         share = np.asarray(weights or [specimen.labelled_region.voxels for specimen in self.specimens], float)
@@ -87,7 +87,7 @@ class PatchSource:
         return int(_INT32_MAX)
 
     def __getitem__(self, index: int) -> Samples:
-        """Sample `index`, without a batch axis."""
+        """Returns sample `index`, without a batch axis."""
         specimen, field = self.locate(index)
         inner = field.crop(self.target.margin.before, self.target.patch)
         raw = sample_linear(lambda box: read_mirrored(specimen, box), inner)
@@ -95,13 +95,13 @@ class PatchSource:
         return Samples(specimen.normalised(raw), labels, np.asarray(index, np.uint32))
 
     def locate(self, index: int) -> tuple[Specimen, WarpField]:
-        """The volume of sample `index`, and where in it its patch with the margin lies."""
+        """Returns the volume of sample `index`, and the field by which its patch with margin is read."""
         rng = np.random.default_rng([self.seed, index])
         specimen, turn, place = self._choose(rng)
         return specimen, draw_field(rng, self.augmentation, self.target, turn, place)
 
     def _choose(self, rng: np.random.Generator) -> tuple[Specimen, Turn, Box]:
-        """A place within a region whose labels are worth training on, and how the patch lies there."""
+        """Chooses a place within a region whose labels pass the selection, and the patch's orientation."""
         for _ in range(_TRIES):
             number = int(rng.choice(len(self.specimens), p=self.chances))
             specimen, fitting = self.specimens[number], self._turns[number]
@@ -136,7 +136,7 @@ class PatchSource:
 
 
 def _turns(specimen: Specimen, target: Target, augmentation: Augmentation) -> list[Turn]:
-    """The symmetries by which the patch fits into the region: a flat one does not hold it in every direction."""
+    """Lists the symmetries under which the patch fits into the region: a flat region excludes some."""
     region = specimen.labelled_region.shape
 
     def fits(shape: Voxels) -> bool:
@@ -161,7 +161,7 @@ def _read_labels(specimen: Specimen, box: Box) -> Int32[np.ndarray, "z y x"]:
 
 
 def as_int32(ids: Shaped[np.ndarray, "z y x"], labelled: Shaped[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
-    """Ids as the device takes them, which knows no 64 bits: numbered anew where they are too large."""
+    """Converts ids to int32, since the device has no 64-bit integers; ids that are too large are renumbered."""
     if ids.itemsize >= 4 and ids.dtype != np.int32 and int(ids.max()) > _INT32_MAX:
         kept, places = renumbered(ids)
         ids = places + int(kept[0] > 0)

@@ -1,4 +1,4 @@
-"""Everything that moves voxels, composed into one field of coordinates that is sampled once, on the host.
+"""Composes everything that moves voxels into one field of coordinates, which is sampled once, on the host.
 
 Sections are never interpolated between: a field says where in its section a voxel is read (for all sections alike),
 which section, and how far that section is displaced. Raw is read linearly in y and x, labels from the nearest voxel.
@@ -28,26 +28,26 @@ class Turn(NamedTuple):
 
     @property
     def axes(self) -> Voxels:
-        """Which axis of the patch each axis of the volume becomes."""
+        """Returns which axis of the patch each axis of the volume becomes."""
         axes = [2, 1] if self.transposed else [1, 2]
         axes.insert(self.axis, 0)
         z, y, x = axes
         return z, y, x
 
     def shape(self, patch: Voxels) -> Voxels:
-        """Of the box in the volume that becomes the patch."""
+        """Returns the shape of the box in the volume that becomes the patch."""
         z, y, x = (patch[axis] for axis in self.axes)
         return z, y, x
 
 
 def turns(isotropic: bool) -> list[Turn]:
-    """The symmetries of the voxels: 16, or 48 where all axes may be exchanged."""
+    """Lists the symmetries of the voxels: 16, or 48 where all axes may be exchanged."""
     flips = [(z, y, x) for z in (1, -1) for y in (1, -1) for x in (1, -1)]
     return [Turn(*turn) for turn in itertools.product(range(3 if isotropic else 1), (False, True), flips)]
 
 
 class WarpField(NamedTuple):
-    """Where in the volume each voxel of a patch is read, in voxels."""
+    """Where each voxel of a patch is read in the volume, in voxels."""
 
     axis: int  # of the volume, across which sections lie
     sections: Int[np.ndarray, " z"]
@@ -63,7 +63,7 @@ class WarpField(NamedTuple):
         )
 
     def box(self) -> Box:
-        """The voxels between which, or at which, it reads."""
+        """Returns the box of voxels that the field reads."""
         low = np.floor(self.plane.min((1, 2))).astype(int) + self.shifts.min(0)
         high = np.ceil(self.plane.max((1, 2))).astype(int) + self.shifts.max(0) + 1
         z0, y0, x0 = np.insert(low, self.axis, self.sections.min()).tolist()
@@ -74,7 +74,7 @@ class WarpField(NamedTuple):
 def draw_field(
     rng: np.random.Generator, augmentation: Augmentation, target: Target, turn: Turn, place: Box
 ) -> WarpField:
-    """For the target's patch with its margin, warped around the middle of its place in the volume."""
+    """Draws a field for the target's patch with its margin, warped around the middle of its place in the volume."""
     z, y, x = (
         np.arange(-before, side + behind) - (side - 1) / 2
         for side, before, behind in zip(target.patch, *target.margin, strict=True)
@@ -113,7 +113,7 @@ def sample_nearest(read: Read, field: WarpField) -> Shaped[np.ndarray, "z y x"]:
 def _reader(
     read: Read, field: WarpField
 ) -> Callable[[Int[np.ndarray, "y x"], Int[np.ndarray, "y x"]], Shaped[np.ndarray, "z y x"]]:
-    """Takes voxels at whole places in the plane, from all sections, out of one box that is read."""
+    """Returns a function that gathers voxels at whole places in the plane, for all sections, from one box."""
     box = field.box()
     stack = np.moveaxis(read(box), field.axis, 0)
     width, flat = stack.shape[2], stack.reshape(len(stack), -1)
@@ -145,14 +145,14 @@ def _rotation_and_scale(rng: np.random.Generator, augmentation: Augmentation) ->
 
 
 def _elastic(rng: np.random.Generator, augmentation: Augmentation, shape: tuple[int, int]) -> Plane:
-    """Random displacements of control points, joined by cubic B-splines."""
+    """Draws random displacements of control points and interpolates them by cubic B-splines."""
     to_y, to_x = (_spline_basis(side, augmentation.elastic_spacing) for side in shape)
     points = np.clip(rng.standard_normal((2, to_y.shape[1], to_x.shape[1])), -2, 2) * augmentation.elastic_voxels
     return to_y @ points @ to_x.T if rng.random() < augmentation.elastic else np.zeros((2, *shape))
 
 
 def _spline_basis(side: int, spacing: float) -> Float[np.ndarray, "side points"]:
-    """Cubic B-splines: no weighted mean of the points lies beyond the farthest of them."""
+    """Evaluates cubic B-splines, whose weighted means never lie beyond the farthest control point."""
     places = np.arange(side)[:, None] / spacing
     t = np.abs(places - np.arange(-1, int(np.ceil(side / spacing)) + 2))
     return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)

@@ -1,4 +1,4 @@
-"""How long each stage takes, measured and told on the way."""
+"""Measures how long each stage takes, and prints it."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclasses.dataclass
 class TimedStage:
-    """Of one volume; several visits add up."""
+    """The time of one stage of one volume; several visits add up."""
 
     voxels: int  # of the volume that the stage went through
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class Clock:
 
     @contextlib.contextmanager
     def visit(self, volume: str, name: str, voxels: int, detail: str = "") -> Iterator[None]:
-        """Adds to a stage without a word."""
+        """Adds to a stage without printing."""
         stage = self.stages.setdefault(volume, {}).setdefault(name, TimedStage(voxels, detail=detail))
         start = time.perf_counter()
         try:
@@ -44,7 +44,7 @@ class Clock:
             stage.seconds += time.perf_counter() - start
 
     def describe(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """For scores.json: by volume and stage."""
+        """Returns times by volume and stage, for scores.json."""
         return {
             volume: {
                 name: {**dataclasses.asdict(stage), "voxels_per_second": stage.voxels_per_second}

@@ -40,8 +40,10 @@ def usable(names: Sequence[str], channels: int) -> list[str]:
 
 
 def literature_recipe(name: str, *, isotropic: bool) -> Recipe:
-    """What papers fix: seeds where the boundary is below 0.5, threshold 0.5. Fragments in 3D where voxels are
-    isotropic, else in each section. Seeds are maxima in a box, as ours are, but for the literature's own method.
+    """Returns what papers fix: seeds where the boundary is below 0.5, threshold 0.5.
+
+    Fragments are 3D where voxels are isotropic, else in each section. Seeds are maxima in a box, as ours are, but for
+    the literature's own method.
     """
     if name == BASELINE:
         return dataclasses.replace(baseline_recipe(isotropic=isotropic), threshold=LITERATURE)
@@ -78,7 +80,7 @@ def recipes_to_try(name: str, fragments: Sequence[FragmentParameters], *, isotro
 
 
 def runs_by_block(recipe: Recipe) -> bool:
-    """Whether segment.py takes it."""
+    """Returns whether segment.py takes the recipe."""
     try:
         check_recipe(recipe)
     except UserError:

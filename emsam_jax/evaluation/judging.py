@@ -1,4 +1,4 @@
-"""Scores of one method on one volume: over the thresholds, and in four ways at the one that was chosen."""
+"""Scores one method on one volume: over the thresholds, and in four ways at the chosen one."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Judges methods on the affinities of one volume; fragments are made once for all that want the same."""
+    """Judges methods on the affinities of one volume; fragments are made once for all that share them."""
 
     def __init__(self, example: Example, clock: Clock, threads: int):
         self.subject, self.clock, self.threads = example.subject, clock, threads
@@ -34,7 +34,7 @@ class Judge:
         self._fragments: dict[FragmentParameters, UInt64[np.ndarray, "z y x"]] = {}
 
     def judge_method(self, name: str, recipe: Recipe) -> Judged:
-        """The sweep takes in the recipe's threshold and the literature's."""
+        """Sweeps thresholds, the recipe's and the literature's among them."""
         subject, volume, voxels = self.subject, self.subject.name, self.subject.box.voxels
         swept = sorted({*THRESHOLDS, recipe.threshold, LITERATURE})
         given = {"fragments": self._cut(name, recipe.fragments)} if recipe.cuts else {}
@@ -71,7 +71,7 @@ class Judge:
 
 
 def judge_labels(name: str, labels: Labels, subject: Subject, clock: Clock, threads: int) -> Judged:
-    """Labels as they are: there is no threshold."""
+    """Judges stored labels, which have no threshold."""
     entry = {"threshold": None, **_see_four_ways(name, labels, subject, clock, threads), "sweep": []}
     return Judged(entry, labels, labels)
 

@@ -1,4 +1,4 @@
-"""Affinities from a trained model, predicted block by block into the folder of the results; imports jax."""
+"""Predicts affinities by a trained model, block by block, into the folder of the results; imports jax."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ from emsam_jax.segmentation.blockwise import check_recipe
 
 
 def describe_model(config: Config) -> dict[str, str]:
-    """What the report says of the network: its encoder as it is, and whose design it is."""
+    """Describes the network for the report: its encoder, and whose design it is."""
     encoder = {"encoder": describe_encoder(config.model.encoder, config.init_from)}
     return encoder if config.model.encoder.size == "none" else {**encoder, "origin": ORIGIN}
 
@@ -77,7 +77,7 @@ class Predicted(AffinitySource):
         }
 
     def take_over(self, recipe: Recipe) -> None:
-        """The score by which steps are compared stays the one that training's validation gave, or none."""
+        """Stores the recipe in the checkpoint; the score that ranks steps stays that of training's validation."""
         check_recipe(recipe)  # segment.py will read it
         score = self.recipe.chosen.get("score") if self.recipe else None
         chosen = recipe.chosen | {"score": score, "score_by_eval": recipe.chosen.get("score")}

@@ -1,4 +1,4 @@
-"""The recipe of each method, chosen and frozen on validation volumes before a test volume is seen."""
+"""Chooses and freezes the recipe of each method on validation volumes, before a test volume is seen."""
 
 import dataclasses
 import functools
@@ -43,14 +43,14 @@ def choose_recipes(
 
 
 def best_method(choices: Mapping[str, Choice]) -> str:
-    """By smoothed VOI on the validation volumes; among what segment.py runs, if any of it was tried."""
+    """Returns the method of lowest smoothed validation VOI, among those that segment.py runs, if any."""
     runnable = [name for name in choices if runs_by_block(choices[name].recipe)]
     return min(runnable or choices, key=lambda name: choices[name].recipe.chosen["score"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """One recipe a method, and the method that is shown first and drawn."""
+    """A recipe for each method, and the method that is shown first and drawn."""
 
     recipes: dict[str, Recipe]
     headline: str
@@ -115,7 +115,7 @@ def _choose(
 
 
 def _passed_over(choices: dict[str, Choice], headline: str) -> str:
-    """A sentence about what scored lower but cannot be run on a volume of any size."""
+    """Describes methods that scored lower but cannot segment volumes of any size."""
     score = {name: choice.recipe.chosen["score"] for name, choice in choices.items()}
     better = [name for name in choices if score[name] < score[headline]]
     if not better:

@@ -1,4 +1,4 @@
-"""What is to be evaluated, and where affinities come from: a stored volume, or a model that predicts them."""
+"""A request for an evaluation, and the source of its affinities: a stored volume, or a model."""
 
 import abc
 import dataclasses
@@ -55,7 +55,7 @@ class EvaluationRequest:
 
 
 class AffinitySource(abc.ABC):
-    """Affinities of any subject, and what there is to say about where they come from."""
+    """Affinities of any subject, and facts about their origin."""
 
     test: tuple[DeclaredVolume, ...] = ()
     validation: tuple[DeclaredVolume, ...] = ()
@@ -70,7 +70,7 @@ class AffinitySource(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
-        """For scores.json and the report; `config`, if there is one, is shown by itself."""
+        """Returns facts for scores.json and the report; `config`, if there is one, is shown by itself."""
 
     def tell_reliability(self) -> dict[str, Any]:
         """By volume, of those that were read; what is only stored says not what it was trained for."""

@@ -1,4 +1,4 @@
-"""A volume as its model knows such volumes: voxels of that size, grey values in that range."""
+"""Fits a volume to its model: the pyramid level of the training's voxel size, and the training's grey range."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ _SAME_SIZE = 0.15  # of a side: by how much voxels may differ from those of the 
 
 
 def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVolume:
-    """The pyramid's level with voxels such as the training's, and what is not declared as the training had it."""
+    """Chooses the pyramid level of the training's voxel size; what is not declared is as the training had it."""
     size, known = trained.measured.voxel_size_zyx, trained.config.data.train
     declared = dataclasses.replace(declared, intensity=intensity_as_trained(declared, known, trained.measured))
     if not declared.raw:
@@ -28,11 +28,11 @@ def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVo
 
 
 def intensity_as_trained(declared: DeclaredVolume, training: Sequence[DeclaredVolume], measured: Measured) -> Intensity:
-    """What is declared; if nothing is, as the first training volume is declared.
+    """Returns the declared intensity; if nothing is declared, that of the first training volume.
 
     Percentiles that the training declares too are those of a training region, as raw values: of the training volume in
     the same file, or else of the only range that training has seen. Where it has seen several, each its own volume's,
-    they are a new volume's own.
+    the percentiles are the new volume's own.
     """
     asked = training[0].intensity if training and declared.intensity == Intensity() else declared.intensity
     if not asked.percentiles:

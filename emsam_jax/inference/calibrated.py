@@ -1,4 +1,4 @@
-"""A trained network whose affinities are to be believed: where they say 0.5, about half are 1."""
+"""Calibrates a trained network: where affinities are 0.5, about half of them are 1."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from emsam_jax.model import FGNet, Maps
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Calibrated:
-    """The network without what is known to be wrong with its log odds, by channel.
+    """A network whose log odds are corrected by channel.
 
-    That is the prior, since a class that counts more in the loss is found more often; and the shift that validation
-    saw in the refined map, which alone it predicts.
+    Subtracts the prior, since a class that counts more in the loss is predicted more often, and from the refined map,
+    which alone it sees, the shift that validation measured.
     """
 
     network: Any  # FGNet, or what else can be predicted with
@@ -38,12 +38,12 @@ class Calibrated:
 
 
 def calibrate(network: FGNet, prior: Sequence[float], shift: Sequence[float] = ()) -> Calibrated:
-    """Without a prior, the network as it is."""
+    """Wraps the network; without a prior, returns it as it is."""
     known = [part or [0.0] * len(network.config.offsets) for part in (prior, shift)]
     return Calibrated(network, *(np.asarray(part, np.float32) for part in known))
 
 
 def without_prior(maps: Maps, prior: Any, shift: Any = 0.0) -> Maps:
-    """Logits that are log odds; both maps are trained by the same weights."""
+    """Turns logits into log odds; both maps are trained with the same weights."""
     in_both, in_refined = (jnp.asarray(part)[None, None, None, None] for part in (prior, prior + shift))
     return Maps(None if maps.coarse is None else maps.coarse - in_both, maps.refined - in_refined)

@@ -1,4 +1,4 @@
-"""Windows on one grid over space, anchored at the volume's first voxel; their weights; what a whole plan needs."""
+"""Windows on one grid over space, anchored at the volume's first voxel; blending weights; extents of a plan."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,18 +18,19 @@ class Grid:
     stride: Voxel
 
     def starts(self, axis: int, first: int, last: int) -> range:
-        """Of the windows that touch [first, last)."""
+        """Returns the starts of the windows that touch [first, last)."""
         window, stride = self.window[axis], self.stride[axis]
         return range(((first - window) // stride + 1) * stride, last, stride)
 
     def span(self, axis: int, first: int, last: int) -> tuple[int, int]:
-        """From the first voxel of those windows to behind their last."""
+        """Returns the extent of those windows, from the first voxel to behind the last."""
         starts = self.starts(axis, first, last)
         return starts[0], starts[-1] + self.window[axis]
 
     def gaussian(self, offset: Voxel) -> Float[np.ndarray, "z y x"]:
-        """At the middle of the edge from each voxel to the one at this offset, so that it is the same seen in a
-        mirror, where the edge is the other voxel's.
+        """Evaluates the Gaussian at the middle of the edge from each voxel to the one at this offset.
+
+        So the weight is the same seen in a mirror, where the edge is the other voxel's.
         """
         sides = []
         for n, step in zip(self.window, offset, strict=True):
@@ -38,13 +39,13 @@ class Grid:
         return sides[0][:, None, None] * sides[1][:, None] * sides[2]
 
     def holds_both(self, offset: Voxel) -> Bool[np.ndarray, "z y x"]:
-        """Where in a window the voxel that the offset leads to lies in it too."""
+        """Returns where in a window the voxel at the offset lies in the window too."""
         partners = [np.arange(side) + step for side, step in zip(self.window, offset, strict=True)]
         z, y, x = ((at >= 0) & (at < side) for at, side in zip(partners, self.window, strict=True))
         return z[:, None, None] & y[:, None] & x
 
     def over_windows(self, weights: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
-        """What the weights of all windows over a voxel sum up to, for each voxel of one window."""
+        """Sums the weights of all windows over a voxel, for each voxel of one window."""
         total = weights
         for axis, (side, stride) in enumerate(zip(self.window, self.stride, strict=True)):
             padded = np.moveaxis(total, axis, 0)
@@ -76,12 +77,12 @@ class Extent:
         self.columns = max(windows[0] * windows[1] * windows[2] // windows[axis] for axis in section_axes)
 
     def first(self, box: Box) -> Voxel:
-        """Where the first of the windows that touch the box start."""
+        """Returns the start of the first windows that touch the box."""
         z, y, x = (self.grid.starts(axis, box.start[axis], box.stop[axis])[0] for axis in range(3))
         return z, y, x
 
     def read_box(self, box: Box) -> Box:
-        """What those windows see of the volume, mirrored or not."""
+        """Returns the box of the volume that those windows see, mirrored or not."""
         bounds = [self._inside(axis, *self.grid.span(axis, box.start[axis], box.stop[axis])) for axis in range(3)]
         (z0, z1), (y0, y1), (x0, x1) = bounds
         return Box((z0, y0, x0), (z1, y1, x1))

@@ -1,4 +1,4 @@
-"""Prediction by the workers of a Dask cluster: each loads the model once and keeps it for the run."""
+"""Predicts on the workers of a Dask cluster: each loads the model once and keeps it for the run."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ _ONE_AT_A_TIME = threading.Lock()  # a worker's threads share its devices: one c
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Travels as these fields; what is opened by them stays where it was opened."""
+    """The stage of prediction: travels as these fields; each worker opens what they name."""
 
     checkpoint: str  # a step's own folder
     declared: DeclaredVolume
@@ -73,9 +73,9 @@ class Predict:
 def predict_on_workers(
     client: Client, trained: Trained, declared: DeclaredVolume, out: str, settings: Prediction, *, gpu: bool = False
 ) -> Volume:
-    """As `predict_affinities`: by the workers that declare the resource GPU, or by all where none does so.
+    """Does what `predict_affinities` does, on the workers that declare the resource GPU, or on all where none does.
 
-    `gpu` waits for workers that do.
+    `gpu` waits for workers that declare it.
     """
     declared = dataclasses.replace(declared, raw=_from_anywhere(declared.raw), mask=_from_anywhere(declared.mask))
     offsets = offsets_of(trained.model)
@@ -106,5 +106,5 @@ def lay_out(declared: DeclaredVolume, out: str, settings: Prediction, offsets: t
 
 
 def _from_anywhere(url: str) -> str:
-    """Workers may have been started in another folder."""
+    """Makes paths absolute: workers may have been started in another folder."""
     return normalise(url) if url and not url.lstrip().startswith("{") else url

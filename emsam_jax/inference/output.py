@@ -1,4 +1,4 @@
-"""Where a prediction is written: the affinities, and below them the coarse map and the ledger, with its facts."""
+"""Writes a prediction: the affinities, and below them the coarse map and the ledger, with its facts."""
 
 import dataclasses
 import hashlib
@@ -49,7 +49,7 @@ STAGE = "predict"
 def facts_of(
     model: AffinityModel, specimen: Specimen, settings: Prediction, plan: Plan, **more: str | int
 ) -> dict[str, Any]:
-    """Flat, and as JSON has it."""
+    """Returns a prediction's settings as flat JSON."""
     grid = settings.grid()
     chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _NOT_THE_RESULT}
     return {
@@ -72,7 +72,7 @@ def facts_of(
 
 
 def fingerprint(model: AffinityModel) -> str:
-    """Of all parameters: their names, types and values."""
+    """Hashes the names, types and values of all parameters."""
     found = hashlib.blake2b(digest_size=8)
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         values = np.ascontiguousarray(leaf)
@@ -122,13 +122,13 @@ class Output:
             raise UserError(f"{self.url}: there is a volume already, but no ledger of it; choose another place.")
 
     def open(self) -> None:
-        """Creates what is not there yet."""
+        """Opens the arrays, and creates those that are missing."""
         self._arrays = [create_array(layout, resume=True) for layout in self._layouts]
         for layout in self._layouts:
             write_image_metadata(layout)
 
     def write(self, block: Block, values: np.ndarray) -> str:
-        """The checksums of its maps."""
+        """Writes a block of both maps and returns their checksums."""
         box = self.plan.output_box(block)
         parts = np.split(values, len(self._arrays))
         return ",".join(write_block(array, box, part) for array, part in zip(self._arrays, parts, strict=True))

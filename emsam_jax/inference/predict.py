@@ -1,4 +1,4 @@
-"""A volume of affinities from a volume of grey values, block by block: it may be stopped at any time and goes on."""
+"""Predicts a volume of affinities from a volume of grey values, block by block, resumably."""
 
 import time
 from collections import deque
@@ -39,10 +39,10 @@ def predict_affinities(
     facts: Mapping[str, str | int] | None = None,
     watch: Watch = lambda stage, result: None,
 ) -> Volume:
-    """Affinities [c, z, y, x] of the region (by default the specimen's region of interest) as OME-Zarr at `out`.
+    """Predicts affinities [c, z, y, x] of the region (default: the specimen's region of interest) as OME-Zarr at `out`.
 
-    Its offset tells where in the world the region lies. Called again it goes on where it was stopped, or refuses where
-    anything differs that affinities depend on; `facts` are more of that, such as the checkpoint's step. `watch` is told
+    The output's offset places the region in the world. Resumes when it is called again, or refuses where anything
+    differs that affinities depend on; `facts` are more of that, such as the checkpoint's step. `watch` is called with
     the stages as they happen: read, cut, encode, decode, blend, computed, written.
     """
     region = specimen.region if region is None else region
@@ -66,7 +66,7 @@ def predict_affinities(
 def predict_blocks(
     predictor: Predictor, specimen: Specimen, output: Output, ledger: Ledger, blocks: list[Block]
 ) -> Iterator[Block]:
-    """Each as soon as it is in the ledger. One is computed while others are read and written."""
+    """Yields each block once it is in the ledger. Computes one while others are read and written."""
     writing: deque[Future[Block]] = deque()
 
     def compute(reading: Future[Region | None]) -> jax.Array | None:
@@ -109,7 +109,7 @@ def read_ahead(
 
 
 def read_block(predictor: Predictor, specimen: Specimen, block: Block) -> Region | None:
-    """None outside the mask."""
+    """Reads a block with its halo; None outside the mask."""
     if is_masked(specimen, block.box):
         return None
     region = predictor.read(specimen, block.box)
@@ -118,5 +118,5 @@ def read_block(predictor: Predictor, specimen: Specimen, block: Block) -> Region
 
 
 def write_block(predictor: Predictor, output: Output, block: Block, found: jax.Array | None) -> str:
-    """Returns the checksum for the ledger."""
+    """Writes a block and returns the checksum for the ledger."""
     return SKIPPED if found is None else output.write(block, predictor.fetch(found, block.box))

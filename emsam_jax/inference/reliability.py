@@ -1,6 +1,6 @@
-"""Whether affinities can be believed: of those near a half, about half are 1; imports jax.
+"""Measures whether affinities are calibrated: of those near 0.5, about half are 1. Imports jax.
 
-Truth is what training aims at: affinities with widened borders, where both voxels are labelled.
+Truth is the training's target: affinities with widened borders, where both voxels are labelled.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ Counts = Int[np.ndarray, "c 2 bins"]  # known affinities, and those that are 1, 
 
 
 def count_affinities(affinities: Shaped[np.ndarray, "c z y x"], specimen: Specimen, box: Box, config: Config) -> Counts:
-    """`affinities` are those of the box, as they are stored."""
+    """Counts the box's stored affinities by value and truth."""
     truth, valid = true_affinities(specimen, box, config)
     return np.stack([_count(a, t, v) for a, t, v in zip(as_unit(affinities), truth, valid, strict=True)])
 
@@ -31,7 +31,7 @@ def count_affinities(affinities: Shaped[np.ndarray, "c z y x"], specimen: Specim
 def true_affinities(
     specimen: Specimen, box: Box, config: Config
 ) -> tuple[Float[np.ndarray, "c z y x"], Bool[np.ndarray, "c z y x"]]:
-    """What training wants of the voxels of a box, and where that is known."""
+    """Computes the training's target for the voxels of a box, and where it is known."""
     data, offsets = config.data, config.model.offsets
     margin = [max(abs(offset[axis]) for offset in offsets) + data.radius for axis in range(3)]
     z, y, x = (at - more for at, more in zip(box.start, margin, strict=True))
@@ -49,9 +49,7 @@ def true_affinities(
 
 
 def describe_reliability(counts: Counts) -> dict[str, list[Any]]:
-    """By channel: of affinities from 0.4 to 0.6 the share that is 1, and how many there are; how far affinities are
-    from such shares in the mean of all (expected calibration error).
-    """
+    """Returns, by channel, share of 1 and count of affinities from 0.4 to 0.6, and the expected calibration error."""
     near = (_HALF[0] <= _SHARES) & (_HALF[1] >= _SHARES)
     known, ones = (counts[:, which, near].sum(-1) for which in range(2))
     return {
@@ -62,9 +60,9 @@ def describe_reliability(counts: Counts) -> dict[str, list[Any]]:
 
 
 def find_shift(counts: Counts) -> Float[np.ndarray, " c"]:
-    """The log odds at which, by channel, half of the affinities are 1: to be taken from them. 0 where there are none.
+    """Finds the log odds, by channel, at which half of the affinities are 1, to be subtracted; 0 where there are none.
 
-    Among those around it, the more the nearer they are, as many are 1 as they would then say.
+    Affinities nearby count by their distance.
     """
     shift = np.zeros(len(counts))
     around = 1 / (1 + np.exp(-(ODDS[None] - ODDS[:, None])))  # what an affinity is after each shift

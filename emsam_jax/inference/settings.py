@@ -1,4 +1,4 @@
-"""How a volume is predicted."""
+"""Settings of a prediction."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ class Prediction:
         return Grid((z, y, x), (stride[0], stride[1], stride[2]))
 
     def block_shape(self, chunk: Voxel, shard: Voxel) -> Voxel:
-        """The more windows in a block, the fewer are computed for two of them."""
+        """Returns the block's shape: more windows in a block mean fewer that are computed for two blocks."""
         if self.block and (len(self.block) != 3 or min(self.block) < 1):
             raise UserError(f"block: expected three voxel counts (z, y, x), found {self.block}.")
         if self.block:
@@ -50,7 +50,7 @@ class Prediction:
 
 
 def settings_from(config: Config, **more: Any) -> Prediction:
-    """As an experiment has it: strides are shares of the window; of the symmetries the first so many."""
+    """Converts an experiment's settings: strides are shares of the window; the first `symmetries` are used."""
     chosen, window = config.predict, window_of(config)
     if window != config.data.patch:
         logging.warning(
@@ -73,8 +73,8 @@ def settings_from(config: Config, **more: Any) -> Prediction:
 
 
 def window_of(config: Config) -> Voxel:
-    """Voxels z, y, x that the model predicts at once: those that were asked for, or the patch; or, where symmetries
-    exchange z with other axes, the smallest cube that the model takes and that holds as many voxels as the patch.
+    """Returns the window z, y, x: the one that was asked for, or the patch; or, where symmetries exchange z with
+    other axes, the smallest cube that the model takes and that holds as many voxels as the patch.
     """
     chosen = config.predict
     turned = chosen.symmetries > WITHIN_SECTIONS

@@ -1,8 +1,8 @@
-"""The symmetries of a voxel, and what they do to affinities.
+"""The symmetries of a voxel, and their effect on affinities.
 
-One is written by the axes in their new order, in upper case those that are turned round: `zyx` is the volume as it is,
-`Zyx` turns z round, `zxy` exchanges y and x. An affinity that joins v and v-1 joins, seen in a mirror, v and v+1: it is
-the neighbour's, so a channel moves by its offset, and the voxel that this leaves without a value gets no weight.
+A symmetry is written by its permuted axes, flipped ones in upper case: `zyx` is the identity, `Zyx` flips z, `zxy`
+exchanges y and x. In a mirror, an affinity that joins v and v-1 joins v and v+1: it is the neighbour's, so a channel is
+shifted by its offset, and the voxel that is left without a value gets no weight.
 """
 
 import dataclasses
@@ -23,8 +23,9 @@ _NAMED = ("none", "anisotropic", "isotropic")
 
 
 class Undo(NamedTuple):
-    """For each channel of the volume: the turned one's channel that holds its values and, after the axes are back in
-    their order, the place along each axis that has a voxel's value. The window's side as a place: there is none.
+    """How to undo a symmetry, for each channel of the volume: the permuted one's channel that holds its values and,
+    with the axes back in order, the index along each axis that has a voxel's value. The window's side as an index:
+    there is none.
     """
 
     channels: Int[np.ndarray, " c"] | Int[Array, " c"]
@@ -43,7 +44,7 @@ class Symmetry:
         return "".join(a.upper() if flip else a for a, flip in zip(letters, self.flips, strict=True))
 
     def undo(self, offsets: Sequence[Voxel], window: Voxel, maps: int = 1) -> Undo:
-        """For that many maps of such channels, one after the other."""
+        """Returns how to undo this symmetry, for `maps` maps of such channels one after the other."""
         turned: dict[tuple[int, ...], int] = {}
         for channel, offset in enumerate(offsets):
             back = [0, 0, 0]
@@ -68,7 +69,7 @@ class Symmetry:
 def undone(
     values: Float[Array, "n z2 y2 x2 c"], undo: Undo, order: tuple[int, int, int]
 ) -> Float[Array, "n z y x channels"]:
-    """Windows of the turned volume as those of the volume; 0 where there is no value."""
+    """Undoes a symmetry of windows; 0 where there is no value."""
     back = values.transpose(0, *(1 + order.index(axis) for axis in range(3)), 4)
     channels = []
     for number, channel in enumerate(undo.channels):
@@ -80,7 +81,7 @@ def undone(
 
 
 def all_symmetries() -> list[Symmetry]:
-    """All 48: none first, then flips in the plane (4), in z too (8), then with y and x exchanged (16)."""
+    """Lists all 48: the identity, then flips in the plane (4), in z too (8), then with y and x exchanged (16)."""
     return [
         Symmetry((z, y, x), (fz, fy, fx))
         for z, y, x in itertools.permutations(range(3))
@@ -89,7 +90,7 @@ def all_symmetries() -> list[Symmetry]:
 
 
 def parse_symmetries(names: str | Iterable[str]) -> tuple[Symmetry, ...]:
-    """From their names, or all those that voxels longer in z have (`anisotropic`, 16), or cubes (`isotropic`, 48)."""
+    """Parses names, or `anisotropic` (16, of voxels longer in z) or `isotropic` (48, of cubes)."""
     names = [names] if isinstance(names, str) else list(names)
     every = all_symmetries()
     known = {str(symmetry): symmetry for symmetry in every}
@@ -120,7 +121,8 @@ def check_symmetries(symmetries: Iterable[Symmetry], grid: Grid) -> None:
 def blending_weights(
     grid: Grid, symmetries: Sequence[Symmetry], offsets: Sequence[Voxel]
 ) -> Float[np.ndarray, "z y x c"]:
-    """Of a window's values under each symmetry, such that those of all windows and symmetries sum up to 1 anywhere.
+    """Returns weights of a window's values under each symmetry; over all windows and symmetries they sum to 1
+    everywhere.
 
     An edge that leaves the window counts only where no window of the grid holds both of its voxels.
     """

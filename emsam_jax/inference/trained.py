@@ -1,4 +1,4 @@
-"""A trained model from a run's folder: RUN, its best step by validation or else its newest, or a step's own folder."""
+"""Loads a trained model from a run's folder (its best step by validation, or its newest) or a step's own folder."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ _FACTS = ("config", "data", "encoder", "measured", "checksums", *_COUNTERS)
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a run finds out about its training volumes before the first step. Each of its checkpoints keeps it."""
+    """What a run measures of its training volumes before the first step. Each of its checkpoints keeps it."""
 
     voxel_size_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)  # nm
     ranges: tuple[tuple[float, float], ...] = ()  # of each training volume, the raw values that become 0 and 1
@@ -47,7 +47,7 @@ class Trained:
 
 
 def load_trained(path: str | Path, predict: Sequence[str] = ()) -> Trained:
-    """`predict` are fields of its `config.predict` with other values, such as symmetries=16."""
+    """Loads a model. `predict` overrides fields of its `config.predict`, such as symmetries=16."""
     folder = find_step(path)
     facts = read_step_facts(folder)
     config = override(from_dict(facts["config"]), [f"predict.{field}" for field in predict])
@@ -77,7 +77,7 @@ def measured_from(facts: Mapping[str, Any]) -> Measured:
 
 
 def read_shift(folder: Path) -> tuple[float, ...]:
-    """Of log odds, by channel, as the validation of this step found it; empty where there was none."""
+    """Reads the shift of log odds, by channel, that this step's validation measured; empty where there was none."""
     path = folder / CALIBRATION_FILE
     try:
         return tuple(float(odds) for odds in json.loads(path.read_text())["shift"])
@@ -88,14 +88,14 @@ def read_shift(folder: Path) -> tuple[float, ...]:
 
 
 def read_trained_params(path: str | Path) -> dict[str, np.ndarray]:
-    """The running mean of all parameters, a frozen encoder's too, by their dotted names."""
+    """Reads the running mean of all parameters, a frozen encoder's too, by their dotted names."""
     folder = find_step(path)
     facts = read_step_facts(folder)
     return {**read_item(folder, EMA, facts), **_read_frozen(folder, facts)}
 
 
 def find_step(path: str | Path) -> Path:
-    """The folder of the step that `path` names, or of the one that stands for the run there."""
+    """Returns the folder of the step that `path` names, or of the step that represents the run there."""
     path = Path(path).absolute()
     if (path / FACTS).exists():
         return path
@@ -108,13 +108,13 @@ def find_step(path: str | Path) -> Path:
 
 
 def finished_steps(checkpoints: Path) -> list[Path]:
-    """Folders of whole checkpoints, in order; one whose writing was cut short has another name."""
+    """Lists the folders of whole checkpoints, in order; an unfinished one has another name."""
     found = [folder for folder in checkpoints.glob("*") if folder.name.isdigit() and (folder / FACTS).exists()]
     return sorted(found, key=lambda folder: int(folder.name))
 
 
 def validation_score(folder: Path) -> float | None:
-    """Smoothed VOI by the validation of this step, lower is better; None where training never validated it."""
+    """Reads the smoothed VOI of this step's validation, lower is better; None where it was never validated."""
     try:
         score = json.loads((folder / RECIPE_FILE).read_text())["chosen"]["score"]
         if score is None or math.isfinite(score):
@@ -129,7 +129,7 @@ def validation_score(folder: Path) -> float | None:
 
 
 def read_step_facts(folder: Path) -> dict[str, Any]:
-    """Checked by type and range: a checkpoint may come from anywhere, and its files may be damaged."""
+    """Reads a step's facts, checked by type and range: they may come from anywhere, and may be damaged."""
     facts: dict[str, Any] = {}
     try:
         facts = json.loads((folder / FACTS / "metadata").read_text())
@@ -164,7 +164,7 @@ def read_step_facts(folder: Path) -> dict[str, Any]:
 
 
 def read_item(folder: Path, item: str, facts: dict[str, Any]) -> dict[str, np.ndarray]:
-    """`params` or `ema` of a step, if each array is the one that was saved."""
+    """Reads `params` or `ema` of a step, and checks each array's checksum."""
     try:
         values = read_arrays(folder / item)
     except UserError as error:
@@ -184,7 +184,7 @@ def check_item(folder: Path, item: str, values: Mapping[str, np.ndarray], facts:
 
 
 def checksums(values: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """CRC-32 of each array, its type and shape."""
+    """Computes the CRC-32 of each array's type, shape and values."""
     found = {}
     for name, value in values.items():
         array = np.ascontiguousarray(value)
@@ -203,7 +203,7 @@ def _instead_of(folder: Path) -> str:
 
 
 def read_encoder(run: Path, expected: str) -> dict[str, np.ndarray]:
-    """The frozen image encoder's parameters, by their names in the model, if they are those of this hash."""
+    """Reads the frozen image encoder's parameters, by their names in the model, and checks their hash."""
     folder = run / ENCODER_FOLDER
     if not (folder / FACTS_FILE).exists():
         raise UserError(f"{folder}: expected the frozen image encoder of this run there, found none; copy it back.")

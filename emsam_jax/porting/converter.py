@@ -1,4 +1,4 @@
-"""A SAM2 checkpoint to a Flax one: read, recognise, match, write, and compare with the official encoder if asked."""
+"""Converts a SAM2 checkpoint to Flax: reads, recognises, matches, writes, and compares with the official encoder."""
 
 import datetime
 import hashlib
@@ -74,7 +74,7 @@ def refuse_non_finite(params: FlatParams, torch_names: dict[str, str], checkpoin
 def compare_with_official(
     written: Path, size: str, params: FlatParams, matched: dict[str, tuple[str, tuple[int, ...]]]
 ) -> str:
-    """The table of differences; refuses a checkpoint that gives other numbers than the official encoder."""
+    """Returns the table of differences; refuses a checkpoint that gives other numbers than the official encoder."""
     torch = import_torch()
     official = build_encoder(size)
     state = {}

@@ -1,4 +1,4 @@
-"""Fetching an official checkpoint: resumes where it broke off, and the file appears only when it is whole."""
+"""Downloads an official checkpoint: resumes where it broke off, and the file appears only when it is whole."""
 
 import http.client
 import os
@@ -28,7 +28,7 @@ def default_cache() -> Path:
 
 
 def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float = 1.0) -> Path:
-    """The official checkpoint of this name, from the cache if it is there."""
+    """Returns the official checkpoint of this name, from the cache if it is there."""
     if name not in OFFICIAL:
         raise UserError(f"No official checkpoint is called {name!r}; there are {', '.join(OFFICIAL)}.")
     url, file = f"{base_url.rstrip('/')}/{OFFICIAL[name]}", cache / f"{name}.pt"
@@ -61,7 +61,7 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
 
 
 def _fetch(url: str, part: Path) -> bool:
-    """Appends what is missing to `part`; whether it is whole now."""
+    """Appends what is missing to `part`; returns whether it is whole now."""
     etag_file = part.with_suffix(".etag")  # of what `part` holds, so that two versions of a file are never mixed
     have = _size(part)
     request = urllib.request.Request(url)

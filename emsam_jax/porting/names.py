@@ -1,4 +1,4 @@
-"""The rule from PyTorch's names and layouts to ours. Modules are called as in torch, so only the last part differs."""
+"""Maps PyTorch's names and layouts to ours. Modules are called as in torch, so only the last part differs."""
 
 import re
 from collections import Counter
@@ -23,14 +23,14 @@ _RULES = {
 
 
 def flax_name(torch_name: str, axes: int) -> tuple[str, tuple[int, ...]] | None:
-    """Our name and the order of the axes, or None where the rule has no answer."""
+    """Returns our name and the order of the axes, or None where the rule has no answer."""
     parent, _, leaf = torch_name.rpartition(".")
     rule = _RULES.get((leaf, axes))
     return rule and (f"{parent}.{rule[0]}" if parent else rule[0], rule[1])
 
 
 def encoder_tensors(tensors: Mapping[str, T], source: str) -> tuple[dict[str, T], Counter[str]]:
-    """The image encoder's tensors, without their prefix, and how many there are in each other part."""
+    """Returns the image encoder's tensors, without their prefix, and the number of tensors in each other part."""
     _refuse_foreign_layout(tensors, source)
     if any(name.startswith(("trunk.", "neck.")) for name in tensors):  # the encoder's own state dict
         return dict(tensors), Counter()
@@ -44,7 +44,7 @@ def encoder_tensors(tensors: Mapping[str, T], source: str) -> tuple[dict[str, T]
 
 
 def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
-    """Which of the four sizes the encoder has, read off its tensors."""
+    """Recognises the encoder's size by its tensors."""
     patches = shapes.get("trunk.patch_embed.proj.weight")
     blocks = {match[1] for name in shapes if (match := re.match(r"trunk\.blocks\.(\d+)\.", name))}
     if not patches or not blocks:
@@ -62,7 +62,7 @@ def recognise_size(shapes: Mapping[str, tuple[int, ...]], source: str) -> str:
 
 
 def match(shapes: Mapping[str, tuple[int, ...]], size: str, source: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """For each of our parameters: the torch name and the order of its axes. Refuses anything but a perfect match."""
+    """Returns the torch name and the order of axes of each parameter; refuses anything but a perfect match."""
     matched, unexpected, misshapen = {}, [], []
     expected = {name: leaf.shape for name, leaf in flat_state(abstract_encoder(SIZES[size])).items()}
     for torch_name, shape in shapes.items():
@@ -98,7 +98,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _refuse_foreign_layout(tensors: Mapping[str, Any], source: str) -> None:
-    """SAM1's encoder is another network; Hugging Face transformers splits and renames SAM2's tensors."""
+    """Refuses SAM1's encoder, another network, and Hugging Face's files, which split and rename SAM2's tensors."""
     if f"{ENCODER_PREFIX}blocks.0.attn.rel_pos_h" in tensors or "blocks.0.attn.rel_pos_h" in tensors:
         raise UserError(
             f"{source} is a SAM1 checkpoint, whose encoder is a plain ViT; expected SAM2 or SAM2.1 with its Hiera. "

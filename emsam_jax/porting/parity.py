@@ -1,4 +1,4 @@
-"""The Flax encoder against the official PyTorch one: the largest difference at each output, on the same images."""
+"""Compares the Flax encoder with the official PyTorch one: the largest difference at each output."""
 
 import contextlib
 from collections.abc import Iterable
@@ -20,17 +20,17 @@ TOLERANCE = 1e-5  # of an output's largest value, in float32
 
 
 def build_encoder(size: str, version: str = "sam2.1") -> "torch.nn.Module":
-    """SAM2's `ImageEncoder`, by its own configuration file, in evaluation mode, with random weights."""
+    """Builds SAM2's `ImageEncoder`, by its own configuration file, in evaluation mode, with random weights."""
     return _instantiate(size, version, "image_encoder").eval()
 
 
 def build_model(size: str, version: str = "sam2.1") -> "torch.nn.Module":
-    """The whole of SAM2, as its checkpoints hold it."""
+    """Builds the whole of SAM2, as its checkpoints hold it."""
     return _instantiate(size, version, None).eval()
 
 
 def randomise_position_embeddings(encoder: Any, std: float = 0.5) -> None:
-    """A fresh model has zeros there, which would hide every error of resizing and tiling them."""
+    """Randomises position embeddings: a fresh model's zeros would hide errors of resizing and tiling them."""
     torch = import_torch()
     with torch.no_grad():
         encoder.trunk.pos_embed.normal_(std=std)
@@ -38,7 +38,7 @@ def randomise_position_embeddings(encoder: Any, std: float = 0.5) -> None:
 
 
 def run_encoder(encoder: Any, images: np.ndarray) -> list[np.ndarray]:
-    """Images [n, y, x, 3] to the four stages and the three levels of the pyramid, each [n, h, w, c]."""
+    """Maps images [n, y, x, 3] to the four stages and the three levels of the pyramid, each [n, h, w, c]."""
     torch = import_torch()
     with torch.inference_mode():
         stages = encoder.trunk(torch.from_numpy(images).permute(0, 3, 1, 2))
@@ -74,7 +74,7 @@ class Difference(NamedTuple):
 
 
 def compare(official: Any, ours: ImageEncoder, sides: Iterable[tuple[int, int]], seed: int = 0) -> list[Difference]:
-    """One random image of each size (y, x) through both."""
+    """Runs one random image of each size (y, x) through both."""
     rng = np.random.default_rng(seed)
     encode = jit(lambda encoder, images: encoder(images))
     differences = []
@@ -90,7 +90,7 @@ def compare(official: Any, ours: ImageEncoder, sides: Iterable[tuple[int, int]],
 
 
 def worst(differences: Iterable[Difference]) -> Difference:
-    """NaN counts as the worst of all."""
+    """Returns the largest value; NaN counts as larger than all."""
     return max(differences, key=lambda d: float("inf") if np.isnan(d.relative) else d.relative)
 
 

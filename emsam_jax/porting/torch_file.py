@@ -1,4 +1,4 @@
-"""Reading a PyTorch checkpoint or a safetensors file without running anything that it carries."""
+"""Reads a PyTorch checkpoint or a safetensors file without running anything that it carries."""
 
 import pickle
 import warnings
@@ -28,7 +28,7 @@ def import_torch() -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
-    """Name -> tensor, of the official layout {"model": ...}, a bare state dict, or safetensors."""
+    """Reads tensors by name, of the official layout {"model": ...}, a bare state dict, or safetensors."""
     torch = import_torch()
     if not path.is_file():
         raise UserError(f"No checkpoint at {path}: there is no such file. --download=NAME fetches an official one.")
@@ -43,7 +43,7 @@ def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Eight bytes of header length, then JSON."""
+    """Recognises eight bytes of header length, then JSON."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
@@ -85,7 +85,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """PyTorch stores its tensors as they are: what unpacks to more than the file was made to exhaust the memory."""
+    """Refuses a file that unpacks to more than its size: PyTorch stores its tensors uncompressed."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -111,5 +111,5 @@ def _describe(contents: Any) -> str:
 
 
 def to_jax(tensor: "torch.Tensor", order: tuple[int, ...], dtype: str) -> jax.Array:
-    """A copy of the tensor with its axes in this order."""
+    """Copies the tensor with its axes in this order."""
     return jnp.array(np.ascontiguousarray(tensor.detach().float().permute(order).numpy()), dtype)

@@ -1,6 +1,6 @@
-"""The contingency table: how many voxels each pair of a segment and a true object shares.
+"""Counts the voxels that each pair of a segment and a true object shares.
 
-Every score here is computed from it. Its memory grows with the number of touching pairs, not with voxels.
+Every score here is computed from this table. Its memory grows with the number of touching pairs, not with voxels.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _MERGE_AT = 1 << 21  # pairs collected before they are merged, which bounds the 
 
 @dataclasses.dataclass(frozen=True)
 class ContingencyTable:
-    """Pairs in increasing order of (truth, segment); each pair stands once."""
+    """Pairs in increasing order of (truth, segment), each once."""
 
     segment: UInt64[np.ndarray, " pairs"]
     truth: UInt64[np.ndarray, " pairs"]
@@ -36,7 +36,7 @@ def count_pairs(
     truth: Integer[np.ndarray, "..."],
     keep: Bool[np.ndarray, "..."] | None = None,
 ) -> ContingencyTable:
-    """The table of two volumes of one shape, of the voxels where `keep` is true."""
+    """Counts pairs of two volumes of one shape, of the voxels where `keep` is true."""
     check_same_shape(labels.shape, truth.shape)
     for name, volume in (("Labels", labels), ("Truth", truth)):
         if volume.dtype.kind == "i" and volume.size and volume.min() < 0:
@@ -65,7 +65,7 @@ def check_same_shape(labels: tuple[int, ...], truth: tuple[int, ...]) -> None:
 
 
 def merge_tables(tables: Iterable[ContingencyTable]) -> ContingencyTable:
-    """The table of all the voxels that the given tables count."""
+    """Adds up tables of disjoint voxels."""
     tables = list(tables)
     segment = np.concatenate([table.segment for table in tables]) if tables else _EMPTY.segment
     truth = np.concatenate([table.truth for table in tables]) if tables else _EMPTY.truth
@@ -74,7 +74,7 @@ def merge_tables(tables: Iterable[ContingencyTable]) -> ContingencyTable:
 
 
 def _count_runs(a: Integer[np.ndarray, " n"], b: Integer[np.ndarray, " n"]) -> ContingencyTable:
-    """Neighbours along x mostly repeat the pair: sort runs, not voxels."""
+    """Counts runs along x, which mostly repeat the pair, so that fewer keys are sorted."""
     changes = a[1:] != a[:-1]
     changes |= b[1:] != b[:-1]
     ends = np.flatnonzero(changes)

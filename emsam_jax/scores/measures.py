@@ -1,4 +1,4 @@
-"""Variation of information, adapted Rand error and CREMI score of a contingency table, with bootstrap intervals."""
+"""Computes VOI, adapted Rand error and CREMI score of a contingency table, with bootstrap intervals."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ class ObjectTerms:
 
 
 def object_terms(table: ContingencyTable, unsegmented: str = "object") -> ObjectTerms:
-    """`unsegmented` says what voxels of segment 0 are: one object, left out, or each an object of its own."""
+    """Splits the scores into terms by object. `unsegmented`: segment 0 is one object, ignored, or singletons."""
     if unsegmented == "ignore":
         table = table.where(table.segment != 0)
     alone = (table.segment == 0) if unsegmented == "singletons" else np.zeros(table.count.size, bool)
@@ -65,7 +65,7 @@ def object_terms(table: ContingencyTable, unsegmented: str = "object") -> Object
 
 
 def score_terms(terms: ObjectTerms) -> Scores:
-    """The scores of all objects together; null with a reason where one is not defined."""
+    """Computes the scores of all objects; null with a reason where one is undefined."""
     voxels = int(terms.truth_size.sum())
     scores: Scores = {"voxels": voxels, "objects": terms.truth.size, "segments": terms.segment.size}
     if voxels == 0:
@@ -93,7 +93,7 @@ def score_terms(terms: ObjectTerms) -> Scores:
 
 
 def bootstrap_objects(terms: ObjectTerms, *, samples: int = 1000, level: float = 0.95, seed: int = 0) -> Intervals:
-    """Percentile intervals of the scores over true objects drawn with replacement."""
+    """Computes percentile intervals of the scores over true objects drawn with replacement."""
     rng = np.random.default_rng(seed)
     n = terms.truth.size
     if n < 2:

@@ -1,4 +1,4 @@
-"""Scores of a segmentation against the truth, with the conventions they were computed under, seen in four ways.
+"""Scores a segmentation against the truth, with the conventions they are computed under, in four ways.
 
 Borders alone can cost 0.4 bit, and one large object can own the Rand error.
 """
@@ -29,7 +29,7 @@ def score_segmentation(
     block_zyx: tuple[int, ...] | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Scores of labels [z, y, x] or [y, x] where `mask` is true, in memory or on disk.
+    """Scores labels [z, y, x] or [y, x] where `mask` is true, in memory or on disk.
 
     `Conventions` says what can be chosen, `tabulate` how volumes are read.
     """
@@ -55,7 +55,7 @@ def report_segmentation(
     block_zyx: tuple[int, ...] | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Scores over all voxels, without truth borders, without the largest object, and away from the faces.
+    """Scores all voxels, those off the truth's borders, those off the largest object, and those off the volume's faces.
 
     Each has its conventions and its 95% bootstrap intervals over objects; `worst` objects are named with size and
     place. The margin is 16 voxels, or a sixth of a shorter axis, unless given.

@@ -1,4 +1,4 @@
-"""Expected run length: how far one can follow a neuron before an error."""
+"""Computes expected run length (ERL): how far one can follow a neuron before an error."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Skeleton:
 
     @property
     def lengths(self) -> Float[np.ndarray, " edges"]:
-        """Of each edge, nm."""
+        """Returns the length of each edge in nm."""
         return np.linalg.norm(self.nodes[self.edges[:, 0]] - self.nodes[self.edges[:, 1]], axis=1)
 
 
@@ -40,7 +40,7 @@ def make_skeletons(
     min_length: float = 0.0,
     twig: float = 300.0,
 ) -> dict[int, Skeleton]:
-    """A skeleton (TEASAR) of each true object that is at least `min_length` nm long.
+    """Makes a skeleton (TEASAR) of each true object that is at least `min_length` nm long.
 
     A branch must reach `twig` nm beyond 1.5 times the radius: less gives hairs, which end at the surface.
     """
@@ -62,7 +62,8 @@ def score_skeletons(
     offset_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0),
     merge_nodes: int = 1,
 ) -> dict[str, Any]:
-    """ERL in nm, the longest possible one, their ratio (normalised ERL), and the shares of length in each error.
+    """Computes ERL in nm, the longest possible one, their ratio (normalised ERL), and the shares of length in each
+    error.
 
     An edge is omitted if an end is in segment 0, split if its ends are in two segments, merged if its segment is a
     merger: one that holds at least `merge_nodes` nodes of each of two or more skeletons; else it is correct. A run is
@@ -107,7 +108,7 @@ def score_skeletons(
 
 
 def _find_mergers(nodes: Mapping[int, UInt64[np.ndarray, " _"]], merge_nodes: int) -> UInt64[np.ndarray, " mergers"]:
-    """Segments that hold enough nodes of more than one skeleton."""
+    """Finds segments that hold enough nodes of more than one skeleton."""
     touched = [np.zeros(0, np.uint64)]
     for ids in nodes.values():
         found, counts = np.unique(ids[ids != 0], return_counts=True)
@@ -122,7 +123,7 @@ def _read_nodes(
     voxel_size_zyx: tuple[float, float, float],
     offset_zyx: tuple[float, float, float],
 ) -> tuple[UInt64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """The segment at each node, and whether the node is inside the volume; read in the blocks that hold nodes."""
+    """Reads the segment at each node, in the blocks that hold nodes, and whether the node is inside the volume."""
     voxels = np.floor((nodes - np.array(offset_zyx)) / np.array(voxel_size_zyx)).astype(np.int64)
     inside = np.all((voxels >= 0) & (voxels < np.array(labels.shape)), axis=1)
     ids = np.zeros(len(nodes), np.uint64)

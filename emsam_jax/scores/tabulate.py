@@ -1,4 +1,4 @@
-"""Contingency tables of volumes in memory or on disk, block by block, under conventions that every result carries."""
+"""Counts contingency tables of volumes in memory or on disk, block by block, under stated conventions."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclasses.dataclass(frozen=True)
 class Conventions:
-    """The defaults are the field's: truth label 0 left out, all else counted."""
+    """The defaults are the field's: truth label 0 is left out, all else counted."""
 
     ignore_truth: tuple[int, ...] = (0,)  # ids of the truth whose voxels are left out
     unsegmented: str = "object"  # voxels of segment 0: one "object", "ignore"d, or "singletons", each by itself
@@ -42,7 +42,7 @@ class Conventions:
             )
 
     def describe(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the conventions as JSON."""
         return {
             **dataclasses.asdict(self),
             "ignore_truth": [int(i) for i in self.ignore_truth],
@@ -54,7 +54,7 @@ class Conventions:
 
 
 def find_borders(truth: Integer[np.ndarray, "z y x"], width: int, plane: str) -> Bool[np.ndarray, "z y x"]:
-    """Voxels up to `width` voxels deep on each side of a border, seen in each section or in 3D.
+    """Finds voxels up to `width` voxels deep on each side of a border, seen in each section or in 3D.
 
     Width 1 is the voxels with a face neighbour of another id. CREMI's tolerance of d voxels is width d + 1 in 2D.
     """
@@ -97,7 +97,7 @@ def tabulate(
     block_zyx: tuple[int, ...] | None = None,
     threads: int = 1,
 ) -> list[ContingencyTable]:
-    """For each set of conventions, the table of the voxels [z, y, x] that it compares.
+    """Counts, for each set of conventions, the table of the voxels [z, y, x] that it compares.
 
     Memory grows with `threads` blocks and with the number of pairs. Arrays are counted in whole sections, without
     copies; what is on disk in blocks of `BLOCK_ZYX`.
@@ -118,7 +118,7 @@ def tabulate(
 
 
 def check_volumes(labels: VoxelSource, truth: VoxelSource, mask: VoxelSource | None = None) -> None:
-    """Volumes that can be compared."""
+    """Refuses volumes that cannot be compared."""
     for name, volume in (("Labels", labels), ("Truth", truth)):
         if np.dtype(volume.dtype).kind not in "iu":
             raise UserError(f"{name} must be integer ids, but are {volume.dtype}.")
@@ -159,7 +159,7 @@ def _count_block(
 
 
 def _away_from_faces(box: Box, shape: tuple[int, ...], margin_zyx: tuple[int, int, int]) -> Box | None:
-    """The part of the box that is at least the margin away from the volume's faces."""
+    """Crops the box to what is at least the margin away from the volume's faces."""
     part = []
     for here, size, margin in zip(box, shape, margin_zyx, strict=True):
         start, stop = max(here.start, margin), min(here.stop, size - margin)

@@ -1,4 +1,4 @@
-"""Which objects cost the most, and where they are, so that a person can go and look."""
+"""Finds which objects cost the most, and where they are, so that a person can go and look."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _PARTNERS = 4  # largest pieces that are named with an object
 
 
 def list_worst(table: ContingencyTable, terms: ObjectTerms, count: int = 10) -> dict[str, list[dict[str, Any]]]:
-    """True objects by their bits of split, and segments by their bits of merge; both add up to the scores."""
+    """Lists true objects by their bits of split, and segments by their bits of merge; both add up to the scores."""
     voxels = max(int(terms.truth_size.sum()), 1)
     turned = ContingencyTable(segment=table.truth, truth=table.segment, count=table.count)
     return {
@@ -31,7 +31,7 @@ def _list_worst(
     table: ContingencyTable,
     count: int,
 ) -> list[dict[str, Any]]:
-    """Rows of the objects `ids`, which the table calls truth, with the pieces that it calls segments."""
+    """Lists rows of the objects `ids`, the table's truth, with the pieces that are its segments."""
     rows = []
     for i in np.argsort(-bits, kind="stable")[:count]:
         if bits[i] <= 0:
@@ -51,7 +51,7 @@ def _list_worst(
 
 
 def find_swallowed(table: ContingencyTable, neuron: int) -> dict[str, Any]:
-    """What else lies in the segments that are mostly this true object; leaving the object out hides that merge.
+    """Finds what else lies in the segments that are mostly this true object; leaving the object out hides that merge.
 
     A neuron counts where most of its voxels lie there. Unsegmented voxels are nobody's segment.
     """
@@ -74,7 +74,7 @@ def find_swallowed(table: ContingencyTable, neuron: int) -> dict[str, Any]:
 
 
 def locate(volume: VoxelSource, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """For each id that is there, its box [start, stop) and a voxel of its own in the middle section, all z, y, x."""
+    """Returns, for each id that occurs, its box [start, stop) and one of its voxels in the middle section; z, y, x."""
     wanted = np.unique(np.array(ids, np.uint64))
     depth, *plane = volume.shape
     rows, columns = (slice(0, size) for size in plane)
@@ -102,7 +102,7 @@ def locate(volume: VoxelSource, ids: Sequence[int]) -> dict[int, dict[str, Any]]
 def _find(
     slab: Integer[np.ndarray, "z y x"], wanted: UInt64[np.ndarray, " n"]
 ) -> tuple[Integer[np.ndarray, " voxels"], Integer[np.ndarray, "3 voxels"]]:
-    """Index into `wanted` and place of each voxel that has one of its ids."""
+    """Returns index into `wanted` and place of each voxel that has one of its ids."""
     ids = slab.ravel().astype(np.uint64)
     which = np.searchsorted(wanted, ids).clip(max=max(wanted.size - 1, 0))
     hits = np.flatnonzero(wanted[which] == ids) if wanted.size else np.zeros(0, np.int64)

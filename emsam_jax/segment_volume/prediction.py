@@ -1,4 +1,4 @@
-"""Affinities of a whole volume by a trained model, and a few windows of it, timed; imports jax."""
+"""Predicts affinities of a whole volume by a trained model, or times a few windows of it; imports jax."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ def load(request: SegmentationRequest) -> Trained:
 
 
 def predict(request: SegmentationRequest, trained: Trained, connect: Callable[[], Client] | None) -> Volume:
-    """At `affinities` below the output; by the workers that `connect` leads to, or else by this process."""
+    """Predicts at `affinities` below the output; on the workers that `connect` leads to, or else in this process."""
     declared, out = declare_as_trained(request.raw, trained), f"{request.out.rstrip('/')}/affinities"
     settings = settings_from(trained.config, check=request.check, progress=request.progress)
     specimen = open_declared(declared)
@@ -54,7 +54,7 @@ class SampledPrediction(NamedTuple):
 
 
 def sample_prediction(request: SegmentationRequest, out: Path) -> SampledPrediction:
-    """In blocks of a window: what a window takes, by the number of windows of the whole."""
+    """Times the prediction of a few windows, and scales by the number of windows of the whole."""
     trained = load(request)
     named = request.recipe or trained.recipe
     recipe = choose_recipe(request, Recipe.read(named) if named else None)

@@ -1,4 +1,4 @@
-"""What is to be segmented, how, and by whom."""
+"""A request: what is to be segmented, how, and by whom."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""From a request to labels, block by block, by the workers of a Dask cluster; and how far such a run is."""
+"""Turns a request into labels, block by block, on the workers of a Dask cluster; and tells how far such a run is."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ _EVERYWHERE = Box((0, 0, 0), (1 << 20, 1 << 21, 1 << 21))
 
 
 def segment_volume(request: SegmentationRequest) -> Volume:
-    """Called again it goes on where it was stopped."""
+    """Segments a volume; resumes when it is called again."""
     if request.ckpt:  # whose affinities come first, and below the labels
         claim(request.out, SEGMENTATION, [request.raw.raw, request.raw.mask])
     with contextlib.ExitStack() as opened:
@@ -72,7 +72,7 @@ def segment_volume(request: SegmentationRequest) -> Volume:
 
 
 def describe_run(out: str) -> str:
-    """Of the stages that were begun."""
+    """Describes how far each stage is that was begun."""
     out = normalise(out)
     lines = []
     levels = map("pyramid-{}".format, itertools.count(1))

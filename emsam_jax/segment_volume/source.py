@@ -1,4 +1,4 @@
-"""Where affinities come from, by which recipe they become neurons, and their end: dropped once nothing needs them."""
+"""Opens affinities and the recipe to segment them by; drops predicted affinities once nothing needs them."""
 
 import dataclasses
 import sys
@@ -22,7 +22,7 @@ _RECIPE = "postprocess.json"  # by which labels were made, beside them
 
 
 def drop_affinities(affinities: Volume) -> None:
-    """Each block is recorded as dropped before it is deleted, the first one before all others."""
+    """Deletes the affinities block by block, each recorded as dropped before; the first before all others."""
     url = affinities.url
     with RunLock(f"{url}/ledger"):
         facts, ledger = read_facts(f"{url}/ledger", _STAGE), Ledger.existing(f"{url}/ledger", _STAGE)
@@ -44,7 +44,7 @@ def open_to_write(url: str) -> Volume:
 
 
 def content_of_dropped(affinities: Volume, graph: str) -> str:
-    """What the graph's ledger says of affinities that are gone, or about to be; empty while they are there."""
+    """Returns the fingerprint of affinities that are dropped, from the graph's ledger; empty while they are there."""
     ledger = Ledger.existing(f"{affinities.url}/ledger", _STAGE)
     facts = read_facts(f"{graph}/ledger", "edges")
     if ledger is None or facts is None:
@@ -54,7 +54,7 @@ def content_of_dropped(affinities: Volume, graph: str) -> str:
 
 
 def expect_done(step: Step, *, check: bool) -> None:
-    """A step that would read them."""
+    """Refuses a step that would read dropped affinities."""
     todo = find_todo(step.plan, step.open_ledger(), step.stage.is_intact if check else None)
     if todo.indices:
         raise UserError(
@@ -73,7 +73,7 @@ class SegmentationSource(NamedTuple):
 
 
 def open_source(request: SegmentationRequest, connect: Callable[[], Client] | None = None) -> SegmentationSource:
-    """Predicts what is not there yet, by workers if there is a way to `connect`; refuses recipes before that."""
+    """Opens or predicts affinities, on workers if there is a way to `connect`; refuses bad recipes before that."""
     stored = Recipe.read(request.recipe) if request.recipe else None
     if request.graph:
         return _open_earlier(request, stored)
@@ -94,7 +94,7 @@ def open_source(request: SegmentationRequest, connect: Callable[[], Client] | No
 
 
 def present(volume: Volume, region: Box | None = None) -> Volume:
-    """Raises where none of the region's chunks is there, and says where some are missing."""
+    """Raises where none of the region's chunks is there; prints where some are missing."""
     for missing in check_present(volume, region):
         print(f"segment: {missing}", file=sys.stderr)
     return volume
@@ -117,7 +117,7 @@ def choose_recipe(request: SegmentationRequest, found: Recipe | None) -> Recipe:
 
 
 def tell(request: SegmentationRequest, recipe: Recipe, origin: str) -> None:
-    """By what affinities become neurons, and where each part of that comes from."""
+    """Prints the method, fragments and threshold, and where each comes from."""
     cut, told = recipe.fragments, f"Recipe: {recipe.method}"
     if recipe.method == "waterz":
         told += f" with {recipe.scorer}"
@@ -135,7 +135,7 @@ def keep_recipe(request: SegmentationRequest, recipe: Recipe) -> None:
 
 
 def _open_earlier(request: SegmentationRequest, stored: Recipe | None) -> SegmentationSource:
-    """What an earlier run made its graph of."""
+    """Opens the affinities and the recipe of an earlier run's graph."""
     graph = normalise(request.graph)
     facts = read_facts(f"{graph}/ledger", "edges")
     if facts is None:

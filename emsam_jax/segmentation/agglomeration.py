@@ -32,7 +32,7 @@ SCORERS = {
 
 
 def check_scorer(scorer: str) -> str:
-    """The name that waterz knows it by; any other would have to be compiled on the user's machine."""
+    """Returns waterz's name of a scorer; any other would have to be compiled on the user's machine."""
     if scorer not in SCORERS:
         raise UserError(
             f"waterz would need a compiler for the scorer {scorer!r}; built in are mean, and the quantiles "
@@ -43,7 +43,7 @@ def check_scorer(scorer: str) -> str:
 
 
 def queue_bins(scorer: str) -> int:
-    """Quantiles come from histograms of 256 bins, and are merged in the order of as many; means in their exact one."""
+    """Returns the bins of waterz's queue: as many as a quantile's histogram has; none for means, in exact order."""
     return 0 if scorer == "mean" else 256
 
 
@@ -53,7 +53,7 @@ def agglomerate(
     thresholds: Sequence[float],
     scorer: str = "mean",
 ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """Compact labels for each of the increasing thresholds, in one pass.
+    """Yields compact labels for each of the increasing thresholds, in one pass.
 
     The fragments have compact ids, since waterz's memory grows with the largest one; they are overwritten.
     """
@@ -68,7 +68,7 @@ def merge_fragments(
     thresholds: Sequence[float],
     scorer: str = "mean",
 ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """The fragments themselves, each time merged further; a segment has the id of one of its fragments."""
+    """Yields the fragments, merged further each time; a segment has the id of one of its fragments."""
     name = check_scorer(scorer)
     merging = waterz.agglomerate(
         affinities[:3],

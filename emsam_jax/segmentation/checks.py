@@ -1,4 +1,4 @@
-"""What affinities must look like before they are segmented."""
+"""Checks affinities and thresholds before they are used."""
 
 import itertools
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def check_stored(affinities: Volume) -> None:
 
 
 def check_affinities(affinities: np.ndarray) -> Float32[np.ndarray, "c z y x"]:
-    """The affinities as contiguous float32 in [0, 1]; uint8 ones are divided by 255."""
+    """Returns contiguous float32 affinities in [0, 1]; divides uint8 ones by 255."""
     if affinities.ndim != 4:
         raise UserError(
             f"Affinities must be [channels, z, y, x], but have {affinities.ndim} axes, shape {affinities.shape}."
@@ -62,7 +62,7 @@ def check_mask(mask: np.ndarray | None, shape: tuple[int, ...]) -> Bool[np.ndarr
 
 
 def check_thresholds(thresholds: Sequence[float]) -> list[float]:
-    """One or more, increasing, each in (0, 1)."""
+    """Refuses anything but one or more increasing thresholds in (0, 1)."""
     found = [float(threshold) for threshold in thresholds]
     if not found or not all(0 < threshold < 1 for threshold in found):
         raise UserError(f"Thresholds must lie between 0 and 1, but are {found}.")

@@ -1,4 +1,4 @@
-"""What may be done to labels after they are made, and compact ids."""
+"""Cleans labels, and makes their ids compact."""
 
 import dataclasses
 from typing import cast
@@ -11,7 +11,7 @@ from emsam_jax.errors import UserError
 
 
 def compact(labels: UInt64[np.ndarray, "z y x"], out: UInt64[np.ndarray, "z y x"]) -> UInt64[np.ndarray, "z y x"]:
-    """The labels as 1..n in the order of their ids, 0 kept, written to `out`, which may be `labels` itself."""
+    """Renumbers labels as 1..n in the order of their ids, 0 kept; writes to `out`, which may be `labels` itself."""
     highest = int(labels.max())
     if highest > 4 * labels.size:  # a table of all ids would be larger than the volume
         ids, inverse = np.unique(labels, return_inverse=True)
@@ -36,7 +36,7 @@ def compact(labels: UInt64[np.ndarray, "z y x"], out: UInt64[np.ndarray, "z y x"
 
 @dataclasses.dataclass(frozen=True)
 class CleanUp:
-    """Nothing, unless asked for."""
+    """What is cleaned; by default nothing."""
 
     min_size: int = 0  # voxels; smaller objects become background
     fill: bool = False  # background, small objects too, takes the nearest label
@@ -50,7 +50,7 @@ class CleanUp:
 def clean_labels(
     labels: UInt64[np.ndarray, "z y x"], clean_up: CleanUp, mask: Bool[np.ndarray, "z y x"] | None = None
 ) -> UInt64[np.ndarray, "z y x"]:
-    """Compact labels, cleaned; outside the mask they stay background. Overwrites what it is given."""
+    """Cleans and compacts labels in place; outside the mask they stay background."""
     labels = compact(labels, out=labels)
     if clean_up.min_size > 1:
         small = np.bincount(labels.ravel()) < clean_up.min_size

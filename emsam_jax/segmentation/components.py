@@ -12,7 +12,7 @@ def connected_components(
     threshold: float,
     mask: Bool[np.ndarray, "z y x"] | None = None,
 ) -> UInt64[np.ndarray, "z y x"]:
-    """Voxels joined by affinities above 1 - threshold; a voxel that nothing joins is background, 0.
+    """Labels voxels joined by affinities above 1 - threshold; a voxel that nothing joins is background, 0.
 
     Runs along x are joined first; then runs that touch along y and z, of which there are far fewer than voxels.
     """
@@ -44,7 +44,7 @@ def connected_components(
 def _link(
     here: UInt32[np.ndarray, "y x"], before: UInt32[np.ndarray, "y x"], touching: Bool[np.ndarray, "y x"]
 ) -> UInt64[np.ndarray, "pairs 2"]:
-    """Pairs of runs that touch; of the same pair over and over along x, one."""
+    """Lists pairs of runs that touch, without the repeats along x."""
     first, second = here[touching], before[touching]
     new = np.ones(first.size, bool)
     new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])

@@ -1,4 +1,4 @@
-"""Fragments: the small pieces, cut by a watershed, that agglomeration joins to neurons."""
+"""Cuts fragments by a watershed: the small pieces that agglomeration joins to neurons."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def make_fragments(
     mask: Bool[np.ndarray, "z y x"] | None = None,
     threads: int = 1,
 ) -> UInt64[np.ndarray, "z y x"]:
-    """Fragments 1..n; 0 where the mask is false, and in parts where the boundary leaves no seed."""
+    """Cuts fragments 1..n; 0 where the mask is false, and in parts where the boundary leaves no seed."""
     if parameters.kind == "2d":
         return _make_in_sections(affinities, parameters, mask, threads)
     boundary = _boundary(affinities[:3])
@@ -109,7 +109,7 @@ def _find_seeds(
 def regional_maxima(
     values: Float32[np.ndarray, "*shape"], objects: Bool[np.ndarray, "*shape"]
 ) -> UInt32[np.ndarray, "*shape"]:
-    """Plateaus in the objects that are higher than all their face neighbours, numbered 1..n."""
+    """Numbers, 1..n, plateaus in the objects that are higher than all their face neighbours."""
     highest = objects.copy()
     for axis in range(values.ndim):
         (before, here), (one, other) = _pairs(values, axis), _pairs(highest, axis)
@@ -127,13 +127,13 @@ def regional_maxima(
 
 
 def _pairs(values: Shaped[np.ndarray, "*shape"], axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views of the voxels and of the next ones along an axis."""
+    """Returns views of the voxels and of the next ones along an axis."""
     along = np.moveaxis(values, axis, 0)
     return along[:-1], along[1:]
 
 
 def _maximum_filter(values: Float32[np.ndarray, "*shape"], radius: int) -> Float32[np.ndarray, "*shape"]:
-    """The maximum in a box of `radius` to each side, by windows that double."""
+    """Computes the maximum in a box of `radius` to each side, by windows that double."""
     for axis in range(values.ndim):
         along = np.moveaxis(values, axis, 0)
         padded = np.full((along.shape[0] + 2 * radius, *along.shape[1:]), -np.inf, np.float32)
@@ -166,7 +166,7 @@ def _flood(
 
 
 def as_fragments(fragments: np.ndarray, shape: tuple[int, ...]) -> UInt64[np.ndarray, "z y x"]:
-    """Fragments made elsewhere, as a copy that may be overwritten."""
+    """Copies fragments made elsewhere, to be overwritten."""
     if fragments.shape != shape or fragments.dtype.kind not in "iu":
         raise UserError(
             f"Fragments must be integers of the affinities' shape {shape}, but are {fragments.dtype} {fragments.shape}."

@@ -1,4 +1,4 @@
-"""From affinities to neurons, by the method of choice."""
+"""Segments affinities by the chosen method."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,10 +24,10 @@ Labels = UInt64[np.ndarray, "z y x"]
 def segment_affinities(
     affinities: np.ndarray, method: str = "waterz", threshold: float = 0.5, **options: Any
 ) -> Labels:
-    """Labels 1..n of affinities [channels, z, y, x]; 0 is background. Options are those of `segmentations`.
+    """Returns labels 1..n of affinities [c, z, y, x]; 0 is background. Options are those of `segmentations`.
 
-    Pieces merge where their affinity is above 1 - threshold. To mutex, where long-range edges forbid merges, the
-    threshold says how attraction weighs against repulsion: 0.5 is the method as published.
+    Pieces merge where their affinity is above 1 - threshold. For mutex, where long-range edges forbid merges, the
+    threshold weighs attraction against repulsion: 0.5 is the method as published.
     """
     return next(segmentations(affinities, [threshold], method, **options))
 
@@ -77,7 +77,7 @@ def prepare_fragments(
     mask: Bool[np.ndarray, "z y x"] | None,
     threads: int,
 ) -> Labels:
-    """Fragments of compact ids that may be overwritten."""
+    """Returns fragments with compact ids that may be overwritten."""
     if isinstance(fragments, FragmentParameters):
         return make_fragments(affinities, fragments, mask=mask, threads=threads)
     own = as_fragments(fragments, affinities.shape[1:])

@@ -1,4 +1,4 @@
-"""Multicut of the region graph of fragments ("LMC" in the field's tables)."""
+"""Cuts the region graph of fragments by multicut ("LMC" in the field's tables)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,10 +23,10 @@ def cut_region_graph(
     thresholds: Sequence[float],
     threads: int = 1,
 ) -> Iterator[UInt64[np.ndarray, "z y x"]]:
-    """Compact labels for each threshold, from fragments of compact ids.
+    """Yields compact labels for each threshold, from fragments with compact ids.
 
-    Greedy additive contraction, then Kernighan-Lin. A cost is the log odds of the edge's mean affinity against
-    beta = 1 - threshold, weighted by the edge's share of the largest edge.
+    Greedy additive contraction, then Kernighan-Lin. A cost is the log odds of the edge's mean affinity against beta = 1
+    - threshold, weighted by the edge's share of the largest edge.
     """
     regions = region_adjacency_graph(fragments, number_of_threads=threads)
     means, sizes = affinity_features(regions, fragments, affinities[:3], SHORT_OFFSETS, number_of_threads=threads).T
@@ -46,7 +46,7 @@ def cut_edges(
     sizes: Float64[np.ndarray, " edges"],
     threshold: float,
 ) -> UInt64[np.ndarray, " nodes"]:
-    """A number for each node, from 0, of the part that it belongs to."""
+    """Returns the part, numbered from 0, that each node belongs to."""
     costs = edge_costs(means, sizes, beta=1 - threshold)
     return KernighanLinMulticut(number_of_outer_iterations=_ROUNDS).optimize(MulticutObjective(graph, costs))
 
@@ -54,6 +54,6 @@ def cut_edges(
 def edge_costs(
     means: Float64[np.ndarray, " edges"], sizes: Float64[np.ndarray, " edges"], beta: float
 ) -> Float64[np.ndarray, " edges"]:
-    """Positive where an edge's affinity is above beta and joining is rewarded."""
+    """Computes costs: positive, so that joining is rewarded, where an edge's affinity is above beta."""
     means = np.clip(means, _CERTAIN, 1 - _CERTAIN)
     return (np.log(means / (1 - means)) - np.log(beta / (1 - beta))) * sizes / sizes.max(initial=1)

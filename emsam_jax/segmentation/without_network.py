@@ -1,4 +1,4 @@
-"""Affinities that no network made: straight from labels, as a perfect one would, and from smoothed grey values."""
+"""Makes affinities without a network: from labels, as a perfect one would, and from smoothed grey values."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def ideal_affinities(
     widen: bool = True,
     sigma: float = 0.7,
 ) -> Float32[np.ndarray, "c z y x"]:
-    """Borders are widened by face neighbours, then affinities are smoothed with a 3D Gaussian, in voxels.
+    """Computes affinities of labels: borders widened by face neighbours, then smoothed with a 3D Gaussian, in voxels.
 
     Widening is for the three short channels only. `widen=False, sigma=0` gives hard affinities. A partner outside the
     volume counts as the voxel itself, so that the volume's faces are no borders.
@@ -37,7 +37,7 @@ def ideal_affinities(
 
 
 def _widen_borders(labels: Integer[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
-    """The labels, with background where a face neighbour is another neuron."""
+    """Returns the labels, with background where a face neighbour is another neuron."""
     widened = labels.copy()
     for axis in range(3):
         before, here = (np.moveaxis(labels, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
@@ -51,7 +51,7 @@ def _widen_borders(labels: Integer[np.ndarray, "z y x"]) -> Integer[np.ndarray, 
 def intensity_affinities(
     raw: Shaped[np.ndarray, "z y x"], *, isotropic: bool, sigma: float = 1.0
 ) -> Float32[np.ndarray, "3 z y x"]:
-    """Smoothed grey values, as shares of the type's largest, as the affinity of all three channels."""
+    """Computes smoothed grey values, as shares of the type's largest, as affinities of all three channels."""
     grey = raw.astype(np.float32)
     if raw.dtype.kind in "iu":
         grey /= np.iinfo(raw.dtype).max
@@ -63,5 +63,5 @@ def intensity_affinities(
 
 
 def baseline_recipe(*, isotropic: bool) -> Recipe:
-    """Fragments are cut in 3D where voxels are isotropic, else in each section."""
+    """Returns the baseline's recipe: fragments in 3D where voxels are isotropic, else in each section."""
     return Recipe(fragments=FragmentParameters(kind="3d" if isotropic else "2d", seed_distance=4), scorer="q50_max")

@@ -1,4 +1,4 @@
-"""The TensorStore context that all volumes share: one chunk cache with a byte limit, patient but finite retries."""
+"""Shares one TensorStore context among all volumes: a chunk cache with a byte limit, and finite retries."""
 
 import functools
 import os
@@ -33,20 +33,20 @@ def shared_context() -> ts.Context:
 
 @functools.cache
 def locking_context() -> ts.Context:
-    """For writes under a condition, of which two processes at once must not both succeed."""
+    """Returns a context for conditional writes, of which two processes at once must not both succeed."""
     return ts.Context(dict.fromkeys(_KINDS, _RETRIES))
 
 
 @functools.cache
 def file_context() -> ts.Context:
-    """For files that Python reads inside TensorStore's threads: with threads of its own, or all would wait for all."""
+    """Returns a context with threads of its own, for files that Python reads inside TensorStore's: or they deadlock."""
     limit = {"limit": 8}
     concurrency = {"data_copy_concurrency": limit, "http_request_concurrency": limit}
     return ts.Context(concurrency | dict.fromkeys(_KINDS, _RETRIES))
 
 
 def set_cache_limit(cache_bytes: int) -> None:
-    """For volumes opened from now on: those already open keep the cache that they have."""
+    """Sets the limit for volumes opened from now on; those already open keep the cache that they have."""
     if cache_bytes < 0:
         raise UserError(f"Expected a cache of 0 bytes or more, found {cache_bytes}.")
     _Shared.cache_bytes, _Shared.context = cache_bytes, None

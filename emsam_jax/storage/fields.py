@@ -1,4 +1,4 @@
-"""Metadata that others wrote: a value is taken by its name and kind, and one that does not fit is a sentence."""
+"""Reads metadata that others wrote: a value is taken by its name and kind, and one that does not fit is a sentence."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from emsam_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A value of a metadata file, and the fields on the way to it. What is not there is None, and false."""
+    """A value of a metadata file, and the path of fields to it. A missing one is None, and false."""
 
     value: Any
     file: str
@@ -27,7 +27,7 @@ class Field:
         return self.value is not None
 
     def __getitem__(self, name: str) -> "Field":
-        """A field of a mapping, or of nothing."""
+        """Returns a field of a mapping, or of nothing."""
         if self and not isinstance(self.value, dict):
             raise self.unlike("a mapping")
         return Field((self.value or {}).get(name), self.file, f"{self.name}.{name}" if self.name else name)
@@ -36,7 +36,7 @@ class Field:
         return isinstance(self.value, dict) and name in self.value
 
     def __iter__(self) -> Iterator["Field"]:
-        """The elements of a list, or of nothing."""
+        """Yields the elements of a list, or of nothing."""
         if self and not isinstance(self.value, list):
             raise self.unlike("a list")
         return (Field(value, self.file, f"{self.name}[{i}]") for i, value in enumerate(self.value or ()))
@@ -57,7 +57,7 @@ class Field:
             raise self.unlike("a number") from None
 
     def numbers(self, *counts: int) -> list[float]:
-        """So many of them, or any number of them."""
+        """Returns the numbers, if there are as many as one of `counts`, or any number of them."""
         found = [field.number for field in self]
         if counts and len(found) not in counts:
             raise self.unlike(f"{' or '.join(map(str, counts))} numbers")

@@ -1,4 +1,4 @@
-"""Where a volume lies: a local path or a URL, as a TensorStore key-value store, and as a seekable file."""
+"""Locates volumes: a local path or a URL, as a TensorStore key-value store, and as a seekable file."""
 
 import io
 import re
@@ -20,7 +20,7 @@ def is_remote(url: str) -> bool:
 
 
 def normalise(url: str) -> str:
-    """Without trailing slashes; what lies on this machine as an absolute path."""
+    """Removes trailing slashes, and makes local paths absolute."""
     if url.startswith("file://"):
         url = url.removeprefix("file://")
     try:
@@ -39,7 +39,7 @@ def normalise(url: str) -> str:
 
 
 def folder_spec(url: str) -> dict[str, Any]:
-    """The key-value store whose keys are the files under `url`, as TensorStore's JSON."""
+    """Returns TensorStore's JSON of the key-value store whose keys are the files under `url`."""
     if not is_remote(url):
         return {"driver": "file", "path": url.rstrip("/") + "/"}
     return ts.KvStore.Spec(url + "/").to_json()
@@ -50,7 +50,7 @@ def open_folder(url: str, context: ts.Context | None = None) -> ts.KvStore:
 
 
 def split_last(url: str) -> tuple[str, str]:
-    """Parent and last name. The parent is empty when there is none: of / and of a host or bucket."""
+    """Splits parent and last name. The parent is empty when there is none: of / and of a host or bucket."""
     parent, _, name = url.rpartition("/")
     return ("", name) if parent.endswith(":/") or not parent else (parent, name)
 
@@ -58,7 +58,7 @@ def split_last(url: str) -> tuple[str, str]:
 def read_key(
     folder: ts.KvStore, key: str, first_bytes: int | None = None, timeout: float | None = None
 ) -> bytes | None:
-    """The content, or its first bytes; None where there is no such file. The timeout is in seconds."""
+    """Reads the content, or its first bytes; None where there is no such file. The timeout is in seconds."""
     try:
         span = None if first_bytes is None else slice(0, first_bytes)
         found = folder.read(key, byte_range=span).result(timeout)
@@ -74,7 +74,7 @@ def read_key(
 
 
 def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
-    """Replaces the file, durable on return; a reader sees the old content or the new, never a part. None deletes."""
+    """Replaces the file durably; a reader sees the old content or the new, never a part. None deletes."""
     try:
         folder.write(key, content).result()
     except ValueError as error:
@@ -102,7 +102,7 @@ class RemoteFile(io.RawIOBase):
         self._lock = threading.Lock()
 
     def _find_size(self) -> int:
-        """By halving: no store that TensorStore reads tells a size without listing, and web servers list nothing."""
+        """Finds the size by bisection: no store of TensorStore tells it without listing, which web servers lack."""
         low, high = 0, 1 << 20
         while self._has(high):
             low, high = high, 2 * high
@@ -139,7 +139,7 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def pread(self, offset: int, count: int) -> bytes:
-        """Bytes from `offset`; headers are read in many small pieces, so a small request fetches more."""
+        """Reads bytes from `offset`; small requests prefetch more, since headers are read in many small pieces."""
         if count <= 0:
             return b""
         with self._lock:

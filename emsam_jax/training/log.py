@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: progress lines, metrics.jsonl, TensorBoard, sample pictures."""
+"""Logs a run: progress lines, metrics.jsonl, TensorBoard, sample pictures."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ _FIRST_ESTIMATE = 5  # steps after the compilation
 
 
 class BadStepsError(UserError):
-    """Too many steps in a row whose loss or gradient was no number."""
+    """Too many steps in a row had a NaN or infinite loss or gradient."""
 
     def __init__(self, step: int, in_row: int):
         super().__init__(f"Steps {step - in_row + 1} to {step} had a loss or gradient that was no number")
@@ -26,9 +26,9 @@ class BadStepsError(UserError):
 
 
 class Log(contextlib.AbstractContextManager["Log"]):
-    """Step by step it tells of the step before, so that the devices always have one to work on.
+    """Logs the step before the current one, so that the devices always have one to work on.
 
-    Only the first process writes; all of them see when there is no sense in going on.
+    Only the first process writes; all of them see when to stop.
     """
 
     def __init__(self, config: Config, workdir: Path, step: int):
@@ -56,7 +56,7 @@ class Log(contextlib.AbstractContextManager["Log"]):
         self._untold = step, metrics
 
     def flush(self) -> None:
-        """Tells of the last step. Before a checkpoint: no row of a step that was saved is ever lost."""
+        """Logs the last step. Called before a checkpoint: no row of a saved step is ever lost."""
         if self._untold is None:
             return
         (step, metrics), self._untold = self._untold, None
@@ -71,11 +71,11 @@ class Log(contextlib.AbstractContextManager["Log"]):
             raise BadStepsError(step, in_row)
 
     def resume(self) -> None:
-        """After a pause for something else than steps, which their rate leaves out and the time left counts."""
+        """Restarts the clock after a pause, which the rate leaves out and the time left counts."""
         self._clock.resume()
 
     def row(self, row: Row) -> None:
-        """A row by itself, such as a validation's."""
+        """Writes a row by itself, such as a validation's."""
         if self._writes:
             self._metrics.write(row)
             for name, value in row.items():
@@ -89,7 +89,7 @@ class Log(contextlib.AbstractContextManager["Log"]):
             self._board.add_image("sample/raw_truth_coarse_refined", compose(sample), step, dataformats="HW")
 
     def picture(self, step: int, name: str, image: Any) -> None:
-        """To TensorBoard, an image [y, x, 3] of uint8."""
+        """Writes an image [y, x, 3] of uint8 to TensorBoard."""
         if self._writes:
             self._board.add_image(name, image, step, dataformats="HWC")
 
@@ -111,7 +111,7 @@ class Log(contextlib.AbstractContextManager["Log"]):
 
 
 def _tag(name: str) -> str:
-    """TensorBoard groups by what stands before a slash."""
+    """Returns the tag for TensorBoard, which groups by what stands before a slash."""
     for group in ("loss", "validation"):
         if name.startswith(f"{group}_"):
             return f"{group}/{name.removeprefix(f'{group}_')}"
@@ -119,7 +119,7 @@ def _tag(name: str) -> str:
 
 
 class _Clock:
-    """Steps a second, without the first one, which is compiled; newer steps count more."""
+    """Measures steps a second, without the first one, which is compiled; newer steps count more."""
 
     def __init__(self, first: int, last: int):
         self.done, self.last = first, last

@@ -1,4 +1,4 @@
-"""How far predicted affinities are from the truth, and how much the two classes of a channel count in it."""
+"""Computes losses of predicted affinities, with weights for the two classes of each channel."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,27 +20,27 @@ VOXELS = (1, 2, 3)
 
 
 class ClassWeights(NamedTuple):
-    """How often an affinity counts, by channel."""
+    """Weights of the classes 0 and 1, by channel."""
 
     positive: tuple[float, ...]  # where it is 1
     negative: tuple[float, ...]
 
 
 def shares_of(counts: Int[np.ndarray, "samples 2 c"]) -> Shares:
-    """From the known affinities and those that are 1, of samples where any is known."""
+    """Returns the share of 1 among known affinities, of samples where any is known."""
     known, ones = np.moveaxis(counts, 1, 0)
     return np.where(known > 0, ones / np.maximum(known, 1), np.nan)
 
 
 def mean_share(shares: Shares) -> tuple[float, ...]:
-    """By channel; each sample counts the same, as in the loss. A half where nothing is known."""
+    """Returns the mean share by channel; each sample counts the same, as in the loss. 0.5 where nothing is known."""
     there = np.isfinite(shares)
     sums = np.where(there, shares, 0).sum(0)
     return tuple(float(total / n) if n else 0.5 for total, n in zip(sums, there.sum(0), strict=True))
 
 
 def class_weights(positives: Sequence[float], config: LossConfig) -> ClassWeights | None:
-    """By the share of positives in the data; None: each sample's own."""
+    """Computes weights from the share of positives in the data; None: each sample has its own."""
     if config.balance == "sample":
         return None
     if config.balance == "none":
@@ -51,7 +51,7 @@ def class_weights(positives: Sequence[float], config: LossConfig) -> ClassWeight
 
 
 def prior_of(shares: Shares, config: LossConfig) -> tuple[float, ...]:
-    """log(w1 / w0), by channel. Of weights that each sample has for itself, the means."""
+    """Returns log(w1 / w0) by channel; of weights that each sample has for itself, the means."""
     weights = class_weights(mean_share(shares), config)
     if weights is not None:
         return tuple(np.log(np.divide(*weights)).tolist())
@@ -61,14 +61,14 @@ def prior_of(shares: Shares, config: LossConfig) -> tuple[float, ...]:
 
 
 def _weight(share: Float[np.ndarray, "*a"], config: LossConfig) -> Float[np.ndarray, "*a"]:
-    """1 for a class that is half of all."""
+    """Returns the weight of a class; 1 for half of all."""
     return np.minimum(0.5 / np.maximum(share, 1e-12), config.max_weight)
 
 
 def loss_of_maps(
     maps: Maps, batch: Batch, config: LossConfig, weights: ClassWeights | None = None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The refined map's loss and the weighted coarse one's, together and by name."""
+    """Returns the refined map's loss plus the weighted coarse one's, and each by name."""
 
     def loss_of(logits: Affinities) -> Float[Array, ""]:
         loss = balanced_cross_entropy(logits, batch.affinities, batch.valid, config.max_weight, weights)
@@ -88,10 +88,10 @@ def loss_of_maps(
 def balanced_cross_entropy(
     logits: Affinities, truth: Affinities, valid: Valid, max_weight: float, weights: ClassWeights | None = None
 ) -> Float[Array, "b c"]:
-    """The mean over voxels, the classes of each channel weighted; without weights both count the same in each sample,
-    up to the most that one voxel may count.
+    """Computes the mean over voxels, with the classes of each channel weighted.
 
-    96% of the affinities to neighbours are 1 and 40% of those 27 voxels away: one weight for all would be wrong.
+    Without weights both classes count the same in each sample, up to the most that one voxel may count. 96% of the
+    affinities to neighbours are 1 and 40% of those 27 voxels away: one weight for all would be wrong.
     """
     known = valid.astype(jnp.float32)
     positive = known * truth
@@ -109,7 +109,7 @@ def balanced_cross_entropy(
 
 
 def boundary_dice(logits: Affinities, truth: Affinities, valid: Valid) -> Float[Array, "b c"]:
-    """1 - Dice of where affinities are 0."""
+    """Computes 1 - Dice of where affinities are 0."""
     known = valid.astype(jnp.float32)
     found, wanted = jax.nn.sigmoid(-logits) * known, (1 - truth) * known
     both, either = (found * wanted).sum(VOXELS), (found**2 + wanted**2).sum(VOXELS)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a JSON object a line, each with its `step`. Going on from a step drops what came after it."""
+"""Writes metrics.jsonl: a JSON object a line, each with its `step`. Resuming from a step drops later rows."""
 
 import json
 import math
@@ -19,7 +19,7 @@ class MetricsFile:
         self._file = path.open("a", buffering=1)
 
     def write(self, row: Row) -> None:
-        """A validation that is done again, because a run was killed before it counted, is not written again."""
+        """Writes a row; skips a validation's that was written before its run was killed."""
         if is_validation(row):
             if row["step"] in self._validated:
                 return
@@ -31,7 +31,7 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Whole rows; the last one may have been cut short."""
+    """Reads whole rows; the last one may have been cut short."""
     lines = path.read_text().splitlines() if path.exists() else []
     rows = []
     for line in lines:
@@ -47,7 +47,7 @@ def is_validation(row: Row) -> bool:
 
 
 def _line(row: Row) -> str:
-    """JSON knows neither NaN nor infinity."""
+    """Formats a row as JSON, which has neither NaN nor infinity."""
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }

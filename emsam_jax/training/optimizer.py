@@ -14,19 +14,19 @@ _BLOCK = re.compile(r"encoder\.trunk\.blocks\.(\d+)\.")
 
 
 def optim_of(config: Config) -> OptimConfig:
-    """Parts that come trained are not warmed up to the rate that random ones need: it would undo what they learned."""
+    """Lowers the peak rate where parts come trained: the rate of random ones would undo what they learned."""
     optim = config.optim
     return dataclasses.replace(optim, peak_lr=optim.trained_lr * optim.peak_lr) if config.init_from else optim
 
 
 def make_optimizer(config: OptimConfig, params: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Updates before any rate, for parameters by their dotted names; its state has the same names."""
+    """Makes updates before any rate, for parameters by their dotted names; its state has the same names."""
     decayed = {name: value.ndim > 1 for name, value in params.items()}
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, mask=decayed))
 
 
 def schedule(config: OptimConfig) -> optax.Schedule:
-    """The rate of the new parts by step: linear from 0, then half a cosine."""
+    """Returns the rate of the new parts by step: linear from 0, then half a cosine."""
     warmup = min(config.warmup, config.steps // 2)
     return optax.warmup_cosine_decay_schedule(
         0.0, config.peak_lr, warmup, max(config.steps, warmup + 1), config.peak_lr * config.final_lr
@@ -34,7 +34,7 @@ def schedule(config: OptimConfig) -> optax.Schedule:
 
 
 def relative_rates(config: OptimConfig, params: Mapping[str, Any]) -> dict[str, float]:
-    """Of each parameter, relative to the new parts' rate; the encoder's falls from its last block to its first."""
+    """Returns each parameter's rate, relative to the new parts'; the encoder's falls from last to first block."""
     depth = 1 + max((int(found[1]) for name in params if (found := _BLOCK.match(name))), default=0)
 
     def rate(name: str) -> float:

@@ -1,4 +1,4 @@
-"""Notice that the machine is about to be taken away (SIGTERM), or that the user wants to stop (Ctrl-C)."""
+"""Notices that the machine is about to be taken away (SIGTERM), or that the user wants to stop (Ctrl-C)."""
 
 import contextlib
 import signal
@@ -19,8 +19,8 @@ class Preempted(SystemExit):
 
 
 class Notice(contextlib.AbstractContextManager["Notice"]):
-    """One process asks its own signal handler. Of several, jax passes the notice that one of them got on to all, so
-    that they stop after the same step; it has a handler of its own, which ours would hide.
+    """Notices a signal. One process has a handler of its own; of several, jax passes the signal of one on to all, so
+    that they stop after the same step, by a handler that ours would hide.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Notice(contextlib.AbstractContextManager["Notice"]):
             signal.signal(number, handler)  # type: ignore[reportArgumentType]
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after this step; every process asks after every step."""
+        """Returns whether to save and stop after this step; every process asks after every step."""
         if jax.process_count() == 1:
             return self.given
         return multihost_utils.reached_preemption_sync_point(step)

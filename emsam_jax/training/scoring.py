@@ -1,6 +1,6 @@
-"""The half of validation that needs no accelerator, in a process of its own: waterz lets no other thread run.
+"""Does the half of validation that needs no accelerator, in a process of its own: waterz lets no other thread run.
 
-It imports no jax. What it finds it leaves in the job's folder.
+It imports no jax, and leaves its results in the job's folder.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ def _assembled(job: ScoringJob, number: int) -> Float[np.ndarray, "3 z y x"]:
 def _picture(
     subject: Subject, affinities: Float[np.ndarray, "c z y x"], recipe: Recipe
 ) -> UInt8[np.ndarray, "y width 3"]:
-    """Raw, segmentation and truth of the middle section, side by side."""
+    """Draws raw, segmentation and truth of the middle section, side by side."""
     middle = subject.box.shape[0] // 2
     labels = recipe.segment(affinities, mask=subject.mask)[middle]
     grey = (255 * subject.read_normalised()[middle]).astype(np.uint8)[..., None].repeat(3, -1)

@@ -1,7 +1,7 @@
-"""Where everything lies on the devices, by one rule; models know nothing of it.
+"""Shards everything over the devices by one rule; models know nothing of it.
 
-Batches are spread over all devices. Parameters, optimiser and running mean are repeated along `data` and spread along
-`fsdp`, each along its largest axis that divides; what is small is repeated everywhere.
+Batches are sharded over all devices. Parameters, optimiser and running mean are replicated along `data` and sharded
+along `fsdp`, each along its largest axis that divides; what is small is replicated everywhere.
 """
 
 import functools
@@ -30,7 +30,7 @@ def make_mesh(fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def check_batch(config: Config, mesh: Mesh) -> None:
-    """Before anything is read or compiled."""
+    """Refuses a batch that does not divide over the devices, before anything is read or compiled."""
     batch, parts, devices, processes = config.optim.batch, config.optim.accumulate, mesh.size, jax.process_count()
     for what, number in (("processes", processes), ("devices times config.optim.accumulate", devices * parts)):
         if parts < 1 or batch < 1 or batch % number:
@@ -42,7 +42,7 @@ def check_batch(config: Config, mesh: Mesh) -> None:
 
 
 def over_devices(mesh: Mesh) -> NamedSharding:
-    """Of batches, along their first axis."""
+    """Returns the sharding of batches, along their first axis."""
     return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
 
 
@@ -51,19 +51,19 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 
 def place(mesh: Mesh, tree: Any) -> Any:
-    """The sharding of each leaf of a state, which may be abstract."""
+    """Returns the sharding of each leaf of a state, which may be abstract."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape[FSDP])), tree)
 
 
 def abstract(mesh: Mesh, tree: Any) -> Any:
-    """Shapes, types and shardings of a state."""
+    """Returns shapes, types and shardings of a state."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, place(mesh, tree)
     )
 
 
 def put(mesh: Mesh, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Parameters that every process holds, each device taking its part."""
+    """Shards parameters that every process holds."""
     shardings = place(mesh, values)
     return {
         name: jax.make_array_from_callback(value.shape, shardings[name], value.__getitem__)
@@ -72,7 +72,7 @@ def put(mesh: Mesh, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def gather(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Whole, in the memory of every process; all of them call it."""
+    """Gathers whole arrays in the memory of every process; a collective."""
     if any(not value.is_fully_addressable for value in values.values()):
         (mesh,) = {value.sharding.mesh for value in values.values()}  # type: ignore[reportAttributeAccessIssue]
         values = _repeat(mesh)(dict(values))

@@ -1,4 +1,4 @@
-"""The page that a run begins with: what is trained, on what, and from where."""
+"""Formats the page that a run begins with: what is trained, on what, and from where."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From the declared volumes to the stream of batches on the devices."""
+"""Opens the declared volumes and streams batches to the devices."""
 
 import itertools
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _LOOKS = 6  # along each axis of a volume: a shard that is gone is seen
 
 
 class Stream:
-    """The training volumes, opened and looked at, and the batches that are made of them."""
+    """The training volumes, opened and measured, and the batches that are made of them."""
 
     def __init__(self, config: Config):
         if not config.data.train:
@@ -48,7 +48,7 @@ class Stream:
         )
 
     def measure(self, mesh: Mesh) -> Measured:
-        """What the checkpoints are to keep of the volumes; a pure function of these and the config."""
+        """Measures what the checkpoints keep of the volumes; a pure function of these and the config."""
         shares = shares_of(self._count(mesh))
         z, y, x = (float(size) for size in self.specimens[0].raw.voxel_size_zyx)
         return Measured(
@@ -60,7 +60,7 @@ class Stream:
         )
 
     def _count(self, mesh: Mesh) -> Int[np.ndarray, "samples 2 c"]:
-        """Of the first samples, as they are trained on: how many affinities are known, and how many of these 1."""
+        """Counts, in the first samples, how many affinities are known, and how many of these are 1."""
 
         def count(batch: Batch) -> Int[Array, "b 2 c"]:
             both = (batch.valid, batch.valid & (batch.affinities > 0))
@@ -71,7 +71,7 @@ class Stream:
         return np.concatenate([np.asarray(counted(batch)) for batch in itertools.islice(self.batches(mesh, 0), needed)])
 
     def fingerprints(self) -> dict[str, str]:
-        """Of each volume's raw and labels, by its name: whether a run goes on with the data that it began with."""
+        """Fingerprints each volume's raw and labels, by its name, to notice other data when a run resumes."""
         found = {}
         for place, specimen in enumerate(self.specimens):
             of_raw = content_of(specimen.read_raw, specimen.region, per_axis=_LOOKS)
@@ -80,7 +80,7 @@ class Stream:
         return found
 
     def describe(self) -> list[str]:
-        """A line for each volume, and what is strange about it; what is wrong is raised."""
+        """Describes each volume in a line, with warnings; raises errors."""
         lines = []
         for specimen, chance in zip(self.specimens, self._source.chances, strict=True):
             shape = " x ".join(str(side) for side in specimen.labelled_region.shape)
@@ -90,7 +90,7 @@ class Stream:
         return lines
 
     def batches(self, mesh: Mesh, step: int) -> Iterator[Batch]:
-        """From the one after `step` on, as in a run that was never stopped."""
+        """Yields batches from the one after `step`, as in a run that was never stopped."""
         share = Share(self._source, self.config.optim.batch, jax.process_index(), jax.process_count())
         augment = make_augment(self.target, self.config.data.augmentation, self.config.seed)
         data = self.config.data
@@ -103,7 +103,7 @@ def make_target(config: Config) -> Target:
 
 
 def abstract_batch(config: Config) -> Batch:
-    """Shapes and types of a batch."""
+    """Returns shapes and types of a batch."""
     channels = len(config.model.offsets)
 
     def rows(last: int, dtype: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Validation by what users care about: whole regions predicted, segmented, and scored over thresholds.
+"""Validates by what users care about: whole regions predicted, segmented, and scored over thresholds.
 
 The accelerator predicts, with the running mean of the parameters, and again where affinities of 0.5 turn out not to
-mean 50%; the rest happens beside the training, and its result comes some steps later, to metrics.jsonl, TensorBoard,
-and as the step's calibration.json and postprocess.json.
+mean 50%; the rest runs in the background, and its result comes some steps later, to metrics.jsonl, TensorBoard, and as
+the step's calibration.json and postprocess.json.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ _LOOK_EVERY = 0.2  # seconds, while nothing else is left to do
 
 
 class Validator(contextlib.AbstractContextManager["Validator"]):
-    """Every process predicts its share of the blocks; the first one scores and tells."""
+    """Every process predicts its share of the blocks; the first one scores and logs."""
 
     def __init__(self, config: Config, workdir: Path, checkpoints: Checkpoints, log: Log):
         self.config, self.checkpoints, self.log = config, checkpoints, log
@@ -72,22 +72,22 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         self._process: BaseProcess | None = None
 
     def __exit__(self, *_: object) -> None:
-        """Leaves nothing running; what was under way is done again when the run goes on."""
+        """Stops what is running; it is done again when the run resumes."""
         if self._process is not None and self._process.is_alive():
             self._process.kill()
             self._process.join()
 
     @property
     def every(self) -> int:
-        """Steps; 0: never."""
+        """Returns the steps between validations; 0: never."""
         return self.config.validation.every if self.config.data.validation else 0
 
     def due(self, step: int) -> bool:
-        """After the last step too."""
+        """Returns whether to validate after this step; after the last step too."""
         return self.every > 0 and (step % self.every == 0 or step == self.config.optim.steps)
 
     def catch_up(self) -> None:
-        """With the checkpoints whose validation was under way when the run was stopped; what failed would again."""
+        """Validates the checkpoints whose validation was under way when the run was stopped, but none that failed."""
         for folder in finished_steps(self.checkpoints.folder):
             step, failed = int(folder.name), folder / FAILED_FILE
             if not self.due(step) or validation_score(folder) is not None:
@@ -99,7 +99,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
                 self.start(step, read_trained_params(folder))
 
     def start(self, step: int, params: Mapping[str, Any]) -> None:
-        """Predicts now; scores while the training goes on. `params` are all of the model's, as numpy arrays."""
+        """Predicts now; scores in the background. `params` are all of the model's, as numpy arrays."""
         started = time.monotonic()
         voxels = sum(plan.region.voxels for plan in self._plans)
         self.log.say(f"step {step}: predicting {voxels / 1e6:.3g} million voxels for validation")
@@ -121,7 +121,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self.collect()
 
     def _predict(self, job: ScoringJob, model: Calibrated) -> Counts:
-        """Every process its share of the blocks; how reliable all of them are."""
+        """Predicts this process's share of the blocks; returns how reliable all of them are."""
         counts = np.zeros((len(self.config.model.offsets), 2, len(ODDS)), np.int64)
         for number, (specimen, plan) in enumerate(zip(self._specimens, self._plans, strict=True)):
             # Made anew: what is compiled is kept, and between validations nothing is left on the devices.
@@ -136,7 +136,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         return multihost_utils.process_allgather(counts.astype(np.int32)).sum(0, dtype=np.int64)
 
     def collect(self) -> None:
-        """Takes up what has ended, and begins what waits; never waits itself."""
+        """Collects what has ended, and starts what waits; never waits itself."""
         if self._process is not None and not self._process.is_alive():
             self._process = None
             self._take(self._waiting.popleft())
@@ -147,7 +147,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
             self._process.start()
 
     def finish(self, step: int, notice: Notice) -> None:
-        """Waits for what is under way."""
+        """Waits for what is running."""
         while self._waiting:
             if notice.given:
                 raise Preempted(step)
@@ -170,7 +170,7 @@ class Validator(contextlib.AbstractContextManager["Validator"]):
         )
 
     def _take(self, job: ScoringJob) -> None:
-        """The row first, then the recipe, which says that this validation is over."""
+        """Writes the row first, then the recipe, which marks this validation as done."""
         result = job.folder / scoring.RESULT_FILE
         scores: dict[str, Any] = (
             json.loads(result.read_text()) if result.exists() else {"error": "its process was ended"}

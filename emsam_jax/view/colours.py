@@ -1,4 +1,4 @@
-"""Colours of objects: the same for the same id everywhere, and far apart for objects that touch."""
+"""Colours objects: the same id has the same colour everywhere, and objects that touch have distant ones."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ _STEPS = np.arange(_COLOURS)
 
 
 class Colouring:
-    """Of the ids in some sections: a hash chooses, and where that would look like a neighbour it chooses again."""
+    """Colours of the ids in some sections: a hash chooses, and chooses again where a neighbour would look alike."""
 
     def __init__(self, sections: Iterable[Integer[np.ndarray, "y x"]]):
         pairs = np.concatenate([_touching(section) for section in sections])
@@ -39,7 +39,7 @@ class Colouring:
             self.colour[i] = wishes[i][good.argmax()]
 
     def __call__(self, ids: Integer[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
-        """Ids that touch nothing have the colour of their hash."""
+        """Returns colours; ids that touch nothing have the colour of their hash."""
         ids, colours = ids.astype(np.uint64), colours_of(ids)
         if self.ids.size:
             at = np.searchsorted(self.ids, ids).clip(max=self.ids.size - 1)
@@ -49,12 +49,12 @@ class Colouring:
 
 
 def colours_of(ids: Integer[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
-    """By the hash alone, whatever the neighbours are."""
+    """Returns colours by the hash alone, whatever the neighbours are."""
     return _PALETTE[mixed(ids) % np.uint64(_COLOURS)]
 
 
 def mixed(ids: Integer[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
-    """Hashed by splitmix64, so that ids in a row have nothing in common."""
+    """Hashes by splitmix64, so that consecutive ids have nothing in common."""
     value = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -62,7 +62,7 @@ def mixed(ids: Integer[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
 
 
 def _touching(ids: Integer[np.ndarray, "y x"]) -> UInt64[np.ndarray, "pairs 2"]:
-    """Pairs of ids that are neighbours, each once; 0 has no colour."""
+    """Lists pairs of ids that are neighbours, each once; 0 is left out."""
     ids = ids.astype(np.uint64)
     pairs = []
     for a, b in ((ids[1:], ids[:-1]), (ids[:, 1:], ids[:, :-1])):
@@ -72,7 +72,7 @@ def _touching(ids: Integer[np.ndarray, "y x"]) -> UInt64[np.ndarray, "pairs 2"]:
 
 
 def _oklab(lightness: Float[np.ndarray, " n"], chroma: Float[np.ndarray, " n"], hue: Float[np.ndarray, " n"]):
-    """Oklab of Oklch: in both equal steps look equal; hue as a share of the circle."""
+    """Converts Oklch to Oklab, in both of which equal steps look equal; hue is a share of the circle."""
     return np.stack([lightness, chroma * np.cos(2 * np.pi * hue), chroma * np.sin(2 * np.pi * hue)], -1)
 
 

@@ -1,4 +1,4 @@
-"""One volume with its segmentation, to be drawn: which segment is which neuron, and where the two part."""
+"""Pairs one volume's segments with its neurons, to be drawn: which segment is which neuron, and where they part."""
 
 import dataclasses
 from enum import IntEnum
@@ -13,7 +13,7 @@ Labels = Integer[np.ndarray, "..."]
 
 
 class Verdict(IntEnum):
-    """On a voxel."""
+    """The verdict on a voxel."""
 
     RIGHT = 0
     SPLIT = 1  # not in the segment that holds most of its neuron
@@ -25,7 +25,7 @@ class Verdict(IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """For each true object its main segment, for each segment its main true object: those that share most voxels."""
+    """The main segment of each true object and the main true object of each segment: those that share most voxels."""
 
     truth: UInt64[np.ndarray, " objects"]  # increasing
     main_segment: UInt64[np.ndarray, " objects"]
@@ -39,7 +39,7 @@ class Pairing:
         return _look_up(self.segment, self.main_truth, segment)
 
     def matched(self, labels: Labels) -> UInt64[np.ndarray, "..."]:
-        """The segments, those that are a neuron's main one and mostly that neuron with the neuron's id.
+        """Returns the segments; a neuron's main segment, if that is mostly this neuron, has the neuron's id.
 
         The others get ids that no neuron has.
         """
@@ -50,7 +50,7 @@ class Pairing:
         return np.where(ids == 0, np.uint64(0), named)[inverse].reshape(labels.shape)
 
     def judge(self, labels: Labels, truth: Labels, labelled: Bool[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-        """A verdict on each voxel."""
+        """Returns a verdict on each voxel."""
         verdict = (
             Verdict.SPLIT * (self.segment_of(truth) != labels) + Verdict.MERGE * (self.truth_of(labels) != truth)
         ).astype(np.uint8)
@@ -67,7 +67,7 @@ def pair(labels: Labels, truth: Labels, labelled: Bool[np.ndarray, "..."]) -> Pa
 def _largest(
     of: UInt64[np.ndarray, " pairs"], partner: UInt64[np.ndarray, " pairs"], table: ContingencyTable
 ) -> tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:
-    """Each id with the partner that shares most voxels with it; segment 0 is nobody's, where there is another."""
+    """Returns each id with the partner that shares most voxels with it; segment 0 only where there is no other."""
     order = np.lexsort((table.count, table.segment != 0, of))
     ids, first = np.unique(of[order][::-1], return_index=True)
     return ids, partner[order][::-1][first]
@@ -76,7 +76,7 @@ def _largest(
 def _look_up(
     keys: UInt64[np.ndarray, " n"], values: UInt64[np.ndarray, " n"], wanted: Labels
 ) -> UInt64[np.ndarray, "..."]:
-    """Values of the keys; 0 for those that are not there."""
+    """Looks up the keys' values; 0 for missing ones."""
     wanted = wanted.astype(np.uint64)
     if not keys.size:
         return np.zeros_like(wanted)

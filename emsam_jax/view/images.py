@@ -1,4 +1,4 @@
-"""Images as part of the page, and solid-looking pictures of objects in space."""
+"""Encodes images for the page, and draws solid-looking pictures of objects in space."""
 
 import base64
 import dataclasses
@@ -19,7 +19,7 @@ _ROUNDING = 1.2  # pixels, standard deviation: voxels have no corners in life
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Encoded, with what it shows in words."""
+    """An encoded image, with its description in words."""
 
     uri: str
     width: int
@@ -28,7 +28,7 @@ class Picture:
 
 
 def encode(pixels: UInt8[np.ndarray, "y x *c"], alt: str, quality: int = 76) -> Picture:
-    """As WebP in a data URI."""
+    """Encodes as WebP in a data URI."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", quality=quality, method=4)
     uri = "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
@@ -36,17 +36,17 @@ def encode(pixels: UInt8[np.ndarray, "y x *c"], alt: str, quality: int = 76) -> 
 
 
 def to_bytes(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Of 0 to 1."""
+    """Converts values in [0, 1] to bytes."""
     return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
 def smoothly(pixels: Shaped[np.ndarray, "y x *c"], width: int, height: int) -> Shaped[np.ndarray, "y2 x2 *c"]:
-    """Of bytes, or of float32."""
+    """Resizes bytes or float32 smoothly."""
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def sharply(values: Shaped[np.ndarray, "y x *c"], width: int, height: int) -> Shaped[np.ndarray, "y2 x2 *c"]:
-    """Nearest neighbours: for ids."""
+    """Resizes ids by nearest neighbours."""
     rows = (np.arange(height) + 0.5) * values.shape[0] / height
     columns = (np.arange(width) + 0.5) * values.shape[1] / width
     return values[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
@@ -67,7 +67,7 @@ def draw_surface(
     voxel_size_zyx: tuple[float, float, float],
     side: int,
 ) -> UInt8[np.ndarray, "height width 4"]:
-    """The voxels with a piece above 0, seen from where most of them show; transparent around them.
+    """Draws the voxels with a piece above 0, seen from where most of them show; transparent around them.
 
     A pixel has the colour of the piece that most of the voxels behind it belong to (the skin alone would show how
     borders differ); the first piece counts a quarter, or it would hide the others. `side` is the number of pixels of
@@ -96,7 +96,7 @@ def draw_surface(
 
 
 def _broadest(inside: Bool[np.ndarray, "z y x"], voxel_size_zyx: tuple[float, float, float]) -> int:
-    """The axis along which the silhouette is largest."""
+    """Returns the axis along which the silhouette is largest."""
     volume = math.prod(voxel_size_zyx)
     areas = [float(inside.any(axis).sum()) * volume / voxel_size_zyx[axis] for axis in range(3)]
     return int(np.argmax(areas))
@@ -105,7 +105,7 @@ def _broadest(inside: Bool[np.ndarray, "z y x"], voxel_size_zyx: tuple[float, fl
 def _light(
     depths: Float[np.ndarray, "y x"], silhouette: Bool[np.ndarray, "y x"], height: int, width: int
 ) -> Float[np.ndarray, "{height} {width}"]:
-    """Lambert's law on the surface that the depths describe, all in pixels; what is far is darker."""
+    """Shades by Lambert's law the surface that the depths describe, all in pixels; what is far is darker."""
     weight = gaussian_smoothing(silhouette.astype(np.float32), _ROUNDING)
     rounded = gaussian_smoothing(np.where(silhouette, depths, 0).astype(np.float32), _ROUNDING) / np.maximum(
         weight, 1e-3

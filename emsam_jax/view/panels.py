@@ -1,4 +1,4 @@
-"""A section in five panels: raw, affinities, segmentation, truth, errors."""
+"""Draws a section in five panels: raw, affinities, segmentation, truth, errors."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ class Section:
 
 
 def draw_sections(exhibit: Exhibit, pairing: Pairing, count: int = 3) -> list[Section]:
-    """Evenly spread: neither the best nor the worst are looked for."""
+    """Draws sections evenly spread: neither the best nor the worst are searched for."""
     depth = len(exhibit.raw)
     chosen = [depth * (2 * i + 1) // (2 * count) for i in range(count)] if depth >= count else list(range(depth))
     segments = [pairing.matched(exhibit.labels[z]) for z in chosen]
@@ -63,7 +63,7 @@ def _draw(exhibit: Exhibit, pairing: Pairing, colouring: Colouring, z: int) -> S
 
 
 def overlay(grey: Grey, ids: Integer[np.ndarray, "_ _"], colouring: Colouring, share: float = 0.6) -> Rgb:
-    """Objects in their colours over the grey values, outlined; 0 stays grey."""
+    """Draws objects in their colours over the grey values, outlined; 0 stays grey."""
     shown = sharply(ids, grey.shape[1], grey.shape[0])
     light = np.where(shown > 0, grey // 2 + 96, grey).astype(np.uint8)  # dark organelles would change the colours
     coloured = blend(grey_rgb(light), colouring(shown), np.where(shown > 0, np.float32(share), np.float32(0)))
@@ -71,7 +71,7 @@ def overlay(grey: Grey, ids: Integer[np.ndarray, "_ _"], colouring: Colouring, s
 
 
 def overlay_errors(grey: Grey, verdict: UInt8[np.ndarray, "_ _"], truth: Integer[np.ndarray, "_ _"]) -> Rgb:
-    """What is right stays grey, with faint outlines of the truth."""
+    """Draws errors in colour; what is right stays grey, with faint outlines of the truth."""
     height, width = grey.shape
     shown, objects = sharply(verdict, width, height), sharply(truth, width, height)
     pixels = grey_rgb(grey // 3 * 2 + 60)
@@ -83,7 +83,7 @@ def overlay_errors(grey: Grey, verdict: UInt8[np.ndarray, "_ _"], truth: Integer
 
 
 def outlines(ids: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """Pixels whose right or lower neighbour is another object."""
+    """Returns the pixels whose right or lower neighbour is another object."""
     border = np.zeros(ids.shape, bool)
     border[:, :-1] |= ids[:, 1:] != ids[:, :-1]
     border[:-1] |= ids[1:] != ids[:-1]
@@ -91,13 +91,13 @@ def outlines(ids: Integer[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
 
 
 def stretched(grey: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
-    """From its darkest to its brightest percentile."""
+    """Stretches grey values from the darkest to the brightest percentile."""
     low, high = np.percentile(grey, (0.5, 99.5))
     return (grey - low) / max(float(high - low), 1e-6)
 
 
 def tell(shares: dict[str, float]) -> str:
-    """The verdicts on a section in words."""
+    """Describes the verdicts on a section in words."""
     names = {"split": "cut off", "merge": "joined wrongly"}
     return ", ".join(f"{share:.1%} {names.get(key, key)}" for key, share in shares.items() if share >= 0.0005)
 
@@ -108,7 +108,7 @@ def _middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Of a panel: small sections are enlarged by whole steps, large ones reduced."""
+    """Returns the size of a panel: small sections are enlarged by whole steps, large ones reduced."""
     longest = max(shape)
     scale = max(1, round(_SIDE[0] / longest)) if longest < _SIDE[1] else _SIDE[1] / longest
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))

@@ -1,4 +1,4 @@
-"""What others have reached, to be shown beside our scores; a config or a flag names the table."""
+"""Published results, to be shown with our scores; a config or a flag names the table."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from emsam_jax.errors import UserError
 
 
 class Standing(NamedTuple):
-    """VOI in bits, the adapted Rand error, and what is particular about it."""
+    """VOI in bits, the adapted Rand error, and remarks."""
 
     method: str
     voi_split: float
@@ -66,7 +66,7 @@ STANDINGS = {
 
 
 def find_standings(name: str) -> Standings | None:
-    """None for an empty name."""
+    """Returns the table of a name; None for an empty one."""
     if name and name not in STANDINGS:
         raise UserError(f"The tables of known results are {', '.join(STANDINGS)}, but {name!r} was asked for.")
     return STANDINGS.get(name)

@@ -1,4 +1,4 @@
-"""The objects that cost most, each with a picture."""
+"""Draws the objects that cost most."""
 
 import dataclasses
 from typing import Any
@@ -29,7 +29,7 @@ class WorstObject:
 
 
 def draw_worst(exhibit: Exhibit, count: int = 10) -> list[WorstObject]:
-    """Split neurons and merging segments together, by the bits that they cost."""
+    """Draws split neurons and merging segments together, by the bits that they cost."""
     rows = [(kind, row) for kind in ("splits", "merges") for row in exhibit.worst[kind] if "at_zyx" in row]
     rows.sort(key=lambda pair: -pair[1]["bits"])
     return [_draw(exhibit, kind, row) for kind, row in rows[:count]]
@@ -62,7 +62,7 @@ def _draw(exhibit: Exhibit, kind: str, row: dict[str, Any]) -> WorstObject:
 def _rank(
     parts: Integer[np.ndarray, "z y x"], inside: Bool[np.ndarray, "z y x"]
 ) -> tuple[UInt8[np.ndarray, "z y x"], list[int], list[int]]:
-    """1 for the largest piece, 2 for the next, to one number for all the rest; 0 outside. Ids and sizes of pieces."""
+    """Ranks pieces from 1, the largest, to one rank for all the rest; 0 outside. Returns their ids and sizes too."""
     ids, inverse, counts = np.unique(parts[inside], return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     rank_of = np.empty(ids.size, np.uint8)
@@ -73,7 +73,7 @@ def _rank(
 
 
 def _colours(ids: list[int]) -> UInt8[np.ndarray, "n 3"]:
-    """By rank: the main piece is pale, so that the others stand out; what is no segment has its own colour."""
+    """Returns colours by rank: the main piece is pale, so that the others stand out; background has its own."""
     colours = [(0, 0, 0), MAIN, *PIECES, REST]
     for rank, piece in enumerate(ids[:TOLD], 1):
         if piece == 0:
@@ -82,7 +82,7 @@ def _colours(ids: list[int]) -> UInt8[np.ndarray, "n 3"]:
 
 
 def _telling_place(ranks: UInt8[np.ndarray, "z y x"]) -> tuple[int, int, int]:
-    """Where most of the lesser pieces is seen in one section: a voxel of theirs nearest to their middle."""
+    """Finds the section that shows most of the lesser pieces: one of their voxels nearest to their middle."""
     lesser = ranks > 1 if (ranks > 1).any() else ranks > 0
     z = int(lesser.sum((1, 2)).argmax())
     places = np.argwhere(lesser[z])
@@ -97,7 +97,7 @@ def _draw_section(
     box: tuple[slice, ...],
     at: tuple[int, int, int],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A window of the section around the place, the object in the colours of its pieces."""
+    """Draws a window of the section around the place, the object in the colours of its pieces."""
     z = at[0] + box[0].start
     window = []
     for centre, side, size in zip(at[1:], box[1:], exhibit.raw.shape[1:], strict=True):
@@ -123,7 +123,7 @@ def _share(part: float) -> str:
 
 
 def _tell(kind: str, ids: list[int], sizes: list[int]) -> str:
-    """The largest pieces with their shares."""
+    """Lists the largest pieces with their shares."""
     split = kind == "splits"
     total = sum(sizes)
     named = ", ".join(

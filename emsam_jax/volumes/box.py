@@ -1,4 +1,4 @@
-"""A box of voxels: where it starts and where it stops, z, y, x."""
+"""A box of voxels [start, stop), z, y, x."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,26 +29,26 @@ class Box(NamedTuple):
         return z, y, x
 
     def __str__(self) -> str:
-        """As `--roi` takes it."""
+        """Formats the box as `--roi` takes it."""
         return ",".join(f"{start}:{stop}" for start, stop in zip(*self, strict=True))
 
     def shifted(self, by: Voxel) -> "Box":
         return Box(_add(self.start, by), _add(self.stop, by))
 
     def within(self, other: "Box") -> "Box":
-        """What the two share; a shape of 0 where they don't."""
+        """Returns the intersection; of shape 0 where there is none."""
         starts = [max(pair) for pair in zip(self.start, other.start, strict=True)]
         stops = [min(pair) for pair in zip(self.stop, other.stop, strict=True)]
         z, y, x = (max(start, stop) for start, stop in zip(starts, stops, strict=True))
         return Box((starts[0], starts[1], starts[2]), (z, y, x))
 
     def middle(self, shape: Voxel) -> "Box":
-        """A box of this shape, or as much of it as there is, in the middle."""
+        """Returns a box of this shape in the middle, cropped to this box."""
         z, y, x = (max(0, side - own) // 2 for side, own in zip(self.shape, shape, strict=True))
         return Box((0, 0, 0), shape).shifted(_add(self.start, (z, y, x))).within(self)
 
     def tiles(self, shape: Voxel) -> Iterator["Box"]:
-        """Boxes of this shape that fill the box from its start, x fastest; the last ones are smaller."""
+        """Yields boxes of this shape that tile the box from its start, x fastest; the last ones are smaller."""
         ranges = [range(*bounds) for bounds in zip(self.start, self.stop, shape, strict=True)]
         for z, y, x in itertools.product(*ranges):
             yield Box((z, y, x), _add((z, y, x), shape)).within(self)
@@ -60,7 +60,7 @@ def box_of(shape: tuple[int, ...]) -> Box:
 
 
 def parse_box(text: str, whole: Box) -> Box:
-    """`z0:z1,y0:y1,x0:x1` in voxels; a side left out is that of `whole`, and so is everything if text is empty."""
+    """Parses `z0:z1,y0:y1,x0:x1` in voxels; a side left out is that of `whole`, as are all of an empty text."""
     if not text:
         return whole
     expected = f"Region of interest: expected z0:z1,y0:y1,x0:x1 within {whole}; found {text!r}."

@@ -1,4 +1,4 @@
-"""Which chunks of a volume there are on disk. One that is missing reads as 0, as does one that held nothing else."""
+"""Finds which chunks of a volume exist on disk. A missing one reads as 0, as does one of zeros."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ class Missing(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ChunkFiles:
-    """Chunks (shards, where several share a file) in the axes of the file; any of a chunk's keys holds it."""
+    """The chunks (shards, where several share a file) in the axes of the file; any of a chunk's keys holds it."""
 
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
@@ -37,7 +37,7 @@ class ChunkFiles:
 
     @classmethod
     def of(cls, store: ts.TensorStore, suffixes: tuple[str, ...] = ("",)) -> "ChunkFiles | None":
-        """None for a store that is not one whole array in a folder of chunks."""
+        """Returns None for a store that is not one whole array in a folder of chunks."""
         spec: dict[str, Any] = store.spec().to_json() if store.spec().kvstore is not None else {}
         transform, metadata = spec.get("transform", {}), spec.get("metadata", {})
         if "output" in transform or spec.get("kvstore", {}).get("driver") == "memory":
@@ -79,7 +79,7 @@ class ChunkFiles:
         return cls(tuple(store.shape), chunk, folder, lambda index: [struct.pack(">Q", _morton(index[:3], counts))])
 
     def find_missing(self, ranges: Ranges | None = None) -> Missing:
-        """Among the chunks of these ranges, or of all; so many of them are looked for as takes little time."""
+        """Finds missing chunks among these ranges, or among all; a sample where there are many."""
         counts = [-(-size // side) for size, side in zip(self.shape, self.chunk, strict=True)]
         ranges = ranges or [range(count) for count in counts]
         local = self.folder.spec().to_json()["driver"] == "file"
@@ -117,7 +117,7 @@ class ChunkFiles:
 
 
 def chunk_name(scale: dict[str, Any], index: Sequence[int]) -> str:
-    """Of a chunk x, y, z of a scale without shards, which names the chunk's box."""
+    """Returns the name of chunk x, y, z of a scale without shards, which is the chunk's box."""
     parts = []
     for i, side, size, corner in zip(
         index, scale["chunk_size"], scale["size"], scale.get("voxel_offset", (0, 0, 0)), strict=False
@@ -135,7 +135,7 @@ def _folder(spec: dict[str, Any]) -> ts.KvStore:
 
 
 def _morton(index: Sequence[int], counts: Sequence[int]) -> int:
-    """The bits of all indices interleaved, x first; an axis takes part with as many as its chunks need."""
+    """Interleaves the bits of all indices, x first; an axis takes part with as many as its chunks need."""
     bits = [(count - 1).bit_length() for count in counts]
     code = at = 0
     for bit in range(max(bits)):

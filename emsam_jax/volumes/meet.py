@@ -1,4 +1,4 @@
-"""Volumes of different extents, levels and offsets, met in world coordinates on the voxels of one of them."""
+"""Maps volumes of different extents, levels and offsets, in world coordinates, onto the voxels of one of them."""
 
 import math
 
@@ -15,7 +15,7 @@ _ROUNDING = 1e-4  # of a voxel: sizes such as 4/3 nm are written with few digits
 def read_nearest(
     grid: Volume, volume: Volume, box: Box
 ) -> tuple[Shaped[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
-    """For each voxel of a box of `grid`, the volume's voxel at its centre, and whether there is one (else 0)."""
+    """Reads, for each voxel of a box of `grid`, the volume's voxel at its centre, and whether there is one (else 0)."""
     indices = nearest_indices(grid, volume, box)
     start = tuple(int(i.min()) for i in indices)
     stop = tuple(int(i.max()) + 1 for i in indices)
@@ -27,7 +27,7 @@ def read_nearest(
 
 
 def with_size_of(raw: Volume, volume: Volume) -> Volume:
-    """A volume that does not know its voxel size has the raw's."""
+    """Gives a volume without a voxel size that of the raw."""
     if volume.voxel_size_known or not raw.voxel_size_known:
         return volume
     own = {"offset_zyx": volume.offset_zyx, "offsets": volume.offsets, "native": volume.native}
@@ -35,7 +35,7 @@ def with_size_of(raw: Volume, volume: Volume) -> Volume:
 
 
 def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.ndarray, " n"]]:
-    """For each axis, the volume's voxel in which the centre of each of the raw's voxels lies."""
+    """Returns, for each axis, the volume's voxel in which the centre of each of the raw's voxels lies."""
     found = []
     for axis in range(3):
         centres = raw.offset_zyx[axis] + (np.arange(box.start[axis], box.stop[axis]) + 0.5) * raw.voxel_size_zyx[axis]
@@ -45,7 +45,7 @@ def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.nd
 
 
 def extent_on(raw: Volume, volume: Volume) -> Box:
-    """The volume's extent as a box of the raw's voxels: those whose centres it holds."""
+    """Returns the volume's extent as a box of the raw's voxels: those whose centres it holds."""
     bounds = []
     for axis in range(3):
         start = (volume.offset_zyx[axis] - raw.offset_zyx[axis]) / raw.voxel_size_zyx[axis]
@@ -56,7 +56,7 @@ def extent_on(raw: Volume, volume: Volume) -> Box:
 
 
 def check_meet(raw: Volume, volume: Volume) -> None:
-    """One sentence where the two cannot belong together."""
+    """Raises where the two cannot belong together."""
     if not raw.voxel_size_known and volume.voxel_size_known and volume.voxel_size_zyx != raw.voxel_size_zyx:
         raise UserError(
             f"{raw.url} has no voxel size, and {volume.url} has {volume.voxel_size_zyx} nm (z, y, x), so that nobody "
@@ -76,7 +76,7 @@ def check_meet(raw: Volume, volume: Volume) -> None:
 
 
 def check_within(raw: Volume, labels: Volume) -> None:
-    """Labels end where the raw ends, but for a voxel of theirs: else their size or place is wrong."""
+    """Refuses labels that end a voxel of theirs or more beyond the raw: their size or place is wrong."""
     extent = extent_on(raw, labels)
     slack = [math.ceil(own / size) for own, size in zip(labels.voxel_size_zyx, raw.voxel_size_zyx, strict=True)]
     beyond = (

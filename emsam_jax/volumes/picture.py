@@ -1,4 +1,4 @@
-"""Three sections with the labels over them."""
+"""Draws three sections with the labels over them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _SIDE = 768  # voxels shown of a section, from its middle
 
 
 def check_picture(path: str | Path) -> None:
-    """Before hours of reading: whether a picture can be written there."""
+    """Refuses a place where no picture can be written, before hours of reading."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, for those who draw
 
     path = Path(path)
@@ -27,7 +27,7 @@ def check_picture(path: str | Path) -> None:
 
 
 def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) -> None:
-    """Three sections of the raw, below with the labels over it."""
+    """Saves three sections of the raw, and below them the same with the labels over it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,7 +53,7 @@ def save_picture(path: str | Path, specimen: Specimen, sections: Sequence[int]) 
 
 
 def overlay(grey: Float[np.ndarray, "y x"], ids: Integer[np.ndarray, "y x"]) -> Float[np.ndarray, "y x 3"]:
-    """A colour for each id, by a hash so that it stays the same from section to section; none for 0."""
+    """Returns a colour for each id, by a hash so that it is the same in every section; none for 0."""
     mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     channels = [(mixed >> np.uint64(shift) & np.uint64(255)).astype(np.float32) / 255 for shift in (56, 48, 40)]
     colour = np.stack(channels, -1)

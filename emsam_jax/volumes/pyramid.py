@@ -1,4 +1,4 @@
-"""Coarser levels of a volume, as viewers want them: each has half the voxels of the one before along some axes."""
+"""Computes coarser levels of a volume for viewers: each has half the voxels of the one before along some axes."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ _EQUAL = math.sqrt(2)  # voxel sizes that differ by more get nearer to each othe
 
 
 def plan_levels(finest: Layout) -> list[Layout]:
-    """All levels, the finest included, until one is a few chunks."""
+    """Plans all levels, the finest included, until one is a few chunks."""
     levels = [finest]
     while any(side > _SMALL * own for side, own in zip(levels[-1].shape[-3:], _usual_chunk(levels[-1]), strict=True)):
         levels.append(coarsen(levels[-1]))
@@ -27,7 +27,7 @@ def plan_levels(finest: Layout) -> list[Layout]:
 
 
 def coarsen(fine: Layout) -> Layout:
-    """The next level.
+    """Plans the next level.
 
     Of OME-Zarr, it begins at the corner of the finer one; of precomputed, at a multiple of its own voxel size, because
     its offsets are whole numbers. Voxels on the border may stand for fewer of the finer level's.
@@ -54,7 +54,7 @@ def coarsen(fine: Layout) -> Layout:
 
 
 def factor_of(fine: Layout) -> Voxel:
-    """2 along the axes whose voxels are about the finest, so that voxels become cubes and then stay so."""
+    """Returns 2 along the axes whose voxels are about the finest, so that voxels become cubes and then stay so."""
     sides = list(zip(fine.shape[-3:], fine.voxel_size_zyx, strict=True))
     finest = min((size for side, size in sides if side > 1), default=0.0)
     z, y, x = (2 if side > 1 and size < _EQUAL * finest else 1 for side, size in sides)
@@ -62,7 +62,7 @@ def factor_of(fine: Layout) -> Voxel:
 
 
 def read_coarsened(volume: Volume, coarse: Layout, box: Box, method: Method) -> Shaped[np.ndarray, "*c z y x"]:
-    """The box of the level `coarse`, from the voxels of the level before it.
+    """Reads the box of the level `coarse`, from the voxels of the level before it.
 
     Chunk by chunk, because TensorStore holds all voxels that it reads for chunks which begin within a coarse voxel.
     """

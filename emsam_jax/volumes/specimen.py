@@ -1,4 +1,4 @@
-"""A declared volume, opened: raw, labels and mask as one, on the raw's voxels, and mirrored beyond its ends."""
+"""Opens a declared volume: raw, labels and mask as one, on the raw's voxels, and mirrored beyond its ends."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _SAMPLE_SIDE, _SAMPLES = 32, 4  # percentiles come from 4 x 4 x 4 boxes of 32 vo
 
 
 def intensity_range(raw: Volume, intensity: Intensity, region: Box) -> tuple[float, float]:
-    """Declared values, or the percentiles of boxes spread evenly over the region."""
+    """Returns the declared values, or the percentiles of boxes spread evenly over the region."""
     low, high = intensity.low, intensity.high
     if intensity.percentiles:
         sample = np.concatenate([raw.read(box).ravel() for box in _spread(region)]).astype(np.float32)
@@ -71,18 +71,18 @@ class Specimen:
 
     @property
     def labelled_region(self) -> Box:
-        """The part of the region of interest that the labels reach."""
+        """Returns the part of the region of interest that the labels reach."""
         return self.region if self.labels is None else self.region.within(extent_on(self.raw, self.labels))
 
     def read_raw(self, box: Box) -> Shaped[np.ndarray, "z y x"]:
-        """As it is stored; 0 outside the volume."""
+        """Reads raw values; 0 outside the volume."""
         values = self.raw.read(box)
         if values.dtype.kind in "fV" and np.isnan(values.astype(np.float32)).any():
             raise UserError(f"{self.raw.url}: expected numbers, found NaN within {box} (z, y, x).")
         return values
 
     def read_normalised(self, box: Box) -> Float[np.ndarray, "z y x"]:
-        """In 0 to 1, by the declared intensity."""
+        """Reads raw in [0, 1], by the declared intensity."""
         return self.normalised(self.read_raw(box))
 
     def normalised(self, values: Shaped[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
@@ -92,13 +92,13 @@ class Specimen:
 
     @property
     def intensity_range(self) -> tuple[float, float]:
-        """The raw values that become 0 and 1 (before inversion)."""
+        """Returns the raw values that become 0 and 1 (before inversion)."""
         if self._range is None:
             self._range = intensity_range(self.raw, self.intensity, self.region)
         return self._range
 
     def read_labels(self, box: Box) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
-        """Ids, with 0 for background and for what is unlabelled, and where there is a label at all."""
+        """Reads ids, 0 for background and unlabelled voxels, and the mask of labelled voxels."""
         if self.labels is None:
             raise UserError(f"{self.name} has no labels; declare `labels`.")
         ids, labelled = read_nearest(self.raw, self.labels, box)
@@ -114,7 +114,7 @@ class Specimen:
         return ids, labelled
 
     def labelled_boxes(self, shape: Voxel, at_least: int = 1) -> Iterator[tuple[Box, int]]:
-        """Tiles of the labelled region that hold so many labelled voxels, with their number: where truth is sparse."""
+        """Yields tiles of the labelled region with `at_least` labelled voxels, and their count."""
         for box in self.labelled_region.tiles(shape):
             count = int(self.read_labels(box)[1].sum())
             if count >= at_least:
@@ -122,7 +122,7 @@ class Specimen:
 
 
 def open_declared(declared: DeclaredVolume) -> Specimen:
-    """Raw, labels and mask from wherever they lie."""
+    """Opens raw, labels and mask from wherever they lie."""
     if not declared.raw:
         raise UserError(f"Volume {declared.name!r}: expected a path or URL as `raw`, found nothing.")
     raw = open_volume(
@@ -149,7 +149,7 @@ def open_declared(declared: DeclaredVolume) -> Specimen:
 def apply_rules(
     ids: Shaped[np.ndarray, "z y x"], labelled: Bool[np.ndarray, "z y x"], rules: LabelRules
 ) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
-    """Background and unlabelled ids to 0, and without the latter what is labelled."""
+    """Sets background and unlabelled ids to 0; returns the mask of labelled voxels too."""
     ids = ids.astype(np.uint8) if ids.dtype == bool else ids
     labelled = labelled & ~is_any(ids, rules.unlabelled)
     # Passes over large windows cost: 0 is 0 already, and mostly everything is labelled.
@@ -158,7 +158,7 @@ def apply_rules(
 
 
 def is_any(ids: Integer[np.ndarray, "*a"], wanted: tuple[int, ...]) -> Bool[np.ndarray, "*a"]:
-    """Where an id is one of these; those that its type cannot hold are nowhere."""
+    """Returns where an id is one of these; those that its type cannot hold are nowhere."""
     limits = np.iinfo(ids.dtype)
     found = np.zeros(ids.shape, bool)
     for number in wanted:
@@ -168,7 +168,7 @@ def is_any(ids: Integer[np.ndarray, "*a"], wanted: tuple[int, ...]) -> Bool[np.n
 
 
 def reflect(indices: Int[np.ndarray, "*n"], size: int) -> Int[np.ndarray, "*n"]:
-    """Where in an axis of this size an index beyond it lies, with mirrors at the first and the last voxel."""
+    """Returns the index within an axis of this size, mirrored at its first and last voxel."""
     if size == 1:
         return np.zeros_like(indices)
     folded = np.abs(indices) % (2 * size - 2)
@@ -176,7 +176,7 @@ def reflect(indices: Int[np.ndarray, "*n"], size: int) -> Int[np.ndarray, "*n"]:
 
 
 def read_mirrored(specimen: Specimen, box: Box) -> Shaped[np.ndarray, "z y x"]:
-    """Raw as if the volume ended with the specimen's region of interest."""
+    """Reads raw mirrored at the faces of the specimen's region of interest."""
     indices = [
         first + reflect(np.arange(start, stop) - first, last - first)
         for start, stop, first, last in zip(*box, *specimen.region, strict=True)

@@ -1,4 +1,4 @@
-"""A volume: an array of voxels z, y, x that is read where it is asked for, and where it lies in the world."""
+"""A volume: an array of voxels z, y, x that is read where it is indexed, and its place in the world."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +65,7 @@ class Volume:
             raise UserError(f"{self.url}: voxels {where} cannot be read: {first_line(error)}") from None
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Shaped[np.ndarray, "..."]:
-        """All voxels, for np.asarray."""
+        """Reads all voxels, for np.asarray."""
         if copy is False:
             raise UserError(f"{self.url}: its voxels lie in a file and have to be copied; leave out copy=False.")
         return self[...].astype(self.dtype if dtype is None else dtype, copy=False)
@@ -78,7 +78,7 @@ class Volume:
             raise UserError(f"{self.url} cannot be written: {first_line(error)}") from None
 
     def read(self, box: Box, outside: int | float = 0) -> Shaped[np.ndarray, "*c z y x"]:
-        """The box, with `outside` for voxels beyond the volume; all channels, where there are some."""
+        """Reads the box, with `outside` for voxels beyond the volume; all channels, where there are some."""
         inside = box.within(self.box)
         if inside == box:
             return self[(..., *box.slices)]
@@ -89,7 +89,7 @@ class Volume:
         return values
 
     def _check(self, index: Any) -> tuple[Any, ...]:
-        """Every index within the volume: numpy would cut it silently, and count negative ones from the end."""
+        """Refuses indices beyond the volume: numpy would crop silently, and count negative ones from the end."""
         index = index if isinstance(index, tuple) else (index,)
         if Ellipsis in index:
             at = index.index(Ellipsis)
@@ -112,6 +112,6 @@ class Volume:
 
 
 def as_unit(affinities: Shaped[np.ndarray, "c z y x"]) -> Float32[np.ndarray, "c z y x"]:
-    """Affinities as they are stored, uint8 as shares of 255, in float32."""
+    """Converts stored affinities to float32; uint8 as shares of 255."""
     values = affinities.astype(np.float32)
     return values / 255 if affinities.dtype == np.uint8 else values

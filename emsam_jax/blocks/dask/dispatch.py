@@ -51,14 +51,14 @@ class Dispatch:
         waiting: deque[Voxel],
         *,
         group: int,
-        ahead: int,
+        in_flight: int,
         resources: Resources | None = None,
     ):
         self._client, self._work, self._ledger = client, work, ledger
         self._resources = resources or {}
         self._pickled = cloudpickle.dumps(work)  # once: a stage may be defined in a program of its user's
         self._waiting, self._suspects = waiting, deque[Voxel]()
-        self._group, self._ahead = group, ahead
+        self._group, self._in_flight = group, in_flight
         self._running: dict[str, tuple[Future, Task]] = {}
         self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._numbers = itertools.count()
@@ -83,7 +83,7 @@ class Dispatch:
 
     def submit(self) -> None:
         """As much as there is room for."""
-        room = max(self._ahead, _A_THREAD * self.threads)
+        room = max(self._in_flight, _A_THREAD * self.threads)
         if self._suspects and not any(task.alone for _, task in self._running.values()):
             self._send(Task("", (self._suspects.popleft(),)))  # one at a time, or they would be suspected of each other
         while len(self._running) < room and self._waiting:

@@ -1,4 +1,4 @@
-"""A stage's blocks, done by the workers of a Dask cluster; whatever is killed, what is done stays done."""
+"""Does the blocks of a stage on the workers of a Dask cluster; what is done stays done, whatever is killed."""
 
 import math
 import time
@@ -22,7 +22,7 @@ _GRACE = 5.0  # seconds that those at work have to finish, once the run is to st
 
 
 class StageStoppedError(StoppedError):
-    """With what was done until then."""
+    """Carries what was done until the run was stopped."""
 
     def __init__(self, reason: str, stage: str, report: StageReport, left: int):
         total = report.done + report.skipped + len(report.failed) + left
@@ -37,20 +37,22 @@ def run_stage(
     ledger_url: str,
     *,
     group: int = 64,
-    ahead: int = 4,
+    in_flight: int = 4,
     retries: int = 3,
     check: bool = True,
     progress: bool = True,
     resources: Resources | None = None,
 ) -> StageReport:
-    """Blocks that are not done yet, in groups of at most `group`, `ahead` of them in flight or two a worker's thread.
+    """Does the blocks that are not done yet, in groups of at most `group`, with `in_flight` of these or two a worker's
+    thread.
 
-    A group is handed back after two seconds with what it has not begun. The stage travels with each: what is large, it
-    opens when it is run, and may keep, because a worker uses one copy of it for the whole run.
+    A group is handed back after two seconds with the blocks that it has not begun. The stage travels with each group:
+    what is large, the stage opens when it is run, and may keep, because a worker uses one copy of it for the whole run.
 
     A block that raises is recorded as failed, and so is one whose worker died `retries` times while it did nothing
-    else. `check` looks at the data of what is done already. Only workers that declare `resources` get blocks. Raises
-    StageStoppedError where blocks are left untried, and LockLostError where the caller's RunLock is no longer its own.
+    else. `check` compares finished blocks with their checksums. Only workers that declare `resources` get blocks.
+    Raises StageStoppedError where blocks are left untried, and LockLostError where the caller's RunLock is no longer
+    its own.
     """
     began = time.monotonic()
     identity = stage.identity()
@@ -65,7 +67,7 @@ def run_stage(
     work = Work(stage, plan, ledger_url, identity, ledger.run, retries, ledger.token)
     done, failed, reason = 0, [], ""
     with shown, noticing_signals() as interruption:
-        dispatch = Dispatch(client, work, ledger, waiting, group=group, ahead=ahead, resources=resources)
+        dispatch = Dispatch(client, work, ledger, waiting, group=group, in_flight=in_flight, resources=resources)
         try:
             for report in run_groups(dispatch, interruption):
                 done += report.done
@@ -84,7 +86,7 @@ def run_stage(
 
 
 def run_groups(dispatch: Dispatch, interruption: Interruption) -> Iterator[GroupReport]:
-    """Until all blocks are tried; after a signal, until what is running has ended or has had its time."""
+    """Yields reports until all blocks are tried; after a signal, until the running groups have ended or timed out."""
     stopped = math.inf
     while not dispatch.over:
         if not interruption.signal:

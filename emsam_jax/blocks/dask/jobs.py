@@ -1,4 +1,4 @@
-"""Workers as jobs of a queueing system, by dask-jobqueue; the scheduler is in the process that asks for them."""
+"""Starts workers as jobs of a queueing system, by dask-jobqueue, with the scheduler in the calling process."""
 
 import contextlib
 import shlex
@@ -24,13 +24,13 @@ _OF_LISTS = ("job_extra_directives", "job_directives_skip", "job_script_prologue
 def open_jobs(
     system: str, workers: int, threads: int, memory: str, options: Sequence[str] = (), *, dashboard: str = ""
 ) -> Iterator[Any]:
-    """A Dask cluster that keeps so many workers: a job that ends early is submitted again.
+    """Yields a Dask cluster that keeps `workers` jobs: one that ends early is submitted again.
 
     They talk by TLS, with a key in files of this user alone, in the folder `shared_temp_directory` (an option; by
     default this process's own folder) that the machines share, for as long as the cluster lasts.
 
     `options` are dask-jobqueue's own, such as `queue=gpu` or `walltime=08:00:00`; those of a job that are lists may be
-    named several times.
+    repeated.
     """
     if system not in SYSTEMS:
         raise UserError(f"--cluster: expected one of {', '.join(SYSTEMS)}, found {system!r}.")
@@ -81,7 +81,7 @@ def open_jobs(
 
 
 class SubmissionError(RuntimeError):
-    """With all that the queueing system said."""
+    """Carries all that the queueing system printed."""
 
 
 async def submit(cluster: Any, workers: int) -> None:
@@ -95,7 +95,7 @@ async def submit(cluster: Any, workers: int) -> None:
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """`name=value`, each."""
+    """Parses options given as `name=value`."""
     found: dict[str, Any] = {}
     lists: dict[str, list[str]] = defaultdict(list)
     for option in options:

@@ -1,4 +1,4 @@
-"""Who may talk to the workers: what they are sent is code, which they run as the user who started them."""
+"""Restricts who may talk to the workers: what they are sent is code, which they run as the user who started them."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ class Tls(NamedTuple):
 
 
 def of_our_own() -> Security:
-    """For scheduler and workers of this run: whoever has not the key that was made for it is refused."""
+    """Makes certificates for the scheduler and workers of one run: clients without its key are refused."""
     try:
         return Security.temporary()
     except ImportError:
@@ -36,7 +36,7 @@ def of_our_own() -> Security:
 
 
 def in_files(security: Security, folder: Path) -> Security:
-    """The same, with its keys in files of this user alone, for workers on machines that share the folder."""
+    """Writes those certificates to files of this user alone, for workers on machines that share the folder."""
     paths = {}
     for name in (
         "tls_ca_file",
@@ -49,6 +49,6 @@ def in_files(security: Security, folder: Path) -> Security:
 
 
 def on_loopback(dashboard: str) -> str:
-    """The address, on this machine alone where it names no host."""
+    """Returns the address with the loopback host where it names none."""
     host, colon, port = dashboard.rpartition(":")
     return dashboard if host else f"127.0.0.1:{port}" if colon or port else "127.0.0.1:0"

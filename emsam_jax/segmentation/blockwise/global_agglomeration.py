@@ -1,4 +1,4 @@
-"""One agglomeration of the whole volume's fragments, from the table of their edges.
+"""Agglomerates the whole volume's fragments at once, from the table of their edges.
 
 Merges of two large objects are held to a stricter score, since a false one joins whole neurons.
 """
@@ -23,10 +23,10 @@ from emsam_jax.segmentation.recipe import Recipe
 def agglomerate_edges(
     edges: Table, fragments: UInt64[np.ndarray, " n"], thresholds: Sequence[float], method: str = "waterz"
 ) -> Iterator[Table]:
-    """For each threshold a table (fragment, label), labels 1..n in the order of each object's first fragment.
+    """Yields, for each threshold, a table (fragment, label), labels 1..n in the order of each object's first fragment.
 
     `fragments` are all ids in increasing order, those without an edge too. `waterz` is average linkage, as waterz's
-    mean scorer; to `components` each fragment is an object.
+    mean scorer; for `components` each fragment is an object.
     """
     if method not in ("waterz", "multicut", "components"):
         raise UserError(f"Edges are agglomerated by waterz (mean scorer), multicut or components, not by {method!r}.")
@@ -55,7 +55,7 @@ def as_lookup(fragments: UInt64[np.ndarray, " n"], nodes: UInt64[np.ndarray, " n
 
 
 def number_by_first(nodes: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """The same partition as 1..n, in the order in which its parts appear."""
+    """Renumbers a partition as 1..n, in the order in which its parts appear."""
     _, first, part = np.unique(nodes, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.uint64)
     rank[np.argsort(first)] = np.arange(1, len(first) + 1, dtype=np.uint64)
@@ -85,7 +85,7 @@ def check_guard(guard: Guard, recipe: Recipe) -> None:
 
 
 def agglomerate_guarded(edges: Table, fragments: Table, threshold: float, guard: Guard) -> Table:
-    """Average linkage in which two objects of `guard.size` voxels merge at its threshold only; as `agglomerate_edges`.
+    """Does what `agglomerate_edges` does, but two objects of `guard.size` voxels merge at the guard's threshold only.
 
     Each object of the agglomeration without a guard that is large enough to hold two such is made anew from its own
     edges, so that guarded objects are parts of unguarded ones. Linkage never gets stronger by merging: what merges at
@@ -105,7 +105,7 @@ def agglomerate_guarded(edges: Table, fragments: Table, threshold: float, guard:
 
 
 def join_parts(edges: Table, sizes: Int64[np.ndarray, " n"], threshold: float, large: int) -> Int64[np.ndarray, " n"]:
-    """A number for each part, from 0, of what it ends in; two that are both large stay apart. Parts count from 1."""
+    """Returns the object of each part, numbered from 0; two that are both large stay apart. Parts count from 1."""
     neighbours: dict[int, dict[int, tuple[float, int]]] = {}
     queue = []
 

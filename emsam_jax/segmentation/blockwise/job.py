@@ -1,4 +1,4 @@
-"""What all stages of one segmentation share: where it reads, where it writes, by which recipe."""
+"""What all stages of one segmentation share: inputs, outputs, and the recipe."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ from emsam_jax.volumes import (
 
 
 class Options(TypedDict, total=False):
-    """What a segmentation may be told besides; None is as if left out."""
+    """Optional settings of a segmentation; None is the default."""
 
     fragments: Volume | None  # ids made elsewhere, instead of a watershed of each block
     mask: Volume | None  # voxels where it is 0 stay background
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Can be pickled: volumes are opened where they are needed."""
+    """A picklable description of one segmentation: volumes are opened where they are needed."""
 
     affinities: str  # URL
     mask: str  # URL, or empty
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def whole(self) -> Plan:
-        """One block: for what is done once, with the tables of all blocks."""
+        """Plans one block, for stages that hold the tables of all blocks."""
         return Plan(self.plan.volume, self.plan.region, self.plan.region.shape)
 
     @property
@@ -72,12 +72,12 @@ class Job:
 
     @property
     def votes(self) -> bool:
-        """Edges' means don't tell what quantile scorers need: blocks say what they merge. Not as at once."""
+        """Whether blocks vote on merges: quantile scorers need more than an edge's mean, and are approximate."""
         return self.recipe.method == "waterz" and self.recipe.scorer != "mean"
 
     @property
     def context(self) -> Voxel:
-        """Voxels around a block that its merges depend on: half a block, where that is neither little nor large."""
+        """Returns the halo in voxels that a block's merges depend on: half a block, within limits."""
         z, y, x = (min(max(side // 2, 32), 64) for side in self.plan.block)
         return z, y, x
 
@@ -100,7 +100,7 @@ class Job:
         return (values != 0) & there
 
     def read_fragments(self, box: Box) -> UInt64[np.ndarray, "z y x"]:
-        """Our own have left out what the mask leaves out."""
+        """Reads fragments; the mask is applied unless they are this run's own, which have it."""
         ids = np.ascontiguousarray(self.open_fragments().read(box), np.uint64)
         if self.given and (mask := self.read_mask(box)) is not None:
             ids = np.where(mask, ids, np.uint64(0))
@@ -110,7 +110,7 @@ class Job:
         return int(np.ravel_multi_index(block.index, self.plan.counts))
 
     def facts_of_graph(self) -> dict[str, Any]:
-        """All that fragments and edges depend on; another threshold needs neither anew, except by components."""
+        """Returns what fragments and edges depend on; the threshold is no part of it, except for components."""
         facts: dict[str, Any] = {
             "affinities": self.affinities,
             "shape": list(self.fragments.shape),
@@ -136,7 +136,7 @@ class Job:
 def plan_job(
     affinities: Volume, out: str | Path, recipe: Recipe, block: Voxel | None = None, **options: Unpack[Options]
 ) -> Job:
-    """Raises where the recipe cannot be followed block by block."""
+    """Plans a segmentation; raises where the recipe cannot be followed block by block."""
     fragments, mask, graph = options.get("fragments"), options.get("mask"), options.get("graph")
     content = options.get("content")
     halo, guard, format = options.get("halo"), options.get("guard"), options.get("format") or "ome-zarr"  # noqa: A001
@@ -184,7 +184,7 @@ def plan_job(
 
 
 def usual_block(shape: Voxel, voxel_size_zyx: Sizes) -> Voxel:
-    """A shard."""
+    """Returns the default block: a shard."""
     return shard_for(shape, chunk_for(shape, voxel_size_zyx))
 
 
@@ -204,12 +204,12 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def default_halo(fragments: FragmentParameters) -> Voxel:
-    """Sections by themselves need nothing from others."""
+    """Returns the default halo; fragments in sections need none from other sections."""
     return (0, 32, 32) if fragments.kind == "2d" else (16, 16, 16)
 
 
 def _chunk_within(block: Voxel, usual: Voxel, region: Voxel) -> Voxel:
-    """The usual chunk, or the largest smaller one that divides the block."""
+    """Returns the usual chunk, or the largest smaller one that divides the block."""
     z, y, x = (
         most if own >= side else next(n for n in range(min(most, own), 0, -1) if own % n == 0)
         for own, most, side in zip(block, usual, region, strict=True)

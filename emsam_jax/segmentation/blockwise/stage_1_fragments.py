@@ -1,4 +1,4 @@
-"""Stage 1: fragments of each block, with ids that no other block has, and what the watershed says at its faces."""
+"""Stage 1: cuts fragments of each block, with ids that no other block has, and records its watershed at the faces."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ class Ids(NamedTuple):
 
 
 def index_ids(ids: UInt64[np.ndarray, "z y x"]) -> Ids:
-    """Where ids follow each other, a table of all between the first and the last needs no sorting."""
+    """Returns ids, sizes and each voxel's index; where ids are dense, by a table and without sorting."""
     lowest, highest = int((ids - np.uint64(1)).min()) + 1, int(ids.max())  # 0 - 1 is the largest number
     if not highest:
         return Ids(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(ids.shape, np.int32))
@@ -55,9 +55,9 @@ FACES = tuple(Face(axis, upper) for axis, upper in itertools.product(range(3), (
 
 
 def compare_faces(found: UInt64[np.ndarray, "z y x"], inner: Box) -> UInt8[np.ndarray, " bytes"]:
-    """For each pair of voxels across a face, whether both lie in one piece of `found`, as bits, face after face.
+    """Returns bits, face after face: for each pair of voxels across a face, whether both lie in one piece of `found`.
 
-    `inner` is the block, in voxels of `found`. Where nothing is known of a face's other side, no pair does.
+    `inner` is the block, in voxels of `found`. Where a face's other side is unknown, no pair does.
     """
     opinions = []
     for axis, upper in FACES:
@@ -71,7 +71,7 @@ def compare_faces(found: UInt64[np.ndarray, "z y x"], inner: Box) -> UInt8[np.nd
 
 
 def read_face(opinions: UInt8[np.ndarray, " bytes"], shape: Voxel, face: Face) -> Bool[np.ndarray, "a b"]:
-    """Of a block of this shape."""
+    """Returns the bits of one face of a block of this shape."""
     sizes = [int(np.prod(_plane_of(shape, axis))) for axis, _ in FACES]
     number = FACES.index(face)
     first = sum(sizes[:number])
@@ -80,7 +80,7 @@ def read_face(opinions: UInt8[np.ndarray, " bytes"], shape: Voxel, face: Face) -
 
 
 def take_plane(values: Shaped[np.ndarray, "z y x"], axis: int, at: int, within: Box) -> Shaped[np.ndarray, "a b"]:
-    """The voxels of a plane across the axis that lie beside the box."""
+    """Returns the voxels at the index `at` of the axis, within the box along the others."""
     place: list[slice | int] = list(within.slices)
     place[axis] = at
     return values[tuple(place)]
@@ -100,7 +100,8 @@ class Fragments:
         return self.job.facts_of_graph()
 
     def run(self, block: Block) -> str:
-        """Cut with a margin around the block, of which no more is kept than whether pieces go on beyond its faces.
+        """Cuts fragments with a halo around the block, and crops them; the halo tells which pieces continue beyond its
+        faces.
 
         A piece that falls apart becomes several.
         """
@@ -132,6 +133,6 @@ def faces_key(block: Block) -> str:
 
 
 def inner(box: Box, grown: Box) -> Box:
-    """The box, in voxels of the larger one around it."""
+    """Returns the box in voxels of the larger box around it."""
     z, y, x = grown.start
     return box.shifted((-z, -y, -x))

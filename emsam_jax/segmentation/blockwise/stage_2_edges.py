@@ -1,4 +1,4 @@
-"""Stage 2: which pieces of fragments a block holds, which go on in other blocks, and by which affinities they touch."""
+"""Stage 2: lists the pieces in a block, which of them continue in other blocks, and the affinities between them."""
 
 import dataclasses
 from typing import Any
@@ -53,7 +53,7 @@ class Edges:
         return ",".join(write_table(job.graph, key, table) for key, table in zip(_keys(block), tables, strict=True))
 
     def _link(self, block: Block, ids: UInt64[np.ndarray, "z y x"], within: Box) -> Table:
-        """Pieces on both sides of a face are one fragment where both blocks' watersheds say so."""
+        """Links pieces on both sides of a face where both blocks' watersheds say that they are one fragment."""
         job = self.job
         here = read_table(job.graph, faces_key(block), np.uint8)
         parts = [np.zeros(0, LINK)]
@@ -93,7 +93,7 @@ def _keys(block: Block) -> tuple[str, str, str]:
 
 
 def measure_edges(ids: UInt64[np.ndarray, "z y x"], affinities: Float32[np.ndarray, "3 z y x"], begin: Voxel) -> Table:
-    """Edges whose second voxel is at `begin` or after it; the one before it may lie outside."""
+    """Measures edges whose second voxel is at `begin` or after it; the first may lie outside."""
     z, y, x = ids.shape
     parts = []
     for first in range(begin[0], z, _SLAB):
@@ -115,7 +115,7 @@ def measure_edges(ids: UInt64[np.ndarray, "z y x"], affinities: Float32[np.ndarr
 
 
 def list_objects(ids: UInt64[np.ndarray, "z y x"], start: Voxel) -> Table:
-    """Each id but 0, in increasing order, with its voxels and its box; the array's first voxel lies at `start`."""
+    """Lists each id but 0, in increasing order, with its voxels and box; the array's first voxel lies at `start`."""
     names, sizes, places = index_ids(ids)
     found = np.zeros(len(names), OBJECT)
     found["id"], found["voxels"] = names, sizes

@@ -1,4 +1,4 @@
-"""Stage 3: the pieces of all blocks, the fragments that they make up, and the edges of those, each as one table."""
+"""Stage 3: merges the tables of all blocks: pieces, the fragments that they make up, and the edges of those."""
 
 import dataclasses
 from typing import Any

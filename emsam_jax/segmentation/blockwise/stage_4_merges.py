@@ -1,4 +1,4 @@
-"""Stage 4 for waterz's quantile scorers, which need more of an edge than its mean: what is merged around each block."""
+"""Stage 4, for waterz's quantile scorers, which need more than an edge's mean: merges fragments around each block."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ from emsam_jax.volumes import Box
 
 @dataclasses.dataclass(frozen=True)
 class Merges:
-    """Fragments that touch in a block are merged or not by an agglomeration of it and of its surroundings."""
+    """Agglomerates a block with a halo, and records which fragments that touch in the block are merged."""
 
     job: Job
     name: str = "merges"
@@ -25,7 +25,7 @@ class Merges:
         return self.job.facts_of_labels()
 
     def run(self, block: Block) -> str:
-        """A table as of edges, whose mean is 1 where the two were merged, and 0 where not."""
+        """Writes a table of edges whose mean is 1 where the two were merged, and 0 where not."""
         job, own = self.job, block.box
         grown = job.plan.read_box(block, job.context)
         names, _, places = index_ids(job.read_fragments(grown))

@@ -1,4 +1,4 @@
-"""Stage 5: which object each piece of a fragment belongs to, the objects, and how they share the voxels."""
+"""Stage 5: looks up which object each piece of a fragment belongs to, and measures the objects."""
 
 import dataclasses
 import json
@@ -95,7 +95,7 @@ class Lookup:
         return self.job.facts_of_labels()
 
     def run(self, block: Block) -> str:
-        """Where blocks vote, fragments are one object where all blocks in which they touch have merged them."""
+        """Merges fragments; where blocks vote, those that all blocks in which they touch have merged."""
         job, recipe = self.job, self.job.recipe
         fragments = read_table(job.graph, "fragments.npy", OBJECT)
         if job.votes:
@@ -119,7 +119,7 @@ class Lookup:
 
 
 def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:
-    """Objects of fewer voxels become background, 0; the others are numbered anew."""
+    """Turns objects of fewer voxels into background, 0; renumbers the others."""
     labels = lookup["label"].view(np.int64)
     if min_size <= 1 or not len(labels):
         return
@@ -130,7 +130,7 @@ def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:
 
 
 def as_objects(fragments: Table, lookup: Table) -> Table:
-    """The fragments under their objects' ids, without background."""
+    """Returns the fragments under their objects' ids, without background."""
     inside = lookup["label"] > 0
     found = fragments[inside]
     found["id"] = lookup["label"][inside]

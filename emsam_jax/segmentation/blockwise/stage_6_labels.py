@@ -1,4 +1,4 @@
-"""Stage 6: fragments, relabelled, and each level of the labels' pyramid, made from the one before it."""
+"""Stage 6: relabels fragments, and makes each level of the labels' pyramid from the one before it."""
 
 import dataclasses
 import itertools
@@ -47,7 +47,7 @@ class PyramidLevel:
         return plan_blocks(box, box, self.coarse.shard, self.coarse.shard)
 
     def identity(self) -> dict[str, Any]:
-        """Of the labels, but for shape and blocks, which are the level's own."""
+        """Returns the labels' identity, with the level's own shape and blocks."""
         own = {"shape": list(self.coarse.shape), "blocks": list(self.plan.block)}
         return self.job.facts_of_labels() | own | {"voxel_size": list(self.coarse.voxel_size_zyx)}
 

@@ -1,4 +1,4 @@
-"""Affinities to neurons, block by block and stage by stage; it may be stopped at any time and goes on."""
+"""Runs the stages from affinities to neurons, block by block, resumably."""
 
 import contextlib
 import sys
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
     @property
     def holds_all(self) -> bool:
-        """Whether it holds tables of all blocks: for the process that was called, not for a worker's memory."""
+        """Whether it holds tables of all blocks: it runs in the calling process, not in a worker's memory."""
         return isinstance(self.stage, Graph | Lookup)
 
     @property
@@ -61,14 +61,15 @@ def segment_blockwise(
     run: Callable[[Step], object] | None = None,
     **options: Unpack[Options],
 ) -> Volume:
-    """Labels of affinities [c, z, y, x] with their pyramid at `out`, in blocks of `block` voxels (default: a shard).
+    """Segments affinities [c, z, y, x] to labels with their pyramid at `out`, in blocks of `block` voxels (default: a
+    shard).
 
-    Beside the labels lie `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
-    `fragments` and of it `pieces.npy`, `fragments.npy` and `edges.npy`. Name an earlier run's output as `graph` and
+    Next to the labels it writes `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
+    `fragments`, and of it `pieces.npy`, `fragments.npy` and `edges.npy`. With an earlier run's output as `graph`,
     another threshold costs only the lookup, the labels and their pyramid.
 
-    Called again it goes on where it was stopped, or refuses where anything differs that the labels depend on; `check`
-    reads what is there and does again what is damaged. `run` does one step, by default block after block.
+    Resumes when it is called again, or refuses where anything differs that the labels depend on; `check` compares
+    finished blocks with their checksums and does damaged ones again. `run` does one step, by default block after block.
     """
     job = plan_job(affinities, out, recipe, block, **options)
     if not occupied(job.labels.url):
@@ -100,7 +101,7 @@ def segment_blockwise(
 
 
 def plan_steps(job: Job) -> list[Step]:
-    """In the order in which they must end: each needs all blocks of those before it."""
+    """Lists the steps in order: each needs all blocks of those before it."""
     graph, labels = f"{job.graph}/ledger", f"{job.labels.url}/ledger"
     cut = [] if job.given else [Step(Fragments(job), job.plan, graph)]
     return [
@@ -115,14 +116,14 @@ def plan_steps(job: Job) -> list[Step]:
 
 
 def claim_outputs(job: Job) -> None:
-    """Affinities that were predicted for the labels lie below them."""
+    """Claims the places of outputs; predicted affinities lie below the labels."""
     given = [job.mask, job.given, *([] if job.affinities == f"{job.labels.url}/affinities" else [job.affinities])]
     claim(job.labels.url, SEGMENTATION, given if job.graph == job.labels.url else [*given, job.graph])
     claim(job.graph, SEGMENTATION, [job.mask, job.given])
 
 
 def prepare(job: Job, steps: list[Step]) -> None:
-    """Refuses what belongs to another run, before anything is computed; creates the volumes that are not there yet."""
+    """Refuses what belongs to another run, before anything is computed; creates the volumes that are missing."""
     for layout, stage, ledger in (
         (job.fragments, "fragments", f"{job.graph}/ledger"),
         (job.labels, "labels", f"{job.labels.url}/ledger"),

@@ -1,4 +1,4 @@
-"""Tables of fragments, edges and objects, each a structured array in an .npy file, and those of many blocks merged."""
+"""Reads, writes and merges tables of fragments, edges and objects: structured arrays in .npy files."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ _MERGE_AT = 1 << 22  # rows collected before they are merged, which bounds the m
 
 
 def write_table(url: str, key: str, table: Table) -> str:
-    """Returns the checksum once the file is durable."""
+    """Writes a table, durably, and returns its checksum."""
     return write_file(url, key, _save(table))
 
 
@@ -42,7 +42,7 @@ def write_file(url: str, key: str, content: bytes) -> str:
 
 
 def read_table(url: str, key: str, dtype: DTypeLike) -> Table:
-    """What `write_table` wrote, and nothing else."""
+    """Reads a table that `write_table` wrote; refuses anything else."""
     content = read_key(open_folder(url), key)
     empty = _header(dtype, 0)
     rows, rest = divmod(len(content or b"") - len(empty), np.dtype(dtype).itemsize)
@@ -55,7 +55,7 @@ def read_table(url: str, key: str, dtype: DTypeLike) -> Table:
 
 
 def read_tables(url: str, key: Callable[[Block], str], plan: Plan, dtype: DTypeLike) -> Iterator[Table]:
-    """One of each block, in the plan's order."""
+    """Yields the table of each block, in the plan's order."""
     blocks = iter(plan)
     with ThreadPoolExecutor(_THREADS) as pool:
         while some := list(itertools.islice(blocks, _AHEAD)):
@@ -63,7 +63,7 @@ def read_tables(url: str, key: Callable[[Block], str], plan: Plan, dtype: DTypeL
 
 
 def are_intact(url: str, keys: Sequence[str], checksums: str) -> bool:
-    """Whether the files are as they were written, by their checksums with commas between."""
+    """Returns whether the files have these checksums, which are joined by commas."""
     expected = checksums.split(",")
     return len(expected) == len(keys) and all(_is_intact(url, *one) for one in zip(keys, expected, strict=True))
 
@@ -74,7 +74,7 @@ def _is_intact(url: str, key: str, expected: str) -> bool:
 
 
 def write_lookup(url: str, lookup: Table, name: str = "lookup") -> str:
-    """In the order of fragments, with a table of pages that says where in it `look_up` has to read."""
+    """Writes the lookup in the order of fragments, with a table of pages that tells `look_up` where to read."""
     start = np.arange(0, len(lookup), _PAGE_ROWS)
     pages = np.zeros(len(start), _PAGE)
     pages["fragment"], pages["start"] = lookup["fragment"][start], start
@@ -87,9 +87,10 @@ def lookup_keys(name: str = "lookup") -> tuple[str, str]:
 
 
 def look_up(url: str, fragments: UInt64[np.ndarray, " n"], name: str = "lookup") -> UInt64[np.ndarray, " n"]:
-    """Labels of fragments in increasing order. Reads the pages that hold them and no others: the table may be large.
+    """Returns labels of fragments in increasing order; reads the pages that hold them alone, since the table may be
+    large.
 
-    Raises where a fragment is not in it.
+    Raises where a fragment is missing.
     """
     labels = np.zeros(fragments.shape, np.uint64)
     if not len(fragments):
@@ -121,7 +122,7 @@ def _read_rows(folder: ts.KvStore, key: str, first: int, stop: int) -> Table:
 
 
 def find_rows(ids: UInt64[np.ndarray, " n"], wanted: UInt64[np.ndarray, " m"], where: str) -> Int64[np.ndarray, " m"]:
-    """The place of each among the ids, which increase; raises where one of them is not there."""
+    """Returns the index of each among the increasing ids; raises where one is missing."""
     rows = np.searchsorted(ids, wanted)
     there = ids.take(rows, mode="clip") == wanted if len(ids) else np.zeros(len(wanted), bool)
     if not there.all():
@@ -143,7 +144,7 @@ def _save(table: Table) -> bytes:
 
 
 def _header(dtype: DTypeLike, rows: int) -> bytes:
-    """Of as many bytes for any number of rows, since numpy leaves room for it."""
+    """Returns numpy's header, whose length is the same for any number of rows."""
     buffer = io.BytesIO()
     facts = {"descr": dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (rows,)}
     write_array_header_1_0(buffer, facts)
@@ -155,7 +156,7 @@ def _checksum(content: bytes) -> str:
 
 
 def merge_edges(parts: Iterable[Table]) -> Table:
-    """Each pair once, in increasing order of (u, v): sizes added, means weighted by them."""
+    """Merges rows of the same pair, in increasing order of (u, v): sizes are added, means weighted by them."""
 
     def merge(table: Table) -> Table:
         order = np.lexsort((table["v"], table["u"]))  # stable: equal pairs stay in the order of the parts
@@ -171,7 +172,7 @@ def merge_edges(parts: Iterable[Table]) -> Table:
 
 
 def rename_edges(edges: Table, lookup: Table) -> Table:
-    """Between what the fragments belong to; those within one such fall away."""
+    """Replaces fragments by what they belong to; edges within one are dropped."""
     ends = [lookup["label"][find_rows(lookup["fragment"], edges[end], "Edges")] for end in "uv"]
     renamed = edges.copy()
     renamed["u"], renamed["v"] = np.minimum(*ends), np.maximum(*ends)
@@ -179,7 +180,7 @@ def rename_edges(edges: Table, lookup: Table) -> Table:
 
 
 def merge_objects(parts: Iterable[Table]) -> Table:
-    """Each id once, in increasing order: voxels added, boxes united."""
+    """Merges rows of the same id, in increasing order: voxels are added, boxes united."""
 
     def merge(table: Table) -> Table:
         table = table[np.argsort(table["id"], kind="stable")]
@@ -195,7 +196,7 @@ def merge_objects(parts: Iterable[Table]) -> Table:
 
 
 def unite(ids: UInt64[np.ndarray, " n"], links: Table) -> UInt64[np.ndarray, " n"]:
-    """For each of the ids, which increase, the first of all those that links join it with."""
+    """Returns, for each of the increasing ids, the first of all those that links join it with."""
     union = UnionFind(len(ids))
     union.merge(np.stack([find_rows(ids, links[end], "Links") for end in "uv"], axis=1).astype(np.uint64))
     _, first, part = np.unique(union.element_labeling(), return_index=True, return_inverse=True)
@@ -203,7 +204,7 @@ def unite(ids: UInt64[np.ndarray, " n"], links: Table) -> UInt64[np.ndarray, " n
 
 
 def _merge(parts: Iterable[Table], dtype: np.dtype, merge: Callable[[Table], Table]) -> Table:
-    """In the order of the parts, so that sums are the same to the bit whoever made them, and when."""
+    """Sums in the order of the parts, so that sums are the same to the bit whoever made them, and when."""
     merged, waiting, rows = np.zeros(0, dtype), [], 0
     for part in parts:
         if not len(part):
@@ -216,5 +217,5 @@ def _merge(parts: Iterable[Table], dtype: np.dtype, merge: Callable[[Table], Tab
 
 
 def _starts(changes: Bool[np.ndarray, " n"]) -> np.ndarray:
-    """Where each run begins; `changes` says so from the second row on."""
+    """Returns where each run begins; `changes` tells that from the second row on."""
     return np.flatnonzero(np.concatenate([[True], changes]))

@@ -1,4 +1,4 @@
-"""Formats that are folders of chunks and that TensorStore reads itself: zarr 2 and 3, N5, precomputed."""
+"""Opens folders of chunks that TensorStore reads itself: zarr 2 and 3, N5, precomputed."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _LEVELS = 32  # a web server may answer any name
 
 
 def read_metadata(url: str) -> dict[str, Field]:
-    """Those of the known metadata files that lie in the folder, parsed."""
+    """Reads the known metadata files in the folder."""
     folder, found = open_folder(url), {}
     for name in METADATA:
         # A web server may answer any name with a page of its own.
@@ -31,7 +31,7 @@ def read_metadata(url: str) -> dict[str, Field]:
 
 
 def open_chunked(url: str, level: int) -> Native | None:
-    """None where the folder holds none of these formats, or only a group that names no image."""
+    """Opens an array; None where the folder holds none of these formats, or only a group that names no image."""
     found = read_metadata(url)
     if "zarr.json" in found:
         return _open_zarr3(url, found["zarr.json"], level)
@@ -87,7 +87,7 @@ def _open_level(url: str, driver: str, image: Field, level: int) -> Native:
 
 
 def _open_array(url: str, driver: str, attributes: Field, level: int) -> Native:
-    """An array that stands alone or, if it says nothing about its voxels, as a level of the image that names it."""
+    """Opens an array by itself or, if it has no facts about its voxels, as a level of the image that names it."""
     check_level(level, 1, url)
     store = open_store({"driver": driver, "kvstore": folder_spec(url)}, url)
     axes, size, offset, faults = array_metadata(attributes, store.rank, driver)
@@ -107,7 +107,7 @@ def _open_array(url: str, driver: str, attributes: Field, level: int) -> Native:
 
 
 def _open_n5(url: str, group: Field, level: int) -> Native | None:
-    """An array, or levels s0, s1, .. as COSEM, Paintera and N5's viewer write them; otherwise a plain group."""
+    """Opens an array, or levels s0, s1, .. as COSEM, Paintera and N5's viewer write them; otherwise a plain group."""
     if "dimensions" in group:
         return _open_array(url, "n5", group, level)
     levels = 0
@@ -150,7 +150,7 @@ def _open_precomputed(url: str, info: Field, level: int) -> Native:
 
 
 def from_spec(spec: Mapping[str, Any]) -> Native:
-    """TensorStore's own JSON: axes by the labels of its domain or by its driver, nm by its units."""
+    """Opens TensorStore's own JSON: axes by the labels of its domain or by its driver, nm by its units."""
     with parsing("A TensorStore specification", "JSON"):
         text = json.dumps(spec)
     store = open_store(dict(spec), text if len(text) < 80 else text[:77] + "...")
@@ -166,7 +166,7 @@ def from_spec(spec: Mapping[str, Any]) -> Native:
 
 
 def check_remote(spec: Any, file: str) -> None:
-    """What comes over the network names no file of this machine: only places that the network serves too."""
+    """Refuses remote specs that name local files: only places that the network serves too."""
     if isinstance(spec, Mapping):
         driver, base = spec.get("driver"), any(key in spec for key in ("kvstore", "base", "layers"))
         if (not base and driver not in _REMOTE) or "context" in spec:

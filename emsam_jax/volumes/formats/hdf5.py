@@ -1,4 +1,4 @@
-"""HDF5 datasets through TensorStore, with CREMI's resolution and offset attributes."""
+"""Opens HDF5 datasets through TensorStore, with CREMI's resolution and offset attributes."""
 
 import io
 import math
@@ -19,14 +19,14 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 class _LocalFile(io.FileIO):
-    """Closed when the last dataset lets it go."""
+    """A file that is closed when the last dataset is released."""
 
     def __del__(self) -> None:
         self.close()
 
 
 def open_hdf5(url: str, dataset: str) -> Native:
-    """Through a file object of its own: HDF5 neither locks it nor minds who else has the file open, also to write."""
+    """Opens through a file object of its own, so that HDF5 neither locks it nor minds others that write to it."""
     with parsing(url, "an HDF5 file"):
         file = h5py.File(RemoteFile(url) if is_remote(url) else _LocalFile(url), "r")
         found = file.get(dataset) if dataset else None
@@ -67,7 +67,7 @@ def _native(dataset: Any, url: str) -> Native:
 
 
 def _missing(dataset: Any, url: str) -> Missing:
-    """Chunks that were never written, and read as the fill value."""
+    """Counts chunks that were never written, and read as the fill value."""
     with parsing(url, "an HDF5 dataset"):
         if dataset.chunks is None:
             return Missing(int(dataset.id.get_storage_size() == 0), 1, 1, url)

@@ -1,4 +1,4 @@
-"""Arrays that lie in a file as they lie in memory: .npy, and what other formats keep in one piece."""
+"""Opens arrays that lie in a file as they lie in memory: .npy, and what other formats keep in one piece."""
 
 import math
 import os
@@ -33,7 +33,7 @@ def open_npy(url: str) -> Native:
 
 
 def positional_read(url: str) -> PositionalRead:
-    """Fewer bytes than asked for where the file ends."""
+    """Returns a function that reads bytes at an offset; fewer than asked for where the file ends."""
     if is_remote(url):
         return RemoteFile(url).pread
 
@@ -46,7 +46,7 @@ def positional_read(url: str) -> PositionalRead:
 
 
 def contiguous(read: PositionalRead, start: int, shape: Sequence[int], dtype: np.dtype, url: str) -> ts.TensorStore:
-    """Of axes in C order from byte `start`. Chunks are runs of the file, so a chunk is one read."""
+    """Opens an array in C order from byte `start`. Chunks are runs of the file, so a chunk is one read."""
     count = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or (count and not read(start + count - 1, 1)):
         raise UserError(f"{url}: expected {count} bytes for the shape {tuple(shape)}, found a file that ends before.")

@@ -1,4 +1,4 @@
-"""What OME-Zarr (0.4 and 0.5) and the looser habits of the field say about voxel size, offset and axis names."""
+"""Reads voxel size, offset and axis names from OME-Zarr (0.4 and 0.5) and the field's looser habits."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from emsam_jax.volumes.axes import by_axis, named_axes, nanometres, to_zyx, unna
 
 
 def multiscale(attributes: Field) -> Field | None:
-    """The first image of an OME-Zarr group's attributes."""
+    """Returns the first image of an OME-Zarr group's attributes."""
     return next(iter((attributes["ome"] or attributes)["multiscales"]), None)
 
 
@@ -79,7 +79,7 @@ class ArrayMetadata(NamedTuple):
 
 
 def array_metadata(attributes: Field, rank: int, driver: str) -> ArrayMetadata:
-    """By the habits of gunpowder, CREMI, xarray and N5."""
+    """Reads attributes by the habits of gunpowder, CREMI, xarray and N5."""
     if "axes" in attributes["transform"]:  # COSEM, names its own order
         return _cosem(attributes["transform"], rank, driver)
     names = next(

@@ -1,4 +1,4 @@
-"""Neuroglancer's precomputed volumes, also with each chunk compressed into a file of its own, as cloud-volume does."""
+"""Opens neuroglancer's precomputed volumes, also with chunks compressed into files, as cloud-volume writes them."""
 
 import bz2
 import importlib
@@ -46,7 +46,7 @@ def describe_scale(store: ts.TensorStore, url: str, info: Field, level: int) -> 
 
 
 def _suffix(url: str, store: ts.TensorStore) -> str:
-    """What the names of the chunks' files end in, beyond what TensorStore looks for."""
+    """Returns what the chunks' file names end in, beyond what TensorStore looks for."""
     scale = store.spec().to_json()["scale_metadata"]
     if not is_remote(url):
         try:
@@ -66,7 +66,7 @@ def _suffix(url: str, store: ts.TensorStore) -> str:
 
 
 class _Compressed:
-    """Each chunk is decompressed into memory, where TensorStore finds and decodes it."""
+    """Decompresses each chunk into memory, where TensorStore finds and decodes it."""
 
     def __init__(self, url: str, store: ts.TensorStore, suffix: str):
         self._spec = store.spec().to_json()
@@ -108,7 +108,7 @@ class _Compressed:
 
 
 def decompress(data: bytes, suffix: str, limit: int, path: str) -> bytes:
-    """No further than the limit: a few bytes can stand for any number."""
+    """Decompresses up to the limit: a few bytes can stand for any number."""
     with parsing(path, f"a {suffix} file"):
         if suffix == "":
             return data

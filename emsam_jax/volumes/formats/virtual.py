@@ -1,4 +1,4 @@
-"""Arrays that TensorStore has no driver for, as chunks that a Python function reads."""
+"""Opens arrays that TensorStore has no driver for, as chunks that a Python function reads."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _USUAL_BYTES = 1 << 20
 def virtual(
     read: Callable[[Region], np.ndarray], shape: Sequence[int], dtype: DTypeLike, chunk: Sequence[int]
 ) -> ts.TensorStore:
-    """`read` is called from several threads at once, for regions within a chunk; TensorStore keeps what it returns."""
+    """Opens an array; `read` is called from several threads at once, for regions within a chunk, which is cached."""
     native = np.dtype(dtype).newbyteorder("=")
     try:
         ts_dtype = ts.dtype(native)
@@ -41,7 +41,7 @@ def virtual(
 
 
 def default_chunk(shape: Sequence[int], itemsize: int, limit: int = _USUAL_BYTES) -> tuple[int, ...]:
-    """For arrays whose last axis lies together: whole rows of the last axes, as many as fit into the limit."""
+    """Returns chunks of whole rows of the last axes, as many as fit into the limit."""
     chunk, room = [], max(1, limit // itemsize)
     for size in reversed(shape):
         chunk.append(max(1, min(size, room)))

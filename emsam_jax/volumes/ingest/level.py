@@ -1,4 +1,4 @@
-"""One level of the destination, written shard by shard: one is read while two are written, if all fits."""
+"""Copies one level of the destination, shard by shard: one is read while two are written, if memory allows."""
 
 import dataclasses
 import math
@@ -74,7 +74,7 @@ def plan_shards(layout: Layout) -> Plan:
 
 
 def refuse_too_large(layout: Layout) -> None:
-    """What could never be written, or only by more memory than there is."""
+    """Refuses what exceeds the disk, or needs more memory than there is."""
     plan = plan_shards(layout)
     check_room(plan, layout.url)
     size = math.prod(layout.shape) * layout.dtype.itemsize

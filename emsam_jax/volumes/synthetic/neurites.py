@@ -1,4 +1,4 @@
-"""Neurites that fill space: branching, tapering walks, and the voxels nearest to each, measured in radii.
+"""Grows neurites that fill space: branching, tapering walks, and the voxels nearest to each, measured in radii.
 
 Everything is in nm until voxels are labelled. Each point of a walk is a ball; a voxel belongs to the ball of least
 |x - centre|^2 - radius^2, which a k-d tree answers in four dimensions: the fourth holds what a ball lacks in size.
@@ -42,7 +42,7 @@ class Anatomy:
 
 
 def grow(rng: np.random.Generator, size: Triple, anatomy: Anatomy) -> Balls:
-    """Walks from evenly scattered starts, both ways, until they leave the box [0, size] widened by a margin."""
+    """Grows walks from evenly scattered starts, both ways, until they leave the box [0, size] widened by a margin."""
     margin = 2 * anatomy.radius
     box = np.asarray(size) + 2 * margin
     # A start stands for the volume of a walk right through the box and its branches.
@@ -107,7 +107,7 @@ def _advance(rng: np.random.Generator, walkers: _Walkers, anatomy: Anatomy) -> _
 
 
 def _scatter(rng: np.random.Generator, count: int, box: np.ndarray) -> Float[np.ndarray, "n 3"]:
-    """Points that keep their distance: each the candidate of ten that is farthest from those before."""
+    """Scatters points that keep their distance: each is the candidate of ten that is farthest from those before."""
     points = rng.random((1, 3)) * box
     while len(points) < count:
         fresh = min(max(len(points) // 2, 1), count - len(points))
@@ -125,7 +125,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, ...], voxel_size: Triple, grain: float
 ) -> Float[np.ndarray, "z y x"]:
-    """Noise of unit variance without structure finer than `grain` nm: cubic B-splines on a lattice of random values."""
+    """Draws noise of unit variance, smooth below `grain` nm: cubic B-splines on a lattice of random values."""
     bases = [_spline_basis(n * spacing / grain, n) for n, spacing in zip(shape, voxel_size, strict=True)]
     field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
     for axis, basis in enumerate(bases):
@@ -143,7 +143,7 @@ def _spline_basis(cells: float, n: int) -> Float[np.ndarray, "n lattice"]:
 def claim(
     rng: np.random.Generator, balls: Balls, shape: tuple[int, int, int], voxel_size: Triple, anatomy: Anatomy
 ) -> tuple[Int[np.ndarray, "z y x"], Float[np.ndarray, "z y x 3"]]:
-    """Each voxel's ball, and the bent coordinates, in nm, in which the ball is a ball."""
+    """Returns each voxel's ball, and the bent coordinates, in nm, in which the ball is a ball."""
     largest = balls.radii.max()
     tree = KDTree(np.column_stack([balls.centres, np.sqrt(largest**2 - balls.radii**2)]), leafsize=32)
     bent = np.empty((*shape, 3), np.float32)
@@ -175,7 +175,7 @@ def claim(
 
 
 def _differs_nearby(values: Int[np.ndarray, "z y x"], axes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "z y x"]:
-    """Whether any of the nearest along and across these axes has another value."""
+    """Returns whether any of the nearest along and across these axes has another value."""
     low, high = values, values
     for axis in axes:
         padded = [np.pad(a, [(int(other == axis),) * 2 for other in range(3)], mode="edge") for a in (low, high)]
@@ -188,7 +188,7 @@ def _differs_nearby(values: Int[np.ndarray, "z y x"], axes: Int[np.ndarray, " n"
 
 
 def tidy(labels: UInt32[np.ndarray, "z y x"], smallest: int) -> UInt32[np.ndarray, "z y x"]:
-    """Every object in one piece: pieces are objects of their own, those below `smallest` voxels go to a neighbour."""
+    """Splits objects into connected ones; pieces below `smallest` voxels go to a neighbour."""
     pieces = bioimage_cpp.segmentation.label(labels, connectivity=1)
     sizes = np.bincount(pieces.ravel())
     crumbs = (sizes < smallest)[pieces]

@@ -1,4 +1,4 @@
-"""A synthetic volume on disk and as a picture."""
+"""Writes a synthetic volume, and draws it."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ NAMES = ("raw.zarr", "labels.zarr")
 
 
 def draw(volume: Synthetic, path: str) -> None:
-    """Three sections, and below them the same with the labels over them."""
+    """Draws three sections, and below them the same with the labels over them."""
     from matplotlib import pyplot
 
     colours = np.random.default_rng(0).random((int(volume.labels.max()) + 1, 3))
@@ -28,13 +28,13 @@ def draw(volume: Synthetic, path: str) -> None:
 
 
 def write_synthetic(volume: Synthetic, folder: str) -> None:
-    """As raw.zarr and labels.zarr; those that this wrote there before are replaced."""
+    """Writes raw.zarr and labels.zarr; replaces earlier ones of its own."""
     check_place(folder)
     for name, values in zip(NAMES, (volume.raw, volume.labels), strict=True):
         write_volume(f"{folder}/{name}", values, volume.voxel_size_zyx, SYNTHETIC)
 
 
 def check_place(folder: str) -> None:
-    """Refuses it where others' files lie under these names."""
+    """Refuses a folder where others' files have these names."""
     for name in NAMES:
         check_free(f"{folder}/{name}", SYNTHETIC)

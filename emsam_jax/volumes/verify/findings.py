@@ -1,4 +1,4 @@
-"""What is wrong with a volume and its labels, in sentences. `quick_findings` looks at metadata and a few crops."""
+"""Finds what is wrong with a volume and its labels, in sentences. `quick_findings` reads metadata and a few crops."""
 
 import dataclasses
 from typing import Literal
@@ -33,8 +33,9 @@ def warning(text: str) -> Finding:
 
 
 def quick_findings(specimen: Specimen) -> list[Finding]:
-    """Seconds, whatever the volume's size: shapes, types and voxel sizes; of its region of interest the middle section
-    and the labels' orientation.
+    """Checks shapes, types, voxel sizes, the middle section of the region, and the labels' orientation.
+
+    Takes seconds, whatever the volume's size.
     """
     found = fit_findings(specimen.raw, specimen.labels, specimen.mask)
     for volume in (specimen.raw, specimen.labels, specimen.mask):
@@ -50,7 +51,7 @@ def quick_findings(specimen: Specimen) -> list[Finding]:
 
 
 def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> list[Finding]:
-    """What metadata alone say."""
+    """Checks what metadata alone tell."""
     others = [volume for volume in (labels, mask) if volume is not None]
     found = _voxel_sizes(raw, others) + _types(raw, labels)
     for volume in others:
@@ -59,7 +60,7 @@ def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> lis
 
 
 def missing_findings(volume: Volume, region: Box | None = None) -> list[Finding]:
-    """Chunks of the region that are not there, and sections: few are looked for where there are many."""
+    """Finds missing chunks and sections of the region; a sample where there are many."""
     native = volume.native
     if native is None:
         return []
@@ -87,7 +88,7 @@ def missing_findings(volume: Volume, region: Box | None = None) -> list[Finding]
 
 
 def check_present(volume: Volume, region: Box | None = None) -> list[str]:
-    """Raises where nothing of the region is there; gives the sentences to show where some of it is not."""
+    """Raises where nothing of the region exists; returns sentences where some of it does not."""
     found = missing_findings(volume, region)
     for finding in found:
         if finding.severity == "error":
@@ -154,7 +155,7 @@ def _voxel_sizes(raw: Volume, others: list[Volume]) -> list[Finding]:
 
 
 def _fit(raw: Volume, volume: Volume | None) -> bool:
-    """Whether the voxels of one are so many of the other's."""
+    """Returns whether the voxels of one are a whole multiple of the other's."""
     if volume is None:
         return True
     ratios = np.divide(volume.voxel_size_zyx, raw.voxel_size_zyx)

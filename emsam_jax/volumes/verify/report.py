@@ -1,9 +1,4 @@
-"""Checks a volume and its labels before a training is started on them.
-
-    python -m emsam_jax.volumes.verify RAW LABELS [MASK]
-
-Prints what there is, then warnings and errors, one sentence each; exits with 1 on errors.
-"""
+"""Checks a volume and its labels in full, and formats the report."""
 
 import numpy as np
 from jaxtyping import Integer
@@ -29,7 +24,7 @@ def verify(
     rules: LabelRules | None = None,
     picture: str = "",
 ) -> tuple[list[Finding], list[str]]:
-    """Findings and facts. Reads everything once; the picture is drawn if the volumes fit together."""
+    """Returns findings and facts. Reads everything once; draws the picture if the volumes fit together."""
     rules = rules or LabelRules()
     findings = fit_findings(raw, labels, mask)
     facts = [repr(volume) for volume in (raw, labels, mask) if volume is not None]
@@ -71,7 +66,7 @@ def _size_findings(volume: Volume) -> list[Finding]:
 
 
 def sections_to_show(specimen: Specimen, labelled_voxels: Integer[np.ndarray, " z"]) -> list[int]:
-    """Sections of the raw at a sixth, a half and five sixths of those that are labelled."""
+    """Returns sections of the raw at a sixth, a half and five sixths of those that are labelled."""
     assert specimen.labels is not None
     on_raw = nearest_indices(specimen.labels, specimen.raw, specimen.labels.box)[0][labelled_voxels > 0]
     region = specimen.labelled_region

@@ -27,7 +27,7 @@ class Objects:
 
 
 class Components:
-    """Takes the blocks of a volume in the order of `Box.tiles`; keeps only the faces that wait for a neighbour."""
+    """Labels components block by block, in the order of `Box.tiles`; keeps only the faces that wait for a neighbour."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -37,7 +37,7 @@ class Components:
         self._waiting: dict[tuple[int, tuple[int, int, int]], Faces] = {}
 
     def add(self, box: Box, ids: Integer[np.ndarray, "z y x"]) -> None:
-        """0 is no object."""
+        """Adds a block; 0 is no object."""
         ids = ids.astype(np.uint64)
         pieces = label(ids, background=0, connectivity=1)
         sizes = np.bincount(pieces.ravel().astype(np.int64))
@@ -82,7 +82,7 @@ class Survey:
 
 
 def survey_raw(raw: Volume) -> Survey:
-    """Sections without content and values that are no numbers."""
+    """Finds sections without content, NaN and infinities."""
     sections = raw.shape[0]
     low, high = np.full(sections, np.inf), np.full(sections, -np.inf)
     not_numbers = 0
@@ -107,7 +107,7 @@ def survey_raw(raw: Volume) -> Survey:
 
 
 def survey_labels(labels: Volume, mask: Volume | None, rules: LabelRules) -> Survey:
-    """Ids, objects, and what is unlabelled, on the labels' own voxels."""
+    """Counts ids, objects and unlabelled voxels, on the labels' own voxels."""
     sections = labels.shape[0]
     labelled_voxels, object_voxels = np.zeros(sections, np.int64), np.zeros(sections, np.int64)
     components = Components()
