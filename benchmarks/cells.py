@@ -8,7 +8,7 @@ from emsam_jax.segmentation import ideal_affinities
 
 
 def draw_cells(shape: tuple[int, int, int], voxels: int = 30_000, seed: int = 0) -> np.ndarray:
-    """Cells [z, y, x] of about so many voxels, three times as long in z: each voxel belongs to the nearest seed."""
+    """Cells [z, y, x] of about `voxels` voxels, three times as long in z: each voxel belongs to the nearest seed."""
     rng = np.random.default_rng(seed)
     empty = np.ones(shape, bool)
     count = max(2, empty.size // voxels)

@@ -2,7 +2,7 @@
 
     echo 24 | .venv-peers/bin/python benchmarks/gunpowder_peer.py VOLUME.zarr 18,160,160 2
 
-A number on stdin is so many patches to make; the answer is the seconds that took.
+A number on stdin is a count of patches to make; the answer is the seconds that took.
 """
 
 import math
@@ -12,7 +12,7 @@ import warnings
 
 import gunpowder as gp  # type: ignore[reportMissingImports]
 
-CACHED = 4  # patches that workers make ahead: made, and not counted, before the clock starts
+CACHED = 4  # patches that workers prefetch: made, and not counted, before the clock starts
 
 
 warnings.simplefilter("ignore")  # the node is deprecated

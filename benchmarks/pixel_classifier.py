@@ -108,7 +108,7 @@ class Classifier:
         self.params = _fit(_initial(seed, features.shape[1]), batches, weights, steps)
 
     def predict(self, raw: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Affinities [3, z, y, x] of sections of a volume that may go on beyond them."""
+        """Affinities [3, z, y, x] of sections of a volume that may continue beyond them."""
         affinities = np.empty((3, stop - start, *raw.shape[1:]), np.float32)
         for first in range(start, stop, _SLAB):
             last = min(first + _SLAB, stop)

@@ -50,7 +50,7 @@ def stopping_on_signals() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            raise StoppedError(f"Stopped by {came}; the same command goes on.") from None
+            raise StoppedError(f"Stopped by {came}; the same command resumes.") from None
 
 
 @contextlib.contextmanager

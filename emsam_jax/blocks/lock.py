@@ -134,7 +134,7 @@ def expect_lease(folder: ts.KvStore, token: str) -> None:
     found = "none" if content is None else f"another run's ({holder})" if holder else "a damaged one"
     raise LockLostError(
         f"{folder.url.rstrip('/')}/{_KEY}: expected this run's lease, found {found}; the run stops here. Once no other "
-        "run writes there, the same command goes on."
+        "run writes there, the same command resumes."
     )
 
 

@@ -17,8 +17,8 @@ def say_what_is_left(name: str, todo: Todo) -> None:
     if left == total and not todo.damaged:
         return
     again = f"; {len(todo.damaged)} of them damaged, to be done again" if todo.damaged else ""
-    ahead = f"{left} are left" if left else "nothing is left to do"
-    print(f"{name}: {total - left} of {total} blocks are done{again}; {ahead}.", file=sys.stderr)
+    rest = f"{left} are left" if left else "nothing is left to do"
+    print(f"{name}: {total - left} of {total} blocks are done{again}; {rest}.", file=sys.stderr)
 
 
 class Progress:

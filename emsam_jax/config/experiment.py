@@ -27,8 +27,8 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    coarse: float = 1.0  # weight of the coarse map's loss beside the refined one's
-    dice: float = 0.0  # weight of the Dice loss on the boundary class beside the cross-entropy; moves log odds
+    coarse: float = 1.0  # weight of the coarse map's loss; the refined one's is 1
+    dice: float = 0.0  # weight of the Dice loss on the boundary class, added to the cross-entropy; moves log odds
     balance: Balance = "data"  # both classes of a channel count the same: over the training data, or in each sample
     max_weight: float = 10.0  # the most that the rarer class of a channel counts
     long_weight: float = 1.0  # weight of a channel beyond the three to neighbours, which count 1 each
@@ -38,7 +38,7 @@ class LossConfig:
 class OptimConfig:
     steps: int = 100_000
     batch: int = 4  # patches a step, over all devices
-    accumulate: int = 1  # parts that a batch is worked off in, one after the other
+    accumulate: int = 1  # gradient accumulation: parts that a batch is split into
     peak_lr: float = 1e-3  # of the new parts, after the warm-up
     trained_lr: float = 0.1  # share of the peak for those parts where they come trained, from init_from
     encoder_lr: float = 1e-5  # of the image encoder's deepest block, where it is fine-tuned
@@ -48,13 +48,13 @@ class OptimConfig:
     weight_decay: float = 0.01  # of kernels; biases and norms have none
     clip: float = 1.0  # global norm of the gradients
     ema: float = 0.999  # decay of the parameters' running mean, which evaluation uses
-    bad_steps: int = 10  # steps in a row with a loss that is no number, after which the run stops
+    bad_steps: int = 10  # steps in a row with a NaN or infinite loss, after which the run stops
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
     every: int = 1000  # steps
-    keep: int = 3  # newest checkpoints that are kept, beside the best one
+    keep: int = 3  # newest checkpoints that are kept, and the best one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +84,10 @@ class PredictConfig:
 @dataclasses.dataclass(frozen=True)
 class Config:
     name: str = ""  # of the experiment, in pages and reports
-    standings: str = ""  # the field's published scores to show beside ours: ac3ac4, fib25; empty: none
+    standings: str = ""  # published scores to show with ours: ac3ac4, fib25; empty: none
     seed: int = 0  # of parameters, data order and augmentation
     init_from: str = ""  # run or checkpoint whose parameters training starts from
-    fsdp: int = 1  # devices that each parameter is spread over; the others repeat it
+    fsdp: int = 1  # devices that each parameter is sharded over; it is replicated over the others
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)

@@ -25,7 +25,7 @@ class EncoderConfig:
     weights: str = ""  # folder that convert/sam2_to_flax.py wrote; empty: from scratch; random: so even where frozen
     frozen: bool = True  # neither differentiated nor optimised
     features: Literal["trunk", "fpn"] = "trunk"  # Hiera's four stages, or the three levels of SAM2's pyramid
-    upsample: int = 1  # sections are enlarged so many times (1 or 2) before the encoder
+    upsample: int = 1  # factor by which sections are enlarged before the encoder, 1 or 2
     drop_path: float = 0.0  # probability of leaving out the deepest block; grows linearly from 0
     remat: bool = False  # recompute the blocks in the backward pass: less memory, more time
     attention: AttentionKernel = "xla"  # cudnn: bfloat16 on NVIDIA cards only

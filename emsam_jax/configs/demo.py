@@ -1,4 +1,4 @@
-"""Small enough for two CPU cores and a few minutes: a synthetic volume, a toy encoder trained from nothing.
+"""Small enough for two CPU cores and a few minutes: a synthetic volume, a toy encoder trained from scratch.
 
     make demo
 

@@ -35,7 +35,7 @@ class EvaluationRequest:
     title: str = ""  # of the report
     method_title: str = ""  # what to call the stored affinities or the stored segmentation
     allow_overlap: bool = False  # training, validation and test volumes may hold the same voxels; the report says so
-    standings: str = ""  # name of a table of known results to show beside
+    standings: str = ""  # name of a table of published results to show
     update_checkpoint: bool = False  # it takes over the recipe of the method that is shown first
     threads: int = 1
 

@@ -32,7 +32,7 @@ class Predict:
     out: str
     settings: Prediction
     offsets: tuple[Voxel, ...]
-    facts: dict[str, Any]  # those of `predict_affinities`: either goes on where the other was stopped
+    facts: dict[str, Any]  # those of `predict_affinities`: either resumes what the other began
     name: str = STAGE
 
     def __getstate__(self) -> dict[str, Any]:

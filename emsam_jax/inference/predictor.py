@@ -27,7 +27,7 @@ from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
 from emsam_jax.volumes import Box, Specimen, Voxel, reflect
 
-_IN_FLIGHT = 2  # steps that wait for the device while the program goes on
+_IN_FLIGHT = 2  # steps queued on the device
 Watch = Callable[[str, Any], object]  # called with a stage's name and what it gave, which may still be under way
 
 

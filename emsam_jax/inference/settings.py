@@ -24,7 +24,7 @@ class Prediction:
     symmetries: tuple[str, ...] = ("none",)  # averaged over: none, anisotropic (16), isotropic (48), or zyx, Zyx, ..
     batch: int = 0  # windows at once on each device; 0: chosen by device; fewer where memory asks for it
     encode_once: bool = True  # a section serves all windows along z that hold it
-    check: bool = True  # when going on, read what is done and compare it with its checksum
+    check: bool = True  # when resuming, compare finished blocks with their checksums
     progress: bool = True  # a bar with voxels a second and the time left
 
     def grid(self) -> Grid:

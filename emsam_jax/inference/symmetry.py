@@ -18,7 +18,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.inference.grid import Grid
 from emsam_jax.volumes import Voxel
 
-WITHIN_SECTIONS = 16  # the first so many of all symmetries leave z where it is
+WITHIN_SECTIONS = 16  # this many symmetries, the first of all, leave z where it is
 _NAMED = ("none", "anisotropic", "isotropic")
 
 

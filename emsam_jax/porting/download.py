@@ -55,7 +55,7 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
         if failures == _TRIES:
             raise UserError(
                 f"{url} could not be fetched ({reason}) in {_TRIES} tries; {_size(part)} bytes are kept in {part}, "
-                "and the same command goes on from there."
+                "and the same command resumes there."
             )
         time.sleep(pause_s * 2**failures)
 

@@ -13,7 +13,7 @@ from emsam_jax.volumes import Format, Voxel
 class SegmentationRequest:
     """Either a checkpoint and a raw volume, or stored affinities, or an earlier run's graph."""
 
-    out: str  # labels; beside them the tables, the fragments, the affinities and the ledger
+    out: str  # labels; below them the tables, the fragments, the affinities and the ledger
     ckpt: str = ""  # a run's folder, or a step's
     predict: tuple[str, ...] = ()  # fields of its config.predict with other values, such as symmetries=16
     raw: DeclaredVolume = dataclasses.field(default_factory=DeclaredVolume)  # with its mask and region of interest
@@ -34,7 +34,7 @@ class SegmentationRequest:
     workers: int = 0  # how many; 0: one a core of this machine
     memory: str = "auto"  # of each
     dashboard: str = ""  # where Dask shows what it does, such as :8787
-    check: bool = True  # when going on, read what is done and compare it with its checksum
+    check: bool = True  # when resuming, compare finished blocks with their checksums
     progress: bool = True
 
     def __post_init__(self) -> None:

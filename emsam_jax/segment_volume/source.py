@@ -18,7 +18,7 @@ from emsam_jax.volumes import Box, Volume, Voxel, box_of, open_volume
 from emsam_jax.volumes.verify import check_present
 
 _STAGE = "predict"
-_RECIPE = "postprocess.json"  # by which labels were made, beside them
+_RECIPE = "postprocess.json"  # by which labels were made, next to them
 
 
 def drop_affinities(affinities: Volume) -> None:

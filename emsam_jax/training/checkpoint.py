@@ -40,7 +40,7 @@ from emsam_jax.model import ENCODER, content_hash, stored_arrays, writing_image_
 from emsam_jax.training.sharding import everywhere, gather, put
 from emsam_jax.training.state import Params, TrainState, abstract_state
 
-# What may differ when a run goes on: it changes neither what is learned nor from which data, but for rounding and
+# What may differ when a run resumes: it changes neither what is learned nor from which data, but for rounding and
 # which branches drop path leaves out.
 FREE = (
     *("name", "standings", "fsdp", "checkpoint", "log", "validation", "predict"),
@@ -191,7 +191,7 @@ def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path, step
     if changed:
         named = "; ".join(f"{name} was {_short(old)} and is now {_short(new)}" for name, old, new in changed)
         raise UserError(
-            f"{folder} was trained with another config: {named}. Take the old values to go on, or another --workdir "
+            f"{folder} was trained with another config: {named}. Take the old values to resume, or another --workdir "
             f"with --config.init_from={folder} to start from its parameters."
         )
 

@@ -21,7 +21,7 @@ class BadStepsError(UserError):
     """Too many steps in a row had a NaN or infinite loss or gradient."""
 
     def __init__(self, step: int, in_row: int):
-        super().__init__(f"Steps {step - in_row + 1} to {step} had a loss or gradient that was no number")
+        super().__init__(f"Steps {step - in_row + 1} to {step} had a NaN or infinite loss or gradient")
         self.step, self.in_row = step, in_row
 
 

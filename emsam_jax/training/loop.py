@@ -83,7 +83,7 @@ def train(
                     validator.collect()
                     if stop and (not last or validator.due(step)):
                         checkpoints.wait()
-                        log.say(f"Asked to stop: step {step} is saved. The same command goes on from there.")
+                        log.say(f"Asked to stop: step {step} is saved. The same command resumes there.")
                         raise Preempted(step)
             except BadStepsError as error:
                 raise UserError(_advice(error, checkpoints)) from None
@@ -109,8 +109,8 @@ def _state(config: Config, mesh: Mesh, checkpoints: Checkpoints, stream: Stream)
 def _origin(config: Config, checkpoints: Checkpoints) -> str:
     newest = checkpoints.newest()
     if newest is not None:
-        return f"going on after step {newest} from {checkpoints.folder / str(newest)}{_longer(config, checkpoints)}"
-    return f"starting from {config.init_from}" if config.init_from else "starting from nothing"
+        return f"resuming after step {newest} from {checkpoints.folder / str(newest)}{_longer(config, checkpoints)}"
+    return f"starting from {config.init_from}" if config.init_from else "starting from scratch"
 
 
 def _longer(config: Config, checkpoints: Checkpoints) -> str:

@@ -23,7 +23,7 @@ from emsam_jax.training.stream import abstract_batch
 GIB = 2**30
 SMALL_CARD = 24 * GIB
 STEPS = 3  # timed, after one that is not
-WORTH = 1.05  # a batch twice as large must give so many times the patches a second for a larger one to be tried
+WORTH = 1.05  # factor by which a batch twice as large must raise the patches a second, for a larger one to be tried
 
 
 class Trial(NamedTuple):

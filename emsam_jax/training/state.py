@@ -26,7 +26,7 @@ class TrainState(NamedTuple):
     params: Params
     optimizer: Any
     ema: Params  # running mean of the parameters
-    skipped: Int[Array, ""]  # steps left out because their loss or gradient was no number
+    skipped: Int[Array, ""]  # steps left out because their loss or gradient was NaN or infinite
     skipped_in_row: Int[Array, ""]
 
 

@@ -201,7 +201,7 @@ def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
     report = finish(process)
     done = recorded(tmp_path)
     assert (report.exit_code, report.done, report.left) == (1, len(done), BLOCKS - len(done)), report.said
-    assert f"Stopped by {sent}: {report.left} of {BLOCKS} blocks of files are left; the same command goes on." in (
+    assert f"Stopped by {sent}: {report.left} of {BLOCKS} blocks of files are left; the same command resumes." in (
         report.said
     )
     assert "Traceback" not in report.said

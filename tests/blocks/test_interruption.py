@@ -37,7 +37,7 @@ def test_while_what_is_done_is_checked(tmp_path: Path):
         time.sleep(0.5)
         return True
 
-    with signalled(signal.SIGTERM, "Stopped by SIGTERM; the same command goes on"):
+    with signalled(signal.SIGTERM, "Stopped by SIGTERM; the same command resumes"):
         find_todo(plan, ledger, intact)
     assert len(ledger.done()) == 100
 

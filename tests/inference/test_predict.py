@@ -1,4 +1,4 @@
-"""A volume of affinities may be stopped at any time, goes on, and never mixes two predictions."""
+"""A volume of affinities may be stopped at any time, resumes, and never mixes two predictions."""
 
 import dataclasses
 import json

@@ -89,7 +89,7 @@ def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Pat
     os.killpg(run.pid, signal.SIGINT)
     said = run.communicate()[1]
     assert run.returncode == 75, said
-    assert "Stopped by Ctrl-C; the same command goes on." in said
+    assert "Stopped by Ctrl-C; the same command resumes." in said
     assert "Traceback" not in said
     here = predicted(folder, "out.zarr")
     assert len(here) < 8

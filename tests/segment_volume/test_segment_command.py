@@ -102,7 +102,7 @@ def test_ctrl_c_ends_it_in_order(folder: Path):
     run.send_signal(signal.SIGINT)
     run.wait(timeout=240)
     assert run.returncode == 75, said(folder, "stopped.zarr")
-    assert "the same command goes on" in said(folder, "stopped.zarr")
+    assert "the same command resumes" in said(folder, "stopped.zarr")
     assert segment(folder, "stopped.zarr").returncode == 0
     np.testing.assert_array_equal(labels(folder, "stopped.zarr"), labels(folder, "undisturbed.zarr"))
 

@@ -147,7 +147,7 @@ def test_another_format_takes_the_place_of_the_first_one(made: Path, tmp_path: P
 @pytest.mark.parametrize("second", [ingest_zarr, create, segment])
 def test_work_of_another_kind_is_refused(first: Command, second: Command, made: Path, tmp_path: Path):
     if first is second is not create:
-        pytest.skip("its own work: goes on")
+        pytest.skip("its own work: resumes")
     first(made, tmp_path / "out")
     before = files_in(tmp_path)
     with pytest.raises(UserError, match=r"there (is|are) .* already|found .*, which it did not write"):

@@ -1,4 +1,4 @@
-"""What is kept of a run, what it can go on from, and what a trained model is read from."""
+"""What is kept of a run, what it can resume from, and what a trained model is read from."""
 
 import json
 import random

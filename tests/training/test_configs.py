@@ -101,7 +101,7 @@ def test_a_run_begins_with_its_encoder_and_the_share_of_padding(volumes, tmp_pat
     mesh = make_mesh(1, jax.devices()[:1])
     state, frozen = abstract_state(config, mesh)
     seen = {"mesh": mesh, "stream": Stream(config), "params": state.params, "frozen": frozen, "measured": Measured()}
-    page = start_page(config, tmp_path, origin="from nothing", **seen)
+    page = start_page(config, tmp_path, origin="from scratch", **seen)
     assert "encoder  SAM2's Hiera tiny, weights of weights/sam2.1_hiera_b+, frozen\n" in page
     assert f"warning  {warn_of_padding(config.model, config.data.patch)}\n" in page
     assert "82%" in page

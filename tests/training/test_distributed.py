@@ -20,7 +20,7 @@ def together(start_run, workdir, *arguments: str):
 
 
 def test_two_processes_are_as_one(start_run, rows_of, tmp_path):
-    """One of them is asked to stop, both save and stop, and both go on."""
+    """One of them is asked to stop, both save and stop, and both resume."""
     first, second = together(start_run, tmp_path / "two", "--config.fsdp=2")
     metrics = tmp_path / "two/metrics.jsonl"
     first.wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 2)
@@ -35,7 +35,7 @@ def test_two_processes_are_as_one(start_run, rows_of, tmp_path):
 
     ends = [run.end() for run in together(start_run, tmp_path / "two", "--config.fsdp=2")]
     assert [code for code, _, _ in ends] == [0, 0], ends
-    assert f"going on after step {last}" in ends[0][1]
+    assert f"resuming after step {last}" in ends[0][1]
 
     code, _, err = start_run(tmp_path / "one", *OVERRIDES).end()
     assert code == 0, err

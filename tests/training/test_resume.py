@@ -24,7 +24,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     whole = start_run(tmp_path / "whole", *OVERRIDES)
     code, out, err = whole.end()
     assert code == 0, err
-    assert "starting from nothing" in out
+    assert "starting from scratch" in out
 
     killed = start_run(tmp_path / "broken", *OVERRIDES)
     killed.kill_while_saving(6)
@@ -40,7 +40,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     stopped.process.send_signal(signal.SIGTERM)
     code, out, err = stopped.end()
     assert code == 75, err
-    assert f"going on after step {saved}" in out
+    assert f"resuming after step {saved}" in out
     last = rows_of(stopped.workdir)[-1]["step"]
     assert saved < last < STEPS
     assert (stopped.workdir / "checkpoints" / str(last)).exists()
@@ -48,7 +48,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
 
     code, out, err = start_run(tmp_path / "broken", *OVERRIDES).end()
     assert code == 0, err
-    assert f"going on after step {last}" in out
+    assert f"resuming after step {last}" in out
     assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
     assert [row["step"] for row in rows_of(tmp_path / "whole")] == list(range(1, STEPS + 1))
     expected, found = arrays_of(tmp_path / "whole"), arrays_of(tmp_path / "broken")
@@ -101,7 +101,7 @@ def test_losses_that_are_no_numbers_end_the_run(start_run, tmp_path):
     )
     code, _, err = run.end()
     assert code == 1
-    assert "train: Steps 3 to 5 had a loss or gradient that was no number" in err
+    assert "train: Steps 3 to 5 had a NaN or infinite loss or gradient" in err
     assert f"the last good checkpoint is {run.workdir}/checkpoints/2. Lower config.optim.peak_lr" in err
     assert "Traceback" not in err
 

@@ -1,4 +1,4 @@
-"""Conversion as a user runs it: bounded in memory, and going on after it was killed."""
+"""Conversion as a user runs it: bounded in memory, and resuming after it was killed."""
 
 import os
 import signal

@@ -85,7 +85,7 @@ def open_cluster(
             client = start(workers, threads_per_worker, memory, dashboard)
     try:
         if interruption.signal:
-            raise StoppedError(f"Stopped by {interruption.signal}; the same command goes on.")
+            raise StoppedError(f"Stopped by {interruption.signal}; the same command resumes.")
         yield client
     finally:
         with noticing_signals(), started:

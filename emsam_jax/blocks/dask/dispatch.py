@@ -20,14 +20,14 @@ from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.errors import StoppedError
 from emsam_jax.volumes import Voxel
 
-_A_THREAD = 2  # groups in flight for each: one is worked on, the other waits beside it
+_A_THREAD = 2  # groups in flight for each: one is worked on, the other queued
 _ASK = 5.0  # seconds between two looks at how many workers there are
 Resources = Mapping[str, float]  # as workers declare them, such as `dask worker --resources GPU=1`
 
 
 class GoneError(StoppedError):
     def __init__(self) -> None:
-        super().__init__("The scheduler no longer answers; the same command goes on.")
+        super().__init__("The scheduler no longer answers; the same command resumes.")
 
 
 class Task(NamedTuple):

@@ -26,7 +26,7 @@ class StageStoppedError(StoppedError):
 
     def __init__(self, reason: str, stage: str, report: StageReport, left: int):
         total = report.done + report.skipped + len(report.failed) + left
-        super().__init__(f"{reason}: {left} of {total} blocks of {stage} are left; the same command goes on.")
+        super().__init__(f"{reason}: {left} of {total} blocks of {stage} are left; the same command resumes.")
         self.report, self.left = report, left
 
 
