@@ -17,6 +17,7 @@ MODULES = {
         *("volumes/ingest/__main__", "volumes/verify/__main__", "volumes/synthetic/__main__"),
     )
 }
+DEFINED = re.compile(r'(?:DEFINE|define)_\w+\(\s*"(\w+)"')
 SOURCES = {**{script: script for script in SCRIPTS}, **MODULES}
 
 
@@ -43,7 +44,7 @@ def test_help_is_a_page_of_purpose_examples_and_every_flag(command: str):
     usage, purpose, examples, *_ = page.split("\n\n")
     assert usage.startswith(f"usage: python {command}")
     assert re.match(r"[A-Z]\w+s .+\.$", " ".join(purpose.split()))
-    defined = re.findall(r'(?:DEFINE|define)_\w+\(\s*"(\w+)"', (ROOT / SOURCES[command]).read_text())
+    defined = DEFINED.findall((ROOT / SOURCES[command]).read_text())
     for flag in defined:
         entries = re.findall(rf"^  --(?:\[no\])?{flag}(?:=\S+)?(?:  +|\n +)(.+)", page, re.MULTILINE)
         assert len(entries) == 1, flag
@@ -55,6 +56,16 @@ def test_help_is_a_page_of_purpose_examples_and_every_flag(command: str):
         assert example.startswith(f"  python {command} ")
         assert set(re.findall(r" --(?:config\.)?(\w+)", example)) <= {*defined, "optim", "model", "data"}, example
     assert ("--config.FIELD=VALUE" in page) == ("config" in defined)
+
+
+def test_pages_name_only_flags_that_exist():
+    sources = [path for place in (".", "convert", "benchmarks", "emsam_jax") for path in (ROOT / place).glob("*.py")]
+    sources += (ROOT / "emsam_jax").glob("*/**/*.py")
+    defined = {flag for path in sources for flag in DEFINED.findall(path.read_text())}
+    of_others = {"help", "gres", "nthreads", "port", "protocol", "resources"}  # absl's, Slurm's and Dask's
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = set(re.findall(r"(?<![\w-])--(?:no)?([a-z_]+)\b(?![-.])", page.read_text()))
+        assert named <= defined | of_others, page
 
 
 def test_a_mistyped_flag_and_a_stray_word_are_answered_in_a_sentence():
