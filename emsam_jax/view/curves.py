@@ -1,4 +1,4 @@
-"""Curves over the thresholds, as SVG in the page's own colours."""
+"""Draws curves over the thresholds, as SVG in the page's own colours."""
 
 import html
 import io
@@ -55,7 +55,7 @@ def draw_curves(methods: Methods, standings: Sequence[Standing] = ()) -> list[tu
 
 
 def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> Markup:
-    """VOI split against merge: the lower left is better, and on a dotted line the sum is the same."""
+    """Draws VOI split against merge: the lower left is better, and the sum is constant along dotted lines."""
     marked = [(standing.voi_merge, standing.voi_split) for standing in standings]
     figure, axes = _figure("VOI merge (bits)", "VOI split (bits)")
     for (colour, dashes), entry in zip(_styles(), methods.values(), strict=False):
@@ -83,7 +83,7 @@ def draw_plane(methods: Methods, standings: Sequence[Standing] = ()) -> Markup:
 
 
 def draw_over_threshold(methods: Methods, name: str, title: str) -> Markup:
-    """One score over the thresholds; labels that have none are a level line."""
+    """Draws one score over the thresholds; labels that have none are a level line."""
     figure, axes = _figure("threshold", title)
     for (colour, dashes), entry in zip(_styles(), methods.values(), strict=False):
         if entry["sweep"]:
@@ -99,7 +99,7 @@ def draw_over_threshold(methods: Methods, name: str, title: str) -> Markup:
 
 
 def _styles() -> Iterator[tuple[str, str]]:
-    """Colour and dashes of each method; as many as are asked for."""
+    """Yields colour and dashes of each method, any number of them."""
     return ((colour, dashes) for dashes in itertools.cycle(_DASHES) for colour in _SERIES)
 
 
@@ -117,7 +117,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def _to_svg(figure: Figure, salt: str, alt: str) -> Markup:
-    """To stand in the page: as wide as its place, described, with ids that no other figure has."""
+    """Returns SVG that fills its place on the page, with a description and ids that no other figure has."""
     file, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)

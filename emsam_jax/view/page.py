@@ -39,7 +39,7 @@ def illustrate(exhibit: Exhibit, sections: int = 3, worst: int = 10) -> Illustra
 
 
 def render(scores: Mapping[str, Any], illustrations: Mapping[str, Illustrations]) -> str:
-    """The page as HTML. `scores` is what scores.json holds; a volume may go without pictures."""
+    """Renders the page as HTML. `scores` is what scores.json holds; a volume may lack pictures."""
     standings = find_standings(scores["standings"])
     volumes = [_values_of(scores, name, standings, illustrations.get(name)) for name in scores["volumes"]]
     scored = [volume["entry"] for volume in volumes if volume["entry"]["voi"] is not None]
