@@ -13,7 +13,17 @@ from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.scores import SCORE_NAMES, Conventions, score_segmentation
 from emsam_jax.storage import check_memory
-from emsam_jax.volumes import Box, Specimen, Volume, Voxel, check_meet, nearest_indices, read_nearest, with_size_of
+from emsam_jax.volumes import (
+    Box,
+    Specimen,
+    Volume,
+    Voxel,
+    check_meet,
+    is_isotropic,
+    nearest_indices,
+    read_nearest,
+    with_size_of,
+)
 
 
 def name_apart(volumes: Sequence[DeclaredVolume]) -> list[DeclaredVolume]:
@@ -59,7 +69,7 @@ class Subject:
 
     @property
     def isotropic(self) -> bool:
-        return self.voxel_size_zyx[0] < 2 * self.voxel_size_zyx[2]
+        return is_isotropic(self.voxel_size_zyx)
 
     @property
     def offset_zyx(self) -> tuple[float, ...]:

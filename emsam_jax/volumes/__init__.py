@@ -1,6 +1,6 @@
 """Volumes of voxels: opened lazily from any format, created, cut to regions. Axes z, y, x; sizes in nm."""
 
-from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.axes import Sizes, is_isotropic
 from emsam_jax.volumes.box import Box, Voxel, box_of, parse_box
 from emsam_jax.volumes.create import create_array, create_volume, occupied, write_image_metadata, write_volume
 from emsam_jax.volumes.layout import Format, Layout, chunk_for, plan_layout, shard_for, shard_within
@@ -28,6 +28,7 @@ __all__ = [
     "chunk_for",
     "create_array",
     "create_volume",
+    "is_isotropic",
     "nearest_indices",
     "occupied",
     "open_declared",

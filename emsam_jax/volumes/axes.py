@@ -1,6 +1,7 @@
 """The one place that decides axis order: files have many, users see z, y, x (channels, where asked for, first)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -56,6 +57,17 @@ class Native:
     stored: Callable[[], Missing] | None = None  # where the format itself counts its chunks
     notes: tuple[str, ...] = ()  # what the voxels are not: sections that were missing and filled
     attributes: Field = NOTHING  # of the array itself
+
+
+def thickness(voxel_size_zyx: Sequence[int | float]) -> float:
+    """How many times as thick as wide a voxel is."""
+    z, y, x = voxel_size_zyx
+    return z / math.sqrt(y * x)
+
+
+def is_isotropic(voxel_size_zyx: Sequence[int | float]) -> bool:
+    """Whether neighbouring sections see nearly the same, so that z is treated as y and x: below twice as thick."""
+    return thickness(voxel_size_zyx) < 2
 
 
 def unnamed_axes(driver: str, rank: int) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from emsam_jax.errors import UserError
 from emsam_jax.storage import normalise
-from emsam_jax.volumes.axes import Sizes, sizes
+from emsam_jax.volumes.axes import Sizes, sizes, thickness
 from emsam_jax.volumes.box import Voxel
 
 Format = Literal["ome-zarr", "precomputed"]
@@ -70,7 +70,7 @@ def plan_layout(
 def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:
     """About 2**18 voxels, near a cube in nm, so that a patch touches few: 64 a side, or 16 or 32 thick sections."""
     z, y, x = shape
-    ratio = voxel_size_zyx[0] / math.sqrt(voxel_size_zyx[1] * voxel_size_zyx[2])
+    ratio = thickness(voxel_size_zyx)
     depth, side = (16, 128) if ratio >= 4 else (32, 96) if ratio >= 1.5 else (64, 64)
     return min(z, depth), min(y, side), min(x, side)
 

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from emsam_jax.errors import UserError
-from emsam_jax.volumes import Format, create_volume, open_volume
+from emsam_jax.volumes import Format, create_volume, is_isotropic, open_volume
 from emsam_jax.volumes.ingest.conversion import ingest
 from tests.volumes.conftest import OFFSET, VOXEL_SIZE
 
@@ -108,6 +108,16 @@ def test_offsets_that_fit_no_channels_are_a_sentence(tmp_path: Path, kept: list,
         open_volume(tmp_path / "a", channel="all")
     with pytest.raises(UserError, match=r"an offset for each channel of the shape \(2, 4, 4, 4\), found 1"):
         create_volume(tmp_path / "b", (2, 4, 4, 4), np.uint8, VOXEL_SIZE, offsets=((-1, 0, 0),))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((10, 10, 10), True), ((40, 8, 8), False), ((15.9, 8, 8), True), ((16, 8, 8), False)],
+)
+def test_voxels_are_isotropic_below_twice_as_thick(size: tuple, expected: bool):
+    assert is_isotropic(size) == expected
+    z, y, x = size
+    assert is_isotropic((z, y / 1.5, x * 1.5)) == is_isotropic((z, y * 1.5, x / 1.5)) == expected
 
 
 def test_chunks_are_near_cubes_and_compressed(tmp_path: Path):

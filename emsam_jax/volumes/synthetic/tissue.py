@@ -15,6 +15,7 @@ import bioimage_cpp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 
+from emsam_jax.volumes.axes import is_isotropic
 from emsam_jax.volumes.synthetic.neurites import Anatomy, Balls, Triple, claim, grow, smooth_noise, tidy
 
 Image = Float[np.ndarray, "z y x"]
@@ -74,14 +75,10 @@ def synthetic_volume(
     return Synthetic(np.clip(np.rint(255 * image), 0, 255).astype(np.uint8), labels, voxel_size_zyx)
 
 
-def anisotropic(voxel_size_zyx: Triple) -> bool:
-    return voxel_size_zyx[0] >= 2 * voxel_size_zyx[2]
-
-
 def depths(labels: UInt32[np.ndarray, "z y x"], voxel_size: Triple) -> Image:
     """Distance in nm to the object's border: in the section where sections are thick, else in space."""
     inner = np.ones(labels.shape, bool)
-    axes = (1, 2) if anisotropic(voxel_size) else (0, 1, 2)
+    axes = (0, 1, 2) if is_isotropic(voxel_size) else (1, 2)
     for axis in axes:
         differs = np.diff(labels, axis=axis) != 0
         before, after = [slice(None)] * 3, [slice(None)] * 3
@@ -108,7 +105,7 @@ def membranes(labels: UInt32[np.ndarray, "z y x"], depth: Image, voxel_size: Tri
         step = 1 if height > 0 else -1
         beyond = np.clip(np.arange(len(labels)) + step, 0, len(labels) - 1)
         signed = np.where(labels[beyond] == labels, depth[beyond], -depth[beyond])
-        slope = (signed - depth) / voxel_size[0] if anisotropic(voxel_size) else np.float32(0)
+        slope = np.float32(0) if is_isotropic(voxel_size) else (signed - depth) / voxel_size[0]
         distance = np.abs(depth + abs(height) * (signed - depth)) / np.sqrt(1 + slope**2)
         density += np.clip((width - distance) / (0.4 * width), 0, 1)
     return density / len(heights)

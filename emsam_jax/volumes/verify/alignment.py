@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 
+from emsam_jax.volumes.axes import is_isotropic
 from emsam_jax.volumes.box import Box, Voxel, box_of
 from emsam_jax.volumes.specimen import Specimen
 
@@ -63,7 +64,7 @@ def border_contrasts(specimen: Specimen, crops: int, search: bool = False) -> di
     Truth may be so sparse that crops spread over the volume miss it; `search` then reads on until it is found.
     """
     region = specimen.labelled_region
-    isotropic = specimen.raw.voxel_size_zyx[0] < 2 * specimen.raw.voxel_size_zyx[1]
+    isotropic = is_isotropic(specimen.raw.voxel_size_zyx)
     found: dict[Orientation, list[float]] = {}
     z, y, x = region.start
     for crop in itertools.islice(_labelled_crops(specimen, region, search), crops):
