@@ -16,13 +16,13 @@ class Augmentation:
     rotate: float = 0.5  # probability; within the section
     rotate_degrees: float = 180.0
     scale: float = 0.5  # probability; within the section, y and x alike
-    scale_by: float = 1.15  # the most a side is stretched or shrunk
+    scale_by: float = 1.15  # maximum factor by which a side is stretched or shrunk
     elastic: float = 0.5  # probability; within the section, the same for all sections
     elastic_voxels: float = 3.0  # standard deviation of the control points' displacement, voxels; twice it at most
     elastic_spacing: float = 32.0  # between control points, voxels
     slip: float = 0.2  # probability that one section is displaced
     jump: float = 0.2  # probability that all sections from one on are displaced
-    misalign_voxels: int = 12  # of a slip or a jump, y and x each
+    misalign_voxels: int = 12  # maximum displacement of a slip or a jump, y and x each
 
     volume_contrast: float = 0.3  # on the grey range [0, 1], contrast by 1 +- this
     volume_brightness: float = 0.15
@@ -39,7 +39,7 @@ class Augmentation:
     noise: float = 0.5  # probability
     noise_sigma: float = 0.06  # standard deviation, grey range
     cut_out: float = 0.2  # probability that a box is grey
-    cut_out_share: float = 0.3  # of each side
+    cut_out_share: float = 0.3  # maximum share of each side
 
     def without_section_defects(self) -> "Augmentation":
         """Returns the settings for volumes imaged as a block (FIB-SEM), which lose and displace no sections."""

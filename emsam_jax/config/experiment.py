@@ -13,15 +13,15 @@ Balance = Literal["data", "sample", "none"]
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     train: tuple[DeclaredVolume, ...] = ()
-    validation: tuple[DeclaredVolume, ...] = ()  # what everything is chosen on
-    test: tuple[DeclaredVolume, ...] = ()  # what eval.py reports
-    weights: tuple[float, ...] = ()  # how often each training volume is chosen; empty: as often as it has voxels
+    validation: tuple[DeclaredVolume, ...] = ()  # checkpoint, fragments and threshold are chosen on these
+    test: tuple[DeclaredVolume, ...] = ()  # eval.py scores these
+    weights: tuple[float, ...] = ()  # sampling weight of each training volume; empty: its voxels
     patch: Voxels = (16, 224, 224)  # voxels z, y, x
     widening: Widening = "2d"  # of borders in the training labels: none, 2d (3x3), faces (6 neighbours), 3d (3x3x3)
-    radius: int = 1  # of the widening, voxels
+    radius: int = 1  # radius of the widening, voxels
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     selection: Selection = dataclasses.field(default_factory=Selection)
-    threads: int = 8  # that read patches; the machine's cores at most
+    threads: int = 8  # threads that read patches; the machine's cores at most
     prefetch: int = 2  # batches read before they are asked for
 
 
@@ -30,7 +30,7 @@ class LossConfig:
     coarse: float = 1.0  # weight of the coarse map's loss; the refined one's is 1
     dice: float = 0.0  # weight of the Dice loss on the boundary class, added to the cross-entropy; moves log odds
     balance: Balance = "data"  # both classes of a channel count the same: over the training data, or in each sample
-    max_weight: float = 10.0  # the most that the rarer class of a channel counts
+    max_weight: float = 10.0  # maximum weight of the rarer class of a channel
     long_weight: float = 1.0  # weight of a channel beyond the three to neighbours, which count 1 each
 
 
@@ -39,14 +39,14 @@ class OptimConfig:
     steps: int = 100_000
     batch: int = 4  # patches a step, over all devices
     accumulate: int = 1  # gradient accumulation: parts that a batch is split into
-    peak_lr: float = 1e-3  # of the new parts, after the warm-up
-    trained_lr: float = 0.1  # share of the peak for those parts where they come trained, from init_from
-    encoder_lr: float = 1e-5  # of the image encoder's deepest block, where it is fine-tuned
-    layer_decay: float = 0.9  # of that rate, from each block to the one before
+    peak_lr: float = 1e-3  # learning rate of the new parts, after the warm-up
+    trained_lr: float = 0.1  # share of peak_lr for parts that come trained, from init_from
+    encoder_lr: float = 1e-5  # learning rate of the image encoder's deepest block, where it is fine-tuned
+    layer_decay: float = 0.9  # factor on that rate from each block to the one before
     warmup: int = 1000  # steps from 0 to the peak
-    final_lr: float = 0.01  # share of the peak that the cosine ends at
-    weight_decay: float = 0.01  # of kernels; biases and norms have none
-    clip: float = 1.0  # global norm of the gradients
+    final_lr: float = 0.01  # share of peak_lr at the end of the cosine
+    weight_decay: float = 0.01  # AdamW's, of kernels; biases and norms have none
+    clip: float = 1.0  # maximum global norm of the gradients
     ema: float = 0.999  # decay of the parameters' running mean, which evaluation uses
     bad_steps: int = 10  # steps in a row with a NaN or infinite loss, after which the run stops
 

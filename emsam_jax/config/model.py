@@ -39,11 +39,11 @@ class ModelConfig:
     z_context: ZContext = "3x1x1"  # convolution over sections after the projection: each section was seen alone
     coarse: bool = True  # the decoder that makes affinities from the encoder's features alone
     guidance: Guidance = "attention"  # how the features act on the fine encoder, at each of its levels
-    channels: tuple[int, ...] = (32, 40, 48, 64, 80)  # of the fine encoder's levels, strides 1, 2, 4, ...
+    channels: tuple[int, ...] = (32, 40, 48, 64, 80)  # channels of the fine encoder's levels, strides 1, 2, 4, ...
     isotropic: bool = False  # pool z as well, for isotropic voxels
-    norm_groups: int = 4  # of each group normalisation
-    offsets: tuple[Offset, ...] = SHORT_OFFSETS  # voxels; of each affinity channel
-    dtype: Dtype = "float32"  # computed in; parameters and logits are float32
+    norm_groups: int = 4  # groups of each group normalisation
+    offsets: tuple[Offset, ...] = SHORT_OFFSETS  # offset of each affinity channel, voxels z, y, x
+    dtype: Dtype = "float32"  # type of the computation; parameters and logits are float32
     remat: bool = False  # recompute the 3D levels in the backward pass: less memory, more time
 
 
@@ -68,7 +68,7 @@ def check_model(config: ModelConfig) -> None:
 
 
 def check_weights(config: EncoderConfig) -> None:
-    """Refuses a frozen encoder without weights, unless they are `random`; for training from scratch."""
+    """Refuses a frozen encoder without weights in a training from scratch; `random` freezes noise on purpose."""
     if config.size != "none" and config.frozen and not config.weights:
         name = "tiny" if config.size == "toy" else config.size
         raise UserError(
