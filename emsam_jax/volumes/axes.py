@@ -45,7 +45,7 @@ _NANOMETRES = {
 
 @dataclasses.dataclass(frozen=True)
 class Native:
-    """A volume as its file has it: `axes` names each axis by a letter, sizes and offsets in nm go by that letter."""
+    """A volume as its file has it: `axes` names each axis by a letter; sizes and offsets in nm go by that letter."""
 
     store: ts.TensorStore
     axes: str
@@ -78,7 +78,7 @@ def unnamed_axes(driver: str, rank: int) -> str:
 
 
 def named_axes(names: Sequence[str | None] | None, rank: int, driver: str = "zarr") -> str:
-    """Names such as `z`, `Z`, `channel` or `z^` to letters; the format's own order where they say too little."""
+    """Maps names such as `z`, `Z`, `channel` or `z^` to letters; the format's own order where they say too little."""
     letters = "".join((name or "?").lower().removeprefix("dim_")[:1] for name in names or ())
     letters = letters.replace("s", "c")
     complete = len(letters) == rank == len(set(letters)) and set(letters) <= set("tczyx") and set("yx") <= set(letters)
@@ -86,13 +86,13 @@ def named_axes(names: Sequence[str | None] | None, rank: int, driver: str = "zar
 
 
 def nanometres(value: int | float, unit: str | None) -> float:
-    """Without a unit, or with one that is none of length, the number is taken as nm."""
+    """Converts to nm. Without a unit, or with one that is none of length, the number is taken as nm."""
     factor = _NANOMETRES.get(unit or "", _NANOMETRES.get((unit or "").lower(), 1.0))
     return float(value) * factor
 
 
 def by_axis(values: Sequence[int | float], axes: str) -> dict[str, float]:
-    """A vector in the file's order, one value an axis or one a spatial axis, by letter."""
+    """Returns a vector in the file's order, one value an axis or one a spatial axis, by letter."""
     spatial = [axis for axis in axes if axis in "zyx"]
     names = axes if len(values) == len(axes) else spatial
     if len(values) != len(names):
@@ -111,7 +111,7 @@ def sizes(values: Sequence[int | float]) -> Sizes:
 
 
 def ordered(native: Native, channel: Channel, url: str) -> ts.TensorStore:
-    """The store with axes z, y, x, starting at 0; with channel="all", c, z, y, x."""
+    """Returns the store with axes z, y, x, starting at 0; with channel="all", c, z, y, x."""
     store, axes = native.store, native.axes
     if "t" in axes:
         at = axes.index("t")

@@ -1,11 +1,7 @@
-"""A seeded generator of EM-like volumes with exact labels, for the demo, the tests and the benchmarks.
+"""Makes EM-like tissue with exact labels: neurites, stained, cut into sections, blurred and given noise.
 
-    python -m emsam_jax.volumes.synthetic --picture=synthetic.png --voxel_size=40,8,8
-    python -m emsam_jax.volumes.synthetic --out=data/train --shape=40,320,320 --seed=1
-
-Neurites come from `neurites`; here they are stained, cut, blurred and given noise. What makes such a volume hard is
-there as in life: membranes fade where they run oblique to the section, and mitochondria, vesicles and the reticulum
-are as dark as membranes are.
+What makes such a volume hard is there as in life: membranes fade where they run oblique to the section, and
+mitochondria, vesicles and the reticulum are as dark as membranes are.
 """
 
 import dataclasses
@@ -51,7 +47,7 @@ def synthetic_volume(
     anatomy: Anatomy | None = None,
     stain: Stain | None = None,
 ) -> Synthetic:
-    """A volume [z, y, x]; the same arguments give the same volume."""
+    """Makes a volume [z, y, x]; the same arguments give the same volume."""
     anatomy, stain = anatomy or Anatomy(), stain or Stain()
     rng = np.random.default_rng(seed)
     z, y, x = (n * spacing for n, spacing in zip(shape, voxel_size_zyx, strict=True))
@@ -76,7 +72,7 @@ def synthetic_volume(
 
 
 def depths(labels: UInt32[np.ndarray, "z y x"], voxel_size: Triple) -> Image:
-    """Distance in nm to the object's border: in the section where sections are thick, else in space."""
+    """Returns the distance in nm to the object's border: in the section where sections are thick, else in space."""
     inner = np.ones(labels.shape, bool)
     axes = (0, 1, 2) if is_isotropic(voxel_size) else (1, 2)
     for axis in axes:
@@ -96,8 +92,8 @@ def _distance(inner: Bool[np.ndarray, "..."], voxel_size: tuple[float, ...]) -> 
 
 
 def membranes(labels: UInt32[np.ndarray, "z y x"], depth: Image, voxel_size: Triple, width: Image) -> Image:
-    """Share of each voxel's slab that is membrane: the border is followed from section to section, so that an oblique
-    one is wide and faint.
+    """Returns the share of each voxel's slab that is membrane: borders are followed from section to section, so that
+    an oblique one is wide and faint.
     """
     density = np.zeros(labels.shape, np.float32)
     heights = np.linspace(-0.4, 0.4, 5)
@@ -122,7 +118,7 @@ def _stained(
     voxel_size: Triple,
     stain: Stain,
 ) -> Image:
-    """What a perfect microscope would see, on [0, 1]."""
+    """Returns what a perfect microscope would see, in [0, 1]."""
 
     def noise(grain: int) -> Image:
         return smooth_noise(rng, labels.shape, voxel_size, float(grain))
@@ -162,7 +158,7 @@ def _stained(
 
 
 def _imaged(rng: np.random.Generator, image: Image, stain: Stain) -> Image:
-    """Blur, shot noise, and sections that differ a little in brightness and contrast."""
+    """Blurs, adds shot noise, and varies brightness and contrast of the sections a little."""
     blurred = np.stack([bioimage_cpp.filters.gaussian_smoothing(section, stain.blur) for section in image])
     n = len(image)
     gain, offset = 1 + 0.04 * rng.standard_normal((n, 1, 1)), 0.015 * rng.standard_normal((n, 1, 1))
@@ -173,7 +169,7 @@ def _imaged(rng: np.random.Generator, image: Image, stain: Stain) -> Image:
 
 
 def _spoilt(rng: np.random.Generator, image: Image, share: float) -> Image:
-    """Sections that are missing, faint, stained over in a blot, or displaced by a few voxels: the labels stay."""
+    """Spoils sections: missing, faint, stained over in a blot, or displaced by a few voxels; labels stay."""
     z, y, x = image.shape
     for section in np.flatnonzero(rng.random(z) < share):
         match rng.integers(4):

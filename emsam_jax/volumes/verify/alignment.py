@@ -1,4 +1,4 @@
-"""Do labels lie on the raw? Membranes are darker than cells, so the raw is darker where labels meet.
+"""Tests whether labels lie on the raw: membranes are darker than cells, so the raw is darker where labels meet.
 
 If that holds better for the labels flipped or transposed, somebody has mixed up their axes.
 """
@@ -34,7 +34,7 @@ class Orientation:
         return " and ".join(words) or "as they are"
 
     def source(self, box: Box, shape: Voxel) -> Box:
-        """Where, in an array of this shape, the voxels lie that the orientation brings into `box`."""
+        """Returns where, in an array of this shape, the voxels lie that the orientation brings into `box`."""
         spans = [(0, 0)] * 3
         for axis, flip in enumerate(self.flips):
             start, stop, size = box.start[axis], box.stop[axis], shape[axis]
@@ -47,7 +47,7 @@ class Orientation:
 
 
 def orientations(shape: Voxel, voxel_size_zyx: tuple[float, float, float]) -> list[Orientation]:
-    """Itself first, then all others that map the voxels onto themselves."""
+    """Lists the identity, then all others that map the voxels onto themselves."""
     orders = [
         (z, y, x)
         for z, y, x in itertools.permutations(range(3))
@@ -59,7 +59,7 @@ def orientations(shape: Voxel, voxel_size_zyx: tuple[float, float, float]) -> li
 
 
 def border_contrasts(specimen: Specimen, crops: int, search: bool = False) -> dict[Orientation, float]:
-    """By how many standard deviations the raw is darker on label borders, for each orientation of the labels.
+    """Measures by how many standard deviations the raw is darker on label borders, for each orientation of the labels.
 
     Truth may be so sparse that crops spread over the volume miss it; `search` then reads on until it is found.
     """
@@ -79,7 +79,7 @@ def border_contrasts(specimen: Specimen, crops: int, search: bool = False) -> di
 
 
 def _labelled_crops(specimen: Specimen, region: Box, search: bool) -> Iterator[Box]:
-    """The middle, then crops spread over the region: those that are labelled."""
+    """Yields crops with labels: the middle, then crops spread over the region."""
     found = False
     z, y, x = (min(crop, side) for crop, side in zip(_CROP, region.shape, strict=True))
     for at in [(0.5, 0.5, 0.5), *itertools.product((0.2, 0.8), repeat=3), *itertools.product((0, 0.5, 1), repeat=3)]:
