@@ -1,7 +1,6 @@
 """Converts a SAM2 checkpoint to Flax: reads, recognises, matches, writes, and compares with the official encoder."""
 
 import datetime
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import orbax.checkpoint
 from emsam_jax.errors import UserError
 from emsam_jax.model import FACTS_FILE, FlatParams, load_image_encoder, writing_image_encoder
 from emsam_jax.porting import names, parity
+from emsam_jax.porting.download import sha256
 from emsam_jax.porting.parity import build_encoder
 from emsam_jax.porting.torch_file import import_torch, read_tensors, to_jax
 
@@ -103,8 +103,3 @@ def summary(facts: dict[str, Any], out: Path) -> str:
         "written": str(out),
     }
     return "\n".join(f"{name:<10} {value}" for name, value in rows.items())
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

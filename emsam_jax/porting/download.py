@@ -1,24 +1,41 @@
-"""Downloads an official checkpoint: resumes where it broke off, and the file appears only when it is whole."""
+"""Downloads an official checkpoint: resumes a broken transfer, checks the SHA-256, and only then shows the file.
 
+Our own loop: pooch begins again from scratch after a broken transfer, huggingface_hub knows only its own servers.
+"""
+
+import hashlib
 import http.client
 import os
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from emsam_jax.errors import UserError
-from emsam_jax.model import SIZES
 
-BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
-_RELEASES = {"sam2": "072824", "sam2.1": "092824"}
+
+class Official(NamedTuple):
+    place: str  # below the base URL
+    sha256: str  # none is published there; as micro-sam and others have pinned it for the same files
+
+
 OFFICIAL = {
-    f"{version}_hiera_{size}": f"{release}/{version}_hiera_{size}.pt"
-    for version, release in _RELEASES.items()
-    for size in SIZES
+    place.partition("/")[2].removesuffix(".pt"): Official(place, digest)
+    for place, digest in {
+        "072824/sam2_hiera_tiny.pt": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+        "072824/sam2_hiera_small.pt": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+        "072824/sam2_hiera_base_plus.pt": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+        "072824/sam2_hiera_large.pt": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+        "092824/sam2.1_hiera_tiny.pt": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        "092824/sam2.1_hiera_small.pt": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        "092824/sam2.1_hiera_base_plus.pt": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        "092824/sam2.1_hiera_large.pt": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    }.items()
 }
+BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _PIECE = 1 << 20
 _TRIES = 5  # in a row that bring not one more byte
 
@@ -28,11 +45,14 @@ def default_cache() -> Path:
 
 
 def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float = 1.0) -> Path:
-    """Returns the official checkpoint of this name, from the cache if it is there."""
+    """Returns the official checkpoint of this name, from the cache if it is there; its digest is checked either way."""
     if name not in OFFICIAL:
         raise UserError(f"No official checkpoint is called {name!r}; there are {', '.join(OFFICIAL)}.")
-    url, file = f"{base_url.rstrip('/')}/{OFFICIAL[name]}", cache / f"{name}.pt"
+    official, file = OFFICIAL[name], cache / f"{name}.pt"
+    url = f"{base_url.rstrip('/')}/{official.place}"
     if file.exists():
+        if (found := sha256(file)) != official.sha256:
+            raise _unlike(str(file), official, found, "remove it, and the same command downloads it again")
         return file
     cache.mkdir(parents=True, exist_ok=True)
     part, failures = file.with_suffix(".pt.part"), 0
@@ -40,6 +60,9 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
         before = _size(part)
         try:
             if _fetch(url, part):
+                if (found := sha256(part)) != official.sha256:
+                    part.unlink()
+                    raise _unlike(url, official, found, "nothing of it was kept; look at --base_url")
                 part.rename(file)
                 return file
             reason = "the connection closed early"
@@ -97,6 +120,18 @@ def _fetch(url: str, part: Path) -> bool:
         return False
     etag_file.unlink(missing_ok=True)
     return True
+
+
+def _unlike(source: str, official: Official, found: str, remedy: str) -> UserError:
+    return UserError(
+        f"{source}: expected {official.place} with SHA-256 {official.sha256}, found {found}: it is damaged or another "
+        f"file; {remedy}."
+    )
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _size(file: Path) -> int:

@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Server)
         contents = server.contents
-        if self.path != f"/models/{OFFICIAL[NAME]}":
+        if self.path != f"/models/{OFFICIAL[NAME].place}":
             return self.send_error(404)
         etag = f'"{hashlib.sha256(contents).hexdigest()[:16]}"'
         asked = self.headers.get("Range") if self.headers.get("If-Range") == etag else None
@@ -50,14 +50,20 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     served = Server(np.random.default_rng(0).bytes(3_000_000))
+    expect(served.contents, monkeypatch)
     thread = threading.Thread(target=served.serve_forever)
     thread.start()
     yield served
     served.shutdown()
     served.server_close()
     thread.join()
+
+
+def expect(contents: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the digest of these for the official one."""
+    monkeypatch.setitem(OFFICIAL, NAME, OFFICIAL[NAME]._replace(sha256=hashlib.sha256(contents).hexdigest()))
 
 
 def fetch(server: Server, cache: Path) -> Path:
@@ -85,12 +91,27 @@ def test_giving_up_keeps_what_came_and_the_next_start_goes_on(server, tmp_path):
     assert server.ranges[-1] == "bytes=2000000-"
 
 
-def test_two_versions_of_a_file_are_never_mixed(server, tmp_path):
+def test_two_versions_of_a_file_are_never_mixed(server, tmp_path, monkeypatch):
     server.cuts = [1_000_000] + [0] * 5
     with pytest.raises(UserError):
         fetch(server, tmp_path)
     server.cuts, server.contents = [], server.contents[::-1]
+    expect(server.contents, monkeypatch)
     assert fetch(server, tmp_path).read_bytes() == server.contents
+
+
+def test_another_file_of_the_same_length_is_refused_wherever_it_lies(server, tmp_path):
+    """A flipped bit."""
+    contents = server.contents
+    server.contents = contents[:-1] + bytes([contents[-1] ^ 1])
+    with pytest.raises(UserError, match=r"tiny\.pt: expected .* SHA-256 \w{64}, found \w{64}: .*--base_url"):
+        fetch(server, tmp_path)
+    assert not list(tmp_path.iterdir())
+    server.contents = contents
+    file = fetch(server, tmp_path)
+    file.write_bytes(contents[:-1])
+    with pytest.raises(UserError, match=r"sam2\.1_hiera_tiny\.pt: expected .* SHA-256 .*; remove it"):
+        fetch(server, tmp_path)
 
 
 def test_a_refusal_is_final_and_names_the_address(server, tmp_path):
