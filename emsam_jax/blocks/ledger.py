@@ -1,11 +1,11 @@
-"""Which blocks of a stage are done, in a folder of small JSON files on any storage that TensorStore writes.
+"""Records which blocks of a stage are done, in a folder of small JSON files on any storage that TensorStore writes.
 
     STAGE/identity.json     facts that all entries share: configuration, input, model
     STAGE/done/Z-Y-X        an entry, written after the block's data is durable
     STAGE/failed/Z-Y-X      the traceback of a block that raised, until it is done
 
-A stage is a function of (block, identity) that may be repeated; an entry is worth nothing under another identity.
-Where the process holds the RunLock of the ledger's folder, nothing is written once that is lost.
+A stage is a function of (block, identity) that may be repeated; an entry is worth nothing under another identity. Where
+the process holds the RunLock of the ledger's folder, nothing is written once that is lost.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ class Status(NamedTuple):
 
 
 class Ledger:
-    """One stage's entries at `url`."""
+    """Entries of one stage at `url`."""
 
     def __init__(self, url: str, stage: str, identity: Mapping[str, Any], token: str | None = None):
-        """Raises where the stage was begun under another identity. `token` is of a lock that another process holds."""
+        """Raises where the stage was begun under another identity. `token`: of a lock that another process holds."""
         self.url, self.stage = normalise(url), stage
         self.run = uuid.uuid4().hex[:12]
         self.token = token_at(self.url) if token is None else token
@@ -71,7 +71,7 @@ class Ledger:
 
     @classmethod
     def existing(cls, url: str, stage: str) -> "Ledger | None":
-        """As it was begun, for looking at it; None where it was not."""
+        """Opens a ledger for reading, under the identity that it has; None where there is none."""
         facts = read_facts(url, stage)
         return None if facts is None else cls(url, stage, facts)
 
@@ -82,12 +82,12 @@ class Ledger:
         return self._listed("failed")
 
     def status(self) -> Status:
-        """Costs a listing; entries are not read."""
+        """Counts done and failed blocks by listing them; entries are not read."""
         done = self.done()
         return Status(len(done), len(self.failed() - done))
 
     def entry(self, block: Block) -> Entry | None:
-        """None where there is none, or one that is damaged or belongs to another identity."""
+        """Reads the entry of a block; None where there is none, or one that is damaged or of another identity."""
         entry = _parse(read_key(self._folder, self._key("done", block)) or b"")
         return entry if entry and entry.identity == self.identity and entry.block == block.index else None
 
@@ -97,7 +97,7 @@ class Ledger:
             expect_lease(self._folder, self.token)
 
     def record(self, block: Block, checksum: str, seconds: float) -> None:
-        """To be called after the block's data is durable; returns when the entry is."""
+        """Records a block as done, durably; to be called after its data is durable."""
         self.expect_lease()
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = Entry(self.stage, block.index, self.identity, checksum, round(seconds, 4), self.run, at)
@@ -110,7 +110,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def keeping_failures(self, block: Block) -> Iterator[None]:
-        """What the block raises is kept, and raised."""
+        """Records the traceback of what is raised inside as the block's failure, and raises it again."""
         try:
             yield
         except LockLostError:
@@ -128,7 +128,7 @@ class Ledger:
         return None if content is None else content.decode(errors="replace")
 
     def failures(self) -> dict[str, str]:
-        """The last line of the traceback of each block that is not done, by the block's name."""
+        """Returns the last line of the traceback of each failed block, by the block's name."""
         found = {}
         for index in sorted(self.failed() - self.done()):
             name = "-".join(map(str, index))
@@ -148,7 +148,7 @@ class Ledger:
 
 
 class Facts(dict[str, Any]):
-    """What `identity.json` says, by type: anyone may have written it."""
+    """What `identity.json` says, read by name and type: anyone may have written it."""
 
     def __init__(self, found: Mapping[str, Any], file: str):
         super().__init__(found)
@@ -161,7 +161,7 @@ class Facts(dict[str, Any]):
         return self._expect(name, "true or false", isinstance(self.get(name), bool))
 
     def sides(self, name: str) -> Voxel:
-        """Of a box z, y, x."""
+        """Returns three sides z, y, x of a box."""
         found: Any = self.get(name)
         fits = isinstance(found, list) and len(found) == 3 and all(type(side) is int and side > 0 for side in found)
         z, y, x = self._expect(name, "three numbers above 0", fits and math.prod(found) < 1 << 62)
@@ -174,7 +174,7 @@ class Facts(dict[str, Any]):
 
 
 def read_facts(url: str, stage: str) -> Facts | None:
-    """The identity a stage was begun under."""
+    """Reads the identity that a stage was begun under; None where it was not begun."""
     content, file = read_key(open_folder(normalise(url)), f"{stage}/identity.json"), f"{url}/{stage}/identity.json"
     if content is None:
         return None
@@ -185,7 +185,7 @@ def read_facts(url: str, stage: str) -> Facts | None:
 
 
 def _parse(content: bytes) -> Entry | None:
-    """None where it is damaged, or no entry."""
+    """Parses an entry; None where it is damaged, or no entry."""
     kinds = {"stage": str, "identity": str, "checksum": str, "seconds": (int, float), "run": str, "at": str}
     try:
         found = json.loads(content)
@@ -198,6 +198,6 @@ def _parse(content: bytes) -> Entry | None:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Each field that differs, with both values."""
+    """Lists each field that differs, with both values."""
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     return "; ".join(f"{name} {there.get(name)!r:.200} there, {here.get(name)!r:.200} here" for name in names)

@@ -1,4 +1,4 @@
-"""What is done to each block of a volume, whoever does it and in whichever order; its data; how a run of it ended."""
+"""A stage: what is done to each block of a volume, in any order, by any worker; its data; how its run ended."""
 
 import hashlib
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,23 +19,23 @@ DROPPED = "dropped"  # was written, and deleted once it was no longer needed
 
 @runtime_checkable
 class Stage(Protocol):
-    """A picklable object, such as a frozen dataclass: it travels to the workers."""
+    """A picklable object, such as a frozen dataclass, that travels to the workers."""
 
     @property
     def name(self) -> str:
-        """The ledger's stage."""
+        """The name of the stage in the ledger."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Flat JSON facts that its result depends on."""
+        """Returns flat JSON facts that the result depends on."""
         ...
 
     def run(self, block: Block) -> str:
-        """Reads, computes, writes until it is durable; returns the checksum for the ledger. May be repeated."""
+        """Reads, computes and writes a block, durably; returns the checksum for the ledger. May be repeated."""
         ...
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        """Whether what is stored is what the entry says."""
+        """Returns whether the stored data match the entry's checksum."""
         ...
 
 
@@ -61,13 +61,13 @@ def checksum(values: Shaped[np.ndarray, "*c z y x"]) -> str:
 
 
 def write_block(volume: Volume, box: Box, values: Shaped[np.ndarray, "*c z y x"]) -> str:
-    """Returns the checksum once the data is on the disk: TensorStore ends a write to files with an fsync."""
+    """Writes a block, durably, and returns its checksum. TensorStore ends a write to files with an fsync."""
     volume[(..., *box.slices)] = values
     return checksum(values)
 
 
 def is_intact(volume: Volume, box: Box, expected: str) -> bool:
-    """Whether what is stored is what was written; a torn chunk cannot be read or reads otherwise."""
+    """Returns whether the stored block has this checksum; a torn chunk cannot be read or has another."""
     try:
         return checksum(volume.read(box)) == (EMPTY if expected in (SKIPPED, DROPPED) else expected)
     except UserError:
@@ -75,5 +75,5 @@ def is_intact(volume: Volume, box: Box, expected: str) -> bool:
 
 
 def drop_block(volume: Volume, box: Box) -> None:
-    """Deletes the block's shards, for data that dwarfs what was made of it; record it as `DROPPED` first."""
+    """Deletes the block's shards, once they have served; record it as `DROPPED` first."""
     volume[(..., *box.slices)] = np.zeros((), volume.dtype)

@@ -1,4 +1,4 @@
-"""Configs from files and command lines: `--config=file.py[:variant]`, `--config.optim.peak_lr=5e-5`, config.json.
+"""Reads configs from files and command lines: `--config=file.py[:variant]`, `--config.optim.peak_lr=5e-5`, config.json.
 
 A config file has `get_config(variant)`; an override names a field by its path, with [i] for an item of a list.
 """
@@ -27,18 +27,18 @@ _FIELD = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
 
 
 class _Text(str):
-    """A value as it stood on the command line, not yet of any type."""
+    """A value from the command line, whose type is that of its field."""
 
     __slots__ = ()
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config of `file.py`, `file.py:variant` or `config.json`, with `--config.field=value` applied in order."""
+    """Loads `file.py`, `file.py:variant` or `config.json`, and applies `--config.field=value` in order."""
     return _overridden(_from_json(path) if path.endswith(".json") else _from_python(path), overrides)
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
-    """The config with `--config.field=value` applied in order."""
+    """Applies `--config.field=value` in order."""
     return _overridden(to_dict(config), overrides)
 
 
@@ -52,12 +52,12 @@ def _overridden(fields: dict[str, Any], overrides: Sequence[str]) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values, as config.json holds them."""
+    """Converts a config to plain values, as config.json holds them."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(fields: Any) -> Config:
-    """Every field of the right type, every number within its limit."""
+    """Converts plain values to a config; checks the type of every field and the limits of every number."""
     config = _typed(fields, Config, "config")
     for name, value in numbers_of(config):
         limit = LIMITS.get(re.sub(r"\[\d+\]", "[]", name), ANY)
@@ -67,7 +67,7 @@ def from_dict(fields: Any) -> Config:
 
 
 def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, Any, Any]]:
-    """(field, value of one, value of the other) wherever two configs, as plain values, differ."""
+    """Lists (field, value of one, value of the other) wherever two configs, as plain values, differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             found
@@ -102,7 +102,7 @@ def _from_python(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _running(file: str) -> Iterator[None]:
-    """A mistake in a config's own code is its author's: where it is, and what Python says."""
+    """Raises UserError, with file and line, for whatever a config's own code raises."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -154,7 +154,7 @@ def _unknown(where: str, name: str, known: list[str]) -> str:
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
-    """The value as `kind`, which is an annotation of one of the configs' fields."""
+    """Converts a value to `kind`, the annotation of a config's field."""
     if dataclasses.is_dataclass(kind):
         return _typed_dataclass(value, kind, where)
     if kind is Any or (kind is str and isinstance(value, str)):

@@ -41,7 +41,7 @@ def define_flags() -> None:
 
 
 def rows(source: Specimen, side: int, seed: int) -> dict[str, Batch]:
-    """One patch by itself, under each augmentation alone, and under all of them with their usual chances."""
+    """Computes one patch by itself, under each augmentation alone, and under all with their usual probabilities."""
     kinds = {"nothing": NOTHING, "symmetries": dataclasses.replace(NOTHING, symmetries=True)}
     kinds |= {name: dataclasses.replace(NOTHING, **{name: 1.0}) for name in _CHANCES}
     kinds["all, as they come"] = Augmentation()
@@ -54,7 +54,7 @@ def rows(source: Specimen, side: int, seed: int) -> dict[str, Batch]:
 
 
 def draw(made: dict[str, Batch], path: str) -> None:
-    """A row for each: the sections, and the first one's affinities along y and x."""
+    """Draws a row for each: the sections, and the first section's affinities along y and x."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
@@ -85,7 +85,7 @@ def main(_: list[str]) -> None:
 
 
 def synthetic_specimen(shape: tuple[int, int, int], seed: int) -> Specimen:
-    """A synthetic volume, held in memory."""
+    """Makes a synthetic volume in memory."""
     volume = synthetic_volume(shape, seed)
 
     def in_memory(values: np.ndarray) -> Volume:

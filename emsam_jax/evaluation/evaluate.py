@@ -1,4 +1,4 @@
-"""How good a model, its stored affinities or anyone's segmentation is: scores.json and report.html."""
+"""Scores a model, its stored affinities or anyone's segmentation: scores.json and report.html."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ Show = Callable[[str], None]
 
 
 def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
-    """Judges the test volumes with what was chosen on the validation volumes; returns what scores.json holds."""
+    """Scores the test volumes by recipes chosen on the validation volumes; returns what scores.json holds."""
     clock = Clock(show)
     find_standings(request.standings)
     source = _open_source(request, clock)
@@ -79,7 +79,7 @@ def _split(source: AffinitySource, held_out: Sequence[Subject], subjects: Sequen
 def _judge(
     request: EvaluationRequest, subject: Subject, example: Example | None, frozen: Frozen, clock: Clock
 ) -> dict[str, Judged]:
-    """The headline first, the baseline last; of the others the labels are dropped, since they are large."""
+    """Judges the headline first, the baseline last; drops the others' labels, since they are large."""
     threads, judged = request.threads, {}
     if example is None:
         labels, covered = read_segmentation(subject, open_volume(request.segmentation))
@@ -97,7 +97,7 @@ def _judge(
 
 
 def _illustrate(subject: Subject, example: Example | None, judged: Judged, volumes: int) -> Illustrations:
-    """Fewer sections of each where there are many volumes: the page is to be mailed."""
+    """Draws each volume; fewer sections where there are many, since the page is to be mailed."""
     assert judged.labels is not None
     exhibit = Exhibit(
         raw=subject.read_normalised(),

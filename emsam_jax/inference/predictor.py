@@ -1,8 +1,8 @@
-"""Blocks of affinities from a model: every window that touches a block, blended on the device.
+"""Predicts blocks of affinities from a model: every window that touches a block, blended on the device.
 
-Windows that lie over each other in z share their sections, so that for each place in the plane the sections of the
-block's depth are encoded once and then decoded window by window. The same holds for each way of turning the volume
-within its sections; a volume turned round in z shares even those.
+Windows that overlap in z share their sections, so that for each place in the plane the sections of the block's depth
+are encoded once and then decoded window by window. The same holds for each symmetry within sections; a volume flipped
+in z shares even those.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class Region(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Windows at some places of the plane; along the section axis each holds the same ones."""
+    """Windows at some places of the plane; along z each place holds the same ones."""
 
     places: list[tuple[int, ...]]  # where they start in the plane; the last ones may only fill up the devices
     real: int  # how many do not
@@ -81,18 +81,18 @@ class Predictor:
 
     @property
     def channels(self) -> int:
-        """The refined map's, then the coarse one's where it is asked for."""
+        """Counts the channels: the refined map's, then the coarse one's where it is asked for."""
         return self.maps * len(self.offsets)
 
     def predict_block(self, specimen: Specimen, box: Box) -> np.ndarray:
-        """Affinities [c, z, y, x] of a block of the plan, as they are stored."""
+        """Predicts affinities [c, z, y, x] of a block of the plan, in the stored type."""
         return self.fetch(self.predict(self.read(specimen, box)), box)
 
     def fetch(self, found: jax.Array, box: Box) -> np.ndarray:
         return np.asarray(found)[(slice(None), *(slice(side) for side in box.shape))]
 
     def read(self, specimen: Specimen, box: Box) -> Region:
-        """May run in a thread of its own, ahead of the block."""
+        """Reads what a block's windows see. Thread-safe, so that blocks are prefetched."""
         read = self.extent.read_box(box)
         values = specimen.read_normalised(read)
         if values.shape != self.extent.read_shape:
@@ -101,7 +101,7 @@ class Predictor:
         return Region(jax.device_put(values, self._programs.everywhere), read.start, box)
 
     def predict(self, region: Region) -> jax.Array:
-        """[c, z, y, x] of the whole block shape; beyond the region's box, where it is cut off, it means nothing."""
+        """Predicts [c, z, y, x] of the whole block shape; values beyond the region's box are undefined."""
         while True:
             self._steps.clear()
             try:
@@ -148,7 +148,7 @@ class Predictor:
         return self._programs.finish(total, start, shape=self.plan.block, dtype=self.settings.dtype)
 
     def count_steps(self, box: Box) -> int:
-        """How many times the windows that touch the box are decoded, some at a time."""
+        """Counts the calls of the decoder for the windows that touch the box."""
         batch, steps = self.fitted.batch, 0
         for symmetry in self.symmetries:
             depth, *plane = (len(self.grid.starts(axis, box.start[axis], box.stop[axis])) for axis in symmetry.order)
@@ -156,7 +156,7 @@ class Predictor:
         return steps
 
     def _columns(self, region: Region, symmetry: Symmetry) -> Iterator[Columns]:
-        """All places of the plane, as many at once as the batch has columns."""
+        """Yields all places of the plane, a batch of columns at a time."""
         _, *plane = symmetry.order
         every = list(itertools.product(*(self._starts(region, axis) for axis in plane)))
         size = self.fitted.batch.columns
@@ -173,7 +173,7 @@ class Predictor:
             yield Columns(places, real, tiles)
 
     def _encode(self, columns: Columns, sections: Int[np.ndarray, "q side"]) -> Windows:
-        """Each section that the windows of a column hold, once."""
+        """Encodes each section of the columns' windows once."""
         encode, at_once = self.fitted.encode, self.fitted.at_once
         needed, places = np.unique(sections, return_inverse=True)
         if encode is not None:
@@ -193,7 +193,7 @@ class Predictor:
         columns: Columns,
         windows: Windows,
     ) -> Float[jax.Array, "devices z y x c"]:
-        """Adds the windows of the columns, some of each at a time."""
+        """Decodes the columns' windows, some of each at a time, and adds them to the block."""
         batch = self.fitted.batch
         turn = slice(None, None, -1 if symmetry.flips[0] else 1)
         first = self.extent.first(region.box)
@@ -228,7 +228,7 @@ class Predictor:
         return self.grid.starts(axis, region.box.start[axis], region.box.stop[axis])
 
     def _inside(self, region: Region, axis: int, starts: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n side"]:
-        """For windows that start there: where their voxels lie in the region's raw."""
+        """Returns where the voxels of windows with these starts lie in the region's raw."""
         indices = starts[:, None] + np.arange(self.grid.window[axis])
         return (reflect(indices, self.plan.volume.stop[axis]) - region.first[axis]).astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""What a run would take, from a sample in the middle of its volume. Nothing is written but to a temporary folder."""
+"""Estimates what a run would take, from a sample in the middle of its volume; writes to a temporary folder alone."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ _HELD = 10  # bytes that putting a table of edges together and agglomerating it 
 
 
 class Cost(NamedTuple):
-    """Of a stage, for the whole volume."""
+    """What a stage takes for the whole volume."""
 
     stage: str
     blocks: int
@@ -135,7 +135,7 @@ class MeasuredSample(NamedTuple):
 
 
 def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Voxel) -> MeasuredSample:
-    """As a run does it, with one worker."""
+    """Segments the sample as a run does, with one worker, and measures it."""
     steps = []
     sample = open_volume(affinities.url, channel="all")
     print("Segmenting two blocks in the middle, stage by stage.", file=sys.stderr)
@@ -166,7 +166,7 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
 
 
 def filled(values: Shaped[np.ndarray, "c z y x"], shape: Voxel) -> Shaped[np.ndarray, "c z y x"]:
-    """Mirrored until it is as large: a worker's memory and time depend on the size of its blocks."""
+    """Mirrors affinities until they fill a block: a worker's memory and time depend on the size of its blocks."""
     more = [(0, max(0, side - own)) for side, own in zip(shape, values.shape[1:], strict=True)]
     return np.pad(values, [(0, 0), *more], mode="symmetric")
 

@@ -1,4 +1,4 @@
-"""All that decides how affinities become neurons, as a small JSON that is kept with a checkpoint."""
+"""All settings that turn affinities into neurons, as a small JSON that is kept with a checkpoint."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, by Orbax: written while training goes on, the newest ones and the best one kept.
+"""Saves and restores checkpoints of a run, by Orbax, in the background: the newest ones and the best one are kept.
 
 RUN/checkpoints/STEP holds `params` and `ema` (flat: dotted name -> array), `optimizer`, and `facts` (step, data
 position, config, ...). What is frozen is written once, to RUN/encoder; each step's facts name its hash.
@@ -101,11 +101,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        """Until the last step that was saved is whole."""
+        """Waits until the last saved step is whole."""
         self._manager.wait_until_finished()
 
     def keep_frozen(self, frozen: Params) -> None:
-        """At a run's start. An encoder that a run without any checkpoint left behind is replaced."""
+        """Writes the frozen encoder at a run's start; replaces one that a run without any checkpoint left behind."""
         if not frozen:
             return
         params = {name.removeprefix(ENCODER): value for name, value in gather(frozen).items()}
@@ -117,7 +117,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 pass
 
     def save(self, step: int, state: TrainState) -> None:
-        """Returns as soon as the values have been copied from the devices."""
+        """Saves a step; returns as soon as the values are copied from the devices."""
         items = {PARAMS: state.params, EMA: state.ema, OPTIMIZER: _flat(state.optimizer)}
         facts: dict[str, Any] = {
             **self._facts,
@@ -134,7 +134,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._manager.save(step, args=ocp.args.Composite(**arrays, **{FACTS: whole}), force=True)
 
     def restore(self, step: int, mesh: Mesh) -> tuple[TrainState, Params]:
-        """As they were, laid out for this mesh. A config that would have led elsewhere is refused."""
+        """Restores a step, sharded over this mesh; refuses a config that would have led elsewhere."""
         folder = self.folder / str(step)
         facts = read_step_facts(folder)
         check_same(facts["config"], to_dict(self.config), folder, step)
@@ -173,14 +173,14 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return state, frozen
 
     def last_before(self, step: int) -> Path | None:
-        """The newest checkpoint up to a step."""
+        """Returns the newest checkpoint up to a step."""
         self.wait()
         found = [folder for folder in finished_steps(self.folder) if int(folder.name) <= step]
         return found[-1] if found else None
 
 
 def check_same(saved: dict[str, Any], wanted: dict[str, Any], folder: Path, step: int) -> None:
-    """A run may be asked for more steps, or fewer, but not for fewer than it has done."""
+    """Refuses another config; more steps are allowed, and fewer, but not fewer than are done."""
 
     def free(field: str, now: Any) -> bool:
         name = field.removeprefix("config.")
@@ -202,6 +202,6 @@ def _short(value: Any, limit: int = 120) -> str:
 
 
 def _flat(optimizer: Any) -> dict[str, Any]:
-    """Leaves by their place, which doesn't depend on optax's own types."""
+    """Returns the leaves by their index, which does not depend on optax's own types."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(optimizer)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -33,7 +33,7 @@ from emsam_jax.volumes import open_shared, refuse_overlap
 def train(
     config: Config, workdir: str | Path, devices: Sequence[Any] | None = None, *, allow_overlap: bool = False
 ) -> None:
-    """To the last step, from the newest checkpoint in `workdir` if there is one.
+    """Trains to the last step, from the newest checkpoint in `workdir` if there is one.
 
     Training, validation and test volumes that share voxels are refused, unless that is allowed.
     """
@@ -92,7 +92,7 @@ def train(
 
 
 def _alone(workdir: Path) -> contextlib.AbstractContextManager[Any]:
-    """One run at a time in a workdir; its first process holds the lock for all."""
+    """Allows one run at a time in a workdir; its first process holds the lock for all."""
     return RunLock(str(workdir)) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
@@ -114,7 +114,7 @@ def _origin(config: Config, checkpoints: Checkpoints) -> str:
 
 
 def _longer(config: Config, checkpoints: Checkpoints) -> str:
-    """What more steps than were first asked for do to the learning rate."""
+    """Describes the effect on the learning rate of more steps than were first asked for."""
     newest, before = checkpoints.newest() or 0, checkpoints.steps_before
     if before == config.optim.steps:
         return ""

@@ -1,4 +1,4 @@
-"""What a person looks at while training goes on: a sample with both maps, and the curves."""
+"""Draws pictures of a training: a sample with both maps, and the curves."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 def compose(sample: Sample) -> UInt8[np.ndarray, "height width"]:
-    """Raw, truth, coarse and refined affinities of the middle section, side by side."""
+    """Composes raw, truth, coarse and refined affinities of the middle section, side by side."""
     tiles = list(_tiles(sample).values())
     gap = np.ones((tiles[0].shape[0], 2))
     row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
@@ -39,7 +39,7 @@ def compose(sample: Sample) -> UInt8[np.ndarray, "height width"]:
 
 
 def save_sample(sample: Sample, path: Path, title: str) -> None:
-    """The same with captions, each section 4 inches wide."""
+    """Saves the same with captions, each section 4 inches wide."""
     from matplotlib.figure import Figure
 
     path.parent.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def _tiles(sample: Sample) -> dict[str, Section]:
 
 
 def draw_curves(metrics: Path, path: Path) -> None:
-    """Losses by step, smoothed where there are many, and validation scores."""
+    """Draws losses by step, smoothed where there are many, and validation scores."""
     from matplotlib.figure import Figure
 
     rows = read_rows(metrics)
@@ -99,7 +99,7 @@ def _smoothed(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def make_sampler(config: Config, mesh: Mesh, prior: Sequence[float]) -> Callable[[Params, Params, Batch], Sample]:
-    """Every process calls it; each gets the sample, with affinities as prediction gives them."""
+    """Returns a function for all processes that predicts a sample, with affinities as prediction gives them."""
 
     def first(params: Params, frozen: Params, batch: Batch) -> Sample:
         one = jax.tree.map(lambda rows: rows[:1], batch)

@@ -1,4 +1,4 @@
-"""What fits and how long it takes, measured on the devices at hand: `python train.py --config=... --plan`."""
+"""Measures what fits and how long it takes on the devices at hand: `python train.py --config=... --plan`."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ class Trial(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Patches a second."""
+        """Returns patches a second."""
         return self.config.optim.batch / self.seconds if self.seconds else 0.0
 
     def row(self) -> str:
@@ -54,7 +54,7 @@ def plan(
     say: Callable[[str], None] = print,
     note: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> Trial | None:
-    """Says what it finds, notes what it is about to do, gives the best; `limit` stands for the devices' own bytes."""
+    """Prints what is measured and found, and returns the best; `limit` stands for the devices' own bytes."""
     mesh = make_mesh(config.fsdp, devices)
     device = mesh.devices.flat[0]
     limit = limit or free_bytes(device) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -96,7 +96,7 @@ def plan(
 
 
 def patches(patch: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
-    """The patch, and smaller ones within the section, should it not fit."""
+    """Yields the patch, and smaller ones within the section, should it not fit."""
     z, y, x = patch
     yield patch
     for share in (0.75, 0.5, 0.25):
@@ -106,7 +106,7 @@ def patches(patch: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
 
 
 def savings(config: Config) -> Iterator[tuple[str, Config]]:
-    """What to lower, one thing after the other, each with those before."""
+    """Yields what to lower to save memory, each with those before."""
     yield "the smallest batch", config
     model = dataclasses.replace(config.model, dtype="bfloat16")
     yield "and --config.model.dtype=bfloat16", dataclasses.replace(config, model=model)
@@ -122,7 +122,7 @@ def savings(config: Config) -> Iterator[tuple[str, Config]]:
 
 
 def _growing(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]) -> Iterator[Trial]:
-    """Batches twice as large each time, until one does not fit or is no faster."""
+    """Tries batches twice as large each time, until one does not fit or is no faster."""
     batch, before = mesh.size * config.optim.accumulate, 0.0
     while True:
         note(f"  compiling and timing patches of {config.data.patch}, {batch} at once")
@@ -147,7 +147,7 @@ def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
 
 
 def _time(step: Any, config: Config, mesh: Mesh) -> float:
-    """Seconds of a step."""
+    """Measures the seconds of a step."""
     state, frozen = new_state(config, mesh)
     shapes = _abstract_batch(config, mesh)
     batch = Batch(*(jax.device_put(jnp.ones(a.shape, a.dtype), a.sharding) for a in shapes))

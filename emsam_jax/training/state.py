@@ -1,4 +1,4 @@
-"""The state of a training: made random, pre-trained or from another run, where it will lie."""
+"""Makes the state of a training: random, pre-trained or from another run, sharded from the start."""
 
 from typing import Any, NamedTuple
 
@@ -37,13 +37,13 @@ def create_state(config: Config, params: Params) -> TrainState:
 
 
 def abstract_state(config: Config, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
-    """Shapes and shardings of the state and of the frozen parameters."""
+    """Returns shapes and shardings of the state and of the frozen parameters."""
     trained, frozen = _shapes(config)
     return abstract(mesh, (jax.eval_shape(lambda params: create_state(config, params), trained), frozen))
 
 
 def new_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
-    """The state and the frozen parameters; no device ever holds more than its part of them."""
+    """Makes the state and the frozen parameters; no device ever holds more than its shards."""
     given = _given(config)
 
     def draw() -> tuple[Params, Params]:
@@ -68,7 +68,7 @@ def new_state(config: Config, mesh: Mesh) -> tuple[TrainState, Params]:
 
 
 def _given(config: Config) -> dict[str, np.ndarray]:
-    """Parameters that are not random, by their dotted names."""
+    """Reads parameters that are not random, by their dotted names."""
     if not config.init_from:
         return pretrained_encoder(config.model)
     params = read_trained_params(config.init_from)

@@ -24,7 +24,7 @@ Learned = tuple[Params, Any, Params]  # parameters, the optimiser's state, the p
 def make_train_step(
     config: Config, weights: ClassWeights | None = None
 ) -> Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]:
-    """(state, frozen parameters, batch) -> (state, metrics); to be jitted by whoever knows the mesh.
+    """Returns (state, frozen parameters, batch) -> (state, metrics), to be jitted by whoever knows the mesh.
 
     `weights` are the loss's; without them each sample has its own.
     """
@@ -86,7 +86,7 @@ def make_train_step(
 
 
 def compile_train_step(config: Config, mesh: Mesh, state: TrainState, weights: ClassWeights | None = None) -> Any:
-    """The step, jitted for a state, abstract or not, that lies as `sharding.py` says; the state given is used up."""
+    """Jits the step for a state, abstract or not, sharded as by `sharding.py`; the state given is donated."""
     shardings = (place(mesh, state), everywhere(mesh))
     return jit(make_train_step(config, weights), donate_argnums=0, out_shardings=shardings)
 
@@ -94,7 +94,7 @@ def compile_train_step(config: Config, mesh: Mesh, state: TrainState, weights: C
 def _accumulated(
     value_and_grad: Callable[..., Any], params: Params, frozen: Params, batch: Batch, *, key: Array, parts: int
 ) -> Any:
-    """Means over parts of the batch, one after the other; every part has samples of every device."""
+    """Accumulates gradients over parts of the batch; every part has samples of every device."""
     if parts == 1:
         return value_and_grad(params, frozen, batch, key)
 

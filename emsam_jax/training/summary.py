@@ -19,7 +19,7 @@ _TITLE = "{} in patches of {} x {} x {} voxels (z, y, x)"
 
 
 def summarise(config: Config, *, compiling: bool = True) -> str:
-    """The page. Without `compiling` it says nothing about what XLA makes of it, and takes seconds."""
+    """Formats the page. Without `compiling` it leaves out what XLA makes of it, and takes seconds."""
     patch, model = config.data.patch, config.model
     shapes = {name: " x ".join(map(str, shape)) for name, shape in shapes_of(model, patch).items()}
     voxels = math.prod(patch)

@@ -93,7 +93,7 @@ def _read_offsets(field: Field, channels: int) -> tuple[Voxel, ...]:
 
 
 def check_store(store: ts.TensorStore, url: str) -> None:
-    """What can be read at all: numbers, in chunks that fit into memory."""
+    """Refuses what is not numbers in chunks that fit into memory."""
     if store.dtype.name not in _NUMBERS:
         raise UserError(f"{url}: expected an array of real numbers, found the type {store.dtype.name}.")
     if math.prod(store.shape) > _MOST_VOXELS:
@@ -127,7 +127,7 @@ def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
 
 
 def _open_file(url: str, level: int) -> Native | None:
-    """The file itself, or the part of the path that is one, with a dataset behind it."""
+    """Opens the file, or the part of the path that is one, with a dataset behind it."""
     file, inner = url, ""
     while True:
         parent, name = split_last(file)
@@ -196,7 +196,7 @@ def _not_a_volume(path: Path) -> str:
 
 
 def _arrays_in(folder: Path, depth: int = 4, limit: int = 20) -> list[str]:
-    """Arrays of a zarr or N5 group; other folders are not searched."""
+    """Lists arrays of a zarr or N5 group; other folders are not searched."""
     names: list[str] = []
     if not any((folder / name).exists() for name in (".zgroup", "zarr.json", "attributes.json")):
         return names

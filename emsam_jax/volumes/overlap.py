@@ -1,4 +1,4 @@
-"""Whether parts of a data split hold the same voxels, however the user names the file that they lie in."""
+"""Finds whether parts of a data split hold the same voxels, however the user names the file that they lie in."""
 
 import dataclasses
 import itertools
@@ -27,7 +27,7 @@ _EXACT = 1e-6  # of an extent: two boxes that share less only touch
 
 @dataclasses.dataclass(frozen=True)
 class Used:
-    """What a part holds of an array, as shares of its extent along z, y, x: the same for all levels of a pyramid."""
+    """What a part uses of an array, as shares of its extent along z, y, x: the same for all levels of a pyramid."""
 
     place: str  # of the array: one for all names of it
     start: Corner
@@ -48,7 +48,7 @@ class Used:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A volume of the split: what of its raw is looked at, and what of its labels."""
+    """A volume of the split: which of its raw and of its labels is used."""
 
     role: Role
     name: str
@@ -57,13 +57,13 @@ class Part:
     labels: Used | None = None
 
     def describe(self) -> dict[str, Any]:
-        """For scores.json."""
+        """Describes the part for scores.json."""
         labels = {"labels": self.labels.place} if self.labels else {}
         return {"role": self.role, "name": self.name, "raw": self.raw.place, **labels, "region": self.region}
 
 
 def part_of(role: Role, specimen: Specimen) -> Part:
-    """Training sees the raw of its whole region of interest; the others are what is labelled there."""
+    """Returns the part that a role uses: training the raw of its whole region of interest, others what is labelled."""
     labelled = specimen.labelled_region
     seen = specimen.region if role == "training" else labelled
     labels = None if specimen.labels is None else _used(specimen.labels, specimen.raw, labelled)
@@ -71,7 +71,7 @@ def part_of(role: Role, specimen: Specimen) -> Part:
 
 
 def part_from(facts: Mapping[str, Any]) -> Part:
-    """From what `dataclasses.asdict` made of one, by way of JSON."""
+    """Restores a part from JSON of `dataclasses.asdict`."""
 
     def used(found: Mapping[str, Any]) -> Used:
         return Used(found["place"], *(_corner(found[name]) for name in ("start", "stop", "voxel")))
@@ -86,7 +86,7 @@ def _corner(sides: Sequence[Any]) -> Corner:
 
 
 def open_shared(split: Mapping[Role, Sequence[DeclaredVolume]]) -> list[Part]:
-    """Those volumes whose files serve in two roles; the others need not be there yet."""
+    """Opens the volumes whose files serve in two roles; the others need not exist yet."""
 
     def places(declared: DeclaredVolume) -> set[str]:
         return {place_of(url) for url in (declared.raw, declared.labels) if url}
@@ -101,7 +101,7 @@ def open_shared(split: Mapping[Role, Sequence[DeclaredVolume]]) -> list[Part]:
 
 
 def refuse_overlap(parts: Sequence[Part], *, allowed: bool = False) -> list[str]:
-    """What was trained or chosen on a part of the test volume is no test. Says what is shared where that is allowed."""
+    """Refuses a test volume that was trained or chosen on; where that is allowed, returns what is shared."""
     found = []
     for one, other in itertools.combinations(parts, 2):
         both = (("the same voxels", one.raw, other.raw), ("the same labels", one.labels, other.labels))
@@ -118,7 +118,7 @@ def refuse_overlap(parts: Sequence[Part], *, allowed: bool = False) -> list[str]
 
 
 def place_of(url: str) -> str:
-    """Where an array lies: without links, with its dataset's name, and of a pyramid's level the pyramid."""
+    """Returns where an array lies: with links resolved and its dataset's name; of a pyramid's level, the pyramid."""
     if url.lstrip().startswith("{"):
         url = _url_of(json.loads(url)) or url
         if url.lstrip().startswith("{"):
@@ -148,7 +148,7 @@ def _pyramid_of(url: str) -> str:
 
 
 def _url_of(spec: Mapping[str, Any]) -> str:
-    """Of TensorStore's JSON; empty where it names no store."""
+    """Returns the URL in TensorStore's JSON; empty where it names no store."""
     if "base" in spec:
         return _url_of(spec["base"])
     store = spec.get("kvstore", "")

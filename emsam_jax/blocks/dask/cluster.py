@@ -1,4 +1,4 @@
-"""Where the blocks are done: processes of this machine, jobs of a queueing system, or whatever a scheduler has."""
+"""Opens the workers that do the blocks: processes of this machine, jobs of a queueing system, or a scheduler's."""
 
 import contextlib
 import importlib.util
@@ -59,15 +59,15 @@ def open_cluster(
     job: Sequence[str] = (),
     tls: Tls | None = None,
 ) -> Iterator[Client]:
-    """A client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
+    """Yields a client of the scheduler at an address; without one, of worker processes on this machine (0: one a core).
 
     `system`, such as `slurm`, makes each worker a job of a queueing system, by the options `job` (`jobs.open_jobs`).
 
     Workers run what they are sent, so those started here listen to this process alone, by TLS; a scheduler at `tls://`
-    wants the files of `tls`. `memory` is each worker's: bytes, or such as `4 GiB`, or a share of the machine's.
-    `dashboard`, such as `:8787`, is where Dask shows what it does, to this machine unless it names a host. A program
-    that calls this needs the usual `if __name__ == "__main__"`: workers are spawned, because TensorStore must not be
-    forked.
+    wants the files of `tls`. `memory` is the limit of each worker: bytes, text such as `4 GiB`, or a share of the
+    machine's. `dashboard`, such as `:8787`, is where Dask shows what it does, to this machine unless it names a host. A
+    program that calls this needs the usual `if __name__ == "__main__"`: workers are spawned, because TensorStore must
+    not be forked.
     """
     if dashboard and not importlib.util.find_spec("bokeh"):
         raise UserError("Dask's dashboard needs bokeh: pip install 'emsam-jax[cluster]', or leave --dashboard out.")
@@ -140,9 +140,9 @@ def start(workers: int, threads_per_worker: int, memory: str | float, dashboard:
 
 @contextlib.contextmanager
 def leaving_ctrl_c() -> Iterator[None]:
-    """To this thread; what it starts has it blocked for good.
+    """Blocks Ctrl-C in the processes that are started inside; this thread alone receives it.
 
-    A terminal tells all processes of Ctrl-C: the workers are to finish what they have, and the program ends them.
+    A terminal sends Ctrl-C to all processes: the workers are to finish what they have, and the program ends them.
     """
     resource_tracker.ensure_running()  # of multiprocessing: it would unblock the signal as it begins
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -153,7 +153,7 @@ def leaving_ctrl_c() -> Iterator[None]:
 
 
 def check_memory(memory: str | float) -> None:
-    """Where Dask would answer with a traceback, or kill each worker as soon as it has started."""
+    """Refuses a memory limit for which Dask would raise a traceback, or kill each worker as soon as it has started."""
     try:
         found = parse_bytes("1 GiB" if memory == "auto" else memory)
     except ValueError:
@@ -165,7 +165,7 @@ def check_memory(memory: str | float) -> None:
 
 
 class PatientNanny(Nanny):
-    """Starts a worker again that was killed while it started: Dask's own would end the whole run."""
+    """Restarts a worker that is killed while it starts: Dask's own nanny would end the whole run."""
 
     async def instantiate(self) -> Status:
         result = Status.failed
@@ -177,7 +177,7 @@ class PatientNanny(Nanny):
 
 
 class Quiet(WorkerPlugin):
-    """A worker's log lines are as few as the program's."""
+    """Sets the log levels of a worker to those of the program."""
 
     name = "quiet"
 
@@ -186,6 +186,6 @@ class Quiet(WorkerPlugin):
 
 
 def choose_what_to_hear() -> None:
-    """Dask tells of every worker that comes and goes; that one runs out of memory is worth hearing."""
+    """Silences Dask's messages about workers that come and go; warnings about memory stay."""
     for name, level in _HEARD.items():
         logging.getLogger(name).setLevel(level)

@@ -1,4 +1,4 @@
-"""One section a file: a folder of TIFF, PNG or JPEG files, in the order of the numbers in their names."""
+"""Opens one section a file: a folder of TIFF, PNG or JPEG files, in the order of the numbers in their names."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ _LISTED = 10
 
 
 def find_sections(folder: str) -> list[Path]:
-    """The files of the first kind that there is, in the order of their numbers."""
+    """Lists the files of the first kind that there is, in the order of their numbers."""
     files = [path for path in Path(folder).iterdir() if path.is_file()]
     for suffixes in _SUFFIXES:
         if found := [path for path in files if path.suffix.lower() in suffixes]:
@@ -40,10 +40,7 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def with_gaps(paths: Sequence[Path]) -> list[Path | None]:
-    """None for each section whose number is missing.
-
-    All paths, where no one number in the names counts them, or where it would leave out more than there are: a time.
-    """
+    """Inserts None for each section whose number is missing."""
     parts = [re.split(r"(\d+)", path.stem) for path in paths]
     if len({len(names) for names in parts}) > 1:
         return list(paths)
