@@ -14,7 +14,7 @@ import cloudpickle
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from emsam_jax.blocks.group import GroupReport, Work, keep_failure, run_alone, run_group, worker_died
+from emsam_jax.blocks.group import GroupReport, Starts, Work, keep_failure, run_alone, run_group, worker_died
 from emsam_jax.blocks.interruption import LockLostError
 from emsam_jax.blocks.ledger import Ledger
 from emsam_jax.errors import StoppedError
@@ -61,6 +61,7 @@ class Dispatch:
         self._group, self._in_flight = group, in_flight
         self._running: dict[str, tuple[Future, Task]] = {}
         self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._starts = Starts(work.ledger_url, work.stage.name, work.run)
         self._numbers = itertools.count()
         self._threads, self._asked = 0, -math.inf
 
@@ -134,14 +135,19 @@ class Dispatch:
 
     def _again(self, task: Task) -> GroupReport:
         """Dask gave it up; the worker that gets it next knows what was done. It may have been in bad company only."""
-        task = task._replace(killed=task.killed + 1)
-        if task.killed <= self._work.retries:
+        task, retries = task._replace(killed=task.killed + 1), self._work.retries
+        if not task.alone:
+            if task.killed <= retries:
+                self._send(task)
+            else:
+                self._suspects.extend(task.indices)
+            return GroupReport()
+        block = self._work.plan.at(task.indices[0])
+        died = self._starts.count(block.name)  # Dask also gives up what a worker had not begun when it died
+        if died < retries and task.killed <= 2 * retries:
             self._send(task)
-        elif not task.alone:
-            self._suspects.extend(task.indices)
-        else:
-            return self._all_failed(task, worker_died(self._work.plan.at(task.indices[0]), task.killed))
-        return GroupReport()
+            return GroupReport()
+        return self._all_failed(task, worker_died(block, died or task.killed))
 
     def _all_failed(self, task: Task, error: Exception) -> GroupReport:
         report = GroupReport()
