@@ -14,7 +14,7 @@ from emsam_jax.evaluation.recipes import Frozen, freeze
 from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, save_labels
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest, Stored
 from emsam_jax.evaluation.subject import Example, Subject, name_apart, read_segmentation, read_subject
-from emsam_jax.storage import write_whole
+from emsam_jax.storage import EVALUATION, claim, write_whole
 from emsam_jax.view import Exhibit, Illustrations, find_standings, illustrate, render
 from emsam_jax.volumes import Part, as_unit, open_declared, open_volume, part_of, refuse_overlap
 
@@ -34,7 +34,7 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     subjects, held_out = read[: len(test)], read[len(test) :]
     split = _split(source, held_out, subjects)
     overlaps = refuse_overlap(split, allowed=request.allow_overlap)
-    check_outputs(request.out, subjects, [request.affinities, request.segmentation])
+    sources = check_outputs(request.out, subjects, [request.affinities, request.segmentation])
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
 
@@ -49,6 +49,7 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
         judged = _judge(request, subject, example, frozen, clock)
         scores["volumes"][name] = {method: found.entry for method, found in judged.items()}
         with clock.stage(name, "saving", voxels):
+            claim(request.out, EVALUATION, sources)
             for label, found in zip(SAVED, (judged[frozen.headline].labels, judged[BASELINE].oracle), strict=True):
                 save_labels(request.out, subject, label, found)
         with clock.stage(name, "pictures", voxels):

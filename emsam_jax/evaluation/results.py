@@ -17,7 +17,7 @@ from emsam_jax.evaluation.compared import STORED, TITLES
 from emsam_jax.evaluation.recipes import Frozen
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.storage import EVALUATION, LABELS, check_free, claim
+from emsam_jax.storage import EVALUATION, LABELS, check_free
 from emsam_jax.volumes import write_volume
 
 SAVED = ("segmentation", "baseline")  # volumes of labels
@@ -61,8 +61,8 @@ def describe(
     }
 
 
-def check_outputs(out: str, subjects: Sequence[Subject], given: Sequence[str]) -> None:
-    """Refuses what others put where results will lie, before anything is computed."""
+def check_outputs(out: str, subjects: Sequence[Subject], given: Sequence[str]) -> list[str]:
+    """Refuses what others put where results will lie, before anything is computed; returns what is read."""
     sources = list(filter(None, given))
     for subject in subjects:
         volumes = [subject.specimen.raw, subject.specimen.labels, subject.specimen.mask]
@@ -70,11 +70,11 @@ def check_outputs(out: str, subjects: Sequence[Subject], given: Sequence[str]) -
     for url in (labels_url(out, subject, name) for subject in subjects for name in SAVED):
         check_free(url, LABELS, sources)
     check_free(out, EVALUATION, sources)
+    return sources
 
 
 def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarray, "z y x"] | None) -> None:
     """As OME-Zarr where the raw lies, with ids as small as they can be."""
-    claim(out, EVALUATION)
     if labels is None:
         return
     dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64

@@ -1,6 +1,6 @@
 """Keys and files wherever they lie: read within bounds, written whole, and only where this software may write."""
 
-from emsam_jax.storage.apart import places_of
+from emsam_jax.storage.apart import inode_of, metadata_files, places_of
 from emsam_jax.storage.bounded import read_bounded
 from emsam_jax.storage.context import file_context, locking_context, set_cache_limit, shared_context
 from emsam_jax.storage.destination import (
@@ -13,11 +13,11 @@ from emsam_jax.storage.destination import (
     TRAINING,
     UNFINISHED,
     VOLUME,
+    VOLUME_FILES,
     VOLUMES,
     Kind,
     check_free,
     claim,
-    remove,
 )
 from emsam_jax.storage.fields import Field
 from emsam_jax.storage.location import (
@@ -32,6 +32,8 @@ from emsam_jax.storage.location import (
     write_whole,
 )
 from emsam_jax.storage.machine import check_memory, free_disk, free_memory
+from emsam_jax.storage.removal import remove
+from emsam_jax.storage.replacing import beside, end_replacing, put_in_place
 
 __all__ = [
     "CONVERSION",
@@ -44,21 +46,27 @@ __all__ = [
     "UNFINISHED",
     "VOLUME",
     "VOLUMES",
+    "VOLUME_FILES",
     "Field",
     "Kind",
     "RemoteFile",
+    "beside",
     "check_free",
     "check_memory",
     "claim",
+    "end_replacing",
     "file_context",
     "folder_spec",
     "free_disk",
     "free_memory",
+    "inode_of",
     "is_remote",
     "locking_context",
+    "metadata_files",
     "normalise",
     "open_folder",
     "places_of",
+    "put_in_place",
     "read_bounded",
     "read_key",
     "remove",

@@ -9,6 +9,8 @@ from typing import Any
 from emsam_jax.errors import UserError
 from emsam_jax.storage.location import is_remote, normalise
 
+_METADATA = ("zarr.json", ".zattrs", ".zarray", "info", "attributes.json")  # that no two volumes share
+
 
 def check_apart(url: str, sources: Sequence[str], *, holding: bool = False) -> None:
     """Refuses a destination that is a source or lies within one; unless `holding`, one that has a source within it."""
@@ -53,13 +55,24 @@ def _holds(outer: str, inner: str) -> bool:
     if is_remote(outer) or is_remote(inner):
         return f"{inner}/".startswith(f"{outer}/")
     path = Path(os.path.realpath(inner))
-    return _identity(Path(os.path.realpath(outer))) in map(_identity, (path, *path.parents))
+    found = set().union(*map(_identities, (path, *path.parents)))
+    return not found.isdisjoint(_identities(Path(os.path.realpath(outer))))
 
 
-def _identity(path: Path) -> tuple[int, int] | str:
-    """The same for a folder by all its names, a mount's and another case's too."""
+def _identities(path: Path) -> set[tuple[int, int] | str]:
+    """Of a file or folder, and of what describes the volume in it: the same for a mount's names and for hard links."""
+    found = {identity for file in (path, *metadata_files(path)) if (identity := inode_of(file))}
+    return found or {str(path)}
+
+
+def metadata_files(folder: Path) -> list[Path]:
+    return [folder / name for name in _METADATA if inode_of(folder / name)]
+
+
+def inode_of(path: Path) -> tuple[int, int] | None:
+    """With its device; None where nothing can be found there."""
     try:
         found = path.stat()
-    except OSError:
-        return str(path)
+    except (OSError, ValueError):
+        return None
     return found.st_dev, found.st_ino

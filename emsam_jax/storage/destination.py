@@ -1,147 +1,106 @@
-"""Where this software may write: an empty place, or one that it began itself; and the deleting of its own files there.
-
-What others put there is left alone.
-"""
+"""Where this software may write: an empty place, or one that it began itself; what others put there is left alone."""
 
 import contextlib
+import itertools
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from emsam_jax.errors import UserError, first_line
-from emsam_jax.storage.apart import check_apart
+from emsam_jax.errors import UserError
+from emsam_jax.storage.apart import check_apart, places_of
 from emsam_jax.storage.location import is_remote, normalise, open_folder, read_key, write_key
+from emsam_jax.storage.removal import TORN, list_keys
 
-_TORN = re.compile(r"(_[0-9a-f]+)?\.__lock$")  # what TensorStore adds to the name of a file until it is whole
-_IN_FLIGHT = 256
 UNFINISHED = "unfinished.json"  # in a volume that is written at once, until it is whole
-_MARKER = "emsam_jax.json"
+MARKER = "emsam_jax.json"
 _SHOWN = 3  # names in a message
+_OUTPUTS = (".log", ".out", ".err")  # what a queueing system keeps of the job that runs the command
 _LEDGER = r"ledger/(running\.json|[\w-]+/(identity\.json|(done|failed)/\d+-\d+-\d+))"
 _SIZE = r"[\d.e+-]+"
-_VOLUME = rf"unfinished\.json|zarr\.json|info|\d+/zarr\.json|\d+/c(/\d+)+|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
-
-
-def list_keys(url: str) -> Iterator[str]:
-    """Of all files below, those among them that TensorStore does not list because their writer was killed."""
-    if is_remote(url):
-        try:
-            keys = open_folder(url).list().result()
-        except ValueError as error:
-            raise UserError(f"{url} cannot be listed: {first_line(error)}") from None
-        yield from (key.decode(errors="surrogateescape") for key in keys)
-        return
-    for at, folders, files in os.walk(url, onerror=_refuse):
-        folder = Path(at)
-        links = [name for name in folders if (folder / name).is_symlink()]  # are not followed
-        yield from ((folder / name).relative_to(url).as_posix() for name in (*files, *links))
-
-
-def remove(url: str, files: str, *, keep: Sequence[str] = (), torn: bool = False) -> None:
-    """The files whose keys match the pattern, and folders that this empties; all else stays.
-
-    With `torn`, only those of them that a killed process did not finish.
-    """
-    own = re.compile(files)
-    keys = [key for key in list_keys(url) if own.fullmatch(_TORN.sub("", key)) and (not torn or _TORN.search(key))]
-    _delete(url, [key for key in keys if _TORN.sub("", key) not in keep])
-
-
-def _delete(url: str, keys: list[str]) -> None:
-    """First what says that the rest is there."""
-    keys = sorted(keys, key=lambda key: not key.endswith((".json", "info")))
-    if is_remote(url):
-        folder = open_folder(url)
-        for first in range(0, len(keys), _IN_FLIGHT):
-            try:
-                for write in [folder.write(key, None) for key in keys[first : first + _IN_FLIGHT]]:
-                    write.result()
-            except ValueError as error:
-                raise UserError(f"{url}: its files cannot be deleted: {first_line(error)}") from None
-        return
-    for key in keys:
-        try:
-            (Path(url) / key).unlink()
-        except OSError as error:
-            raise UserError(f"{url}/{key} cannot be deleted: {error.strerror}.") from None
-    emptied = {parent for key in keys for parent in Path(key).parents if parent.name}
-    for folder in sorted(emptied, key=lambda folder: -len(folder.parts)):
-        with contextlib.suppress(OSError):  # others' files are in it
-            (Path(url) / folder).rmdir()
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise UserError(f"{error.filename} cannot be listed: {error.strerror}; choose another place.") from None
+_SHARD = rf"\d+/c(/\d+)+|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
+VOLUME_FILES = rf"unfinished\.json|zarr\.json|info|\d+/zarr\.json|{_SHARD}|{_LEDGER}"  # keys of any of VOLUMES
 
 
 class Kind(NamedTuple):
-    """One kind of work: what its folder holds."""
+    """One kind of work."""
 
     name: str  # in the marker
     title: str  # in a sentence
-    files: str = r"(?!)"  # a pattern of the keys that may be deleted; by default none
-    beside: tuple[str, ...] = ()  # names that it writes among others' files; by default the folder is its own
+    written: tuple[str, ...] = ()  # names in a folder that several runs may share; by default the folder is its own
 
 
-VOLUME = Kind("volume", "a volume", _VOLUME)
-CONVERSION = Kind("conversion", "a conversion by emsam_jax.volumes.ingest", f"{_VOLUME}|{_LEDGER}")
-SYNTHETIC = Kind("synthetic", "a synthetic volume", _VOLUME)
-LABELS = Kind("labels", "labels of eval.py", _VOLUME)
+VOLUME = Kind("volume", "a volume")
+CONVERSION = Kind("conversion", "a conversion by emsam_jax.volumes.ingest")
+SYNTHETIC = Kind("synthetic", "a synthetic volume")
+LABELS = Kind("labels", "labels of eval.py")
 PREDICTION = Kind("prediction", "a prediction")
 SEGMENTATION = Kind("segmentation", "a run of segment.py")
-EVALUATION = Kind("evaluation", "results of eval.py", beside=("scores.json", "report.html", "postprocess.json"))
+EVALUATION = Kind("evaluation", "results of eval.py", written=("scores.json", "report.html", "postprocess.json"))
 TRAINING = Kind(
     "training",
     "a run of train.py",
-    beside=(
+    written=(
         *("running.json", "config.json", "metrics.jsonl", "curves.png", "checkpoints"),
         *("encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
     ),
 )
-DEMO = Kind("demo", "a run of the demo", beside=("demo.json",))
+DEMO = Kind("demo", "a run of the demo", written=("demo.json",))
 VOLUMES = (VOLUME, CONVERSION, SYNTHETIC, LABELS)  # which may be overwritten where that is asked for
 _KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, EVALUATION, TRAINING, DEMO)
 _TITLES = {kind.name: kind.title for kind in _KINDS}
 
 
-def claim(url: str, kind: Kind, sources: Sequence[str] = (), *, over: Sequence[Kind] = ()) -> bool:
+def claim(
+    url: str, kind: Kind, sources: Sequence[str] = (), *, over: Sequence[Kind] = (), given: Sequence[str] = ()
+) -> bool:
     """Whether work of this kind was begun there. If not, marks the place as its own, or refuses it.
 
-    `over` are kinds of work that it may replace: the caller removes their files.
+    `over` are kinds of work that it may replace: the caller removes their files. `given` are files that the user points
+    the command to, which may lie there as the `sources` may.
     """
     url = normalise(url)
-    if check_free(url, kind, sources, over=over):
+    if check_free(url, kind, sources, over=over, given=given):
         return True
-    found = read_kinds(url) if kind.beside else []
+    found = read_kinds(url) if kind.written else []
     marker = json.dumps({"software": "emsam_jax", "wrote": [*found, kind.name]}) + "\n"
-    write_key(open_folder(url), _MARKER, marker.encode())
+    write_key(open_folder(url), MARKER, marker.encode())
     return False
 
 
-def check_free(url: str, kind: Kind, sources: Sequence[str] = (), *, over: Sequence[Kind] = ()) -> bool:
+def check_free(
+    url: str, kind: Kind, sources: Sequence[str] = (), *, over: Sequence[Kind] = (), given: Sequence[str] = ()
+) -> bool:
     """As `claim`, but writes nothing."""
     url = normalise(url)
-    check_apart(url, sources, holding=bool(kind.beside))
+    check_apart(url, sources, holding=bool(kind.written))
     found = read_kinds(url)
     if kind.name in found:
         return True
-    others = [name for name in found if name not in [each.name for each in over]]
-    if others and not kind.beside:
+    names = _names_in(url)
+    names -= {name for name in names if TORN.sub("", name) == MARKER != name}  # of a claim that was killed
+    if any(each.written and each.name in found for each in _KINDS) and kind.written:
+        _refuse(url, kind, names & set(kind.written), "a folder without these names")
+    elif kind.written:
+        places = [place for each in (*sources, *given) for place in places_of(each)]
+        pointed_to = set().union(*(_on_the_way(url, place) for place in places))
+        strangers = names - (pointed_to - set(kind.written))
+        own = {n for n in strangers if n.startswith(".") or n.endswith(_OUTPUTS) or _is_output(url, n)}
+        _refuse(url, kind, strangers - own, "an empty or a new folder")
+    elif others := [name for name in found if name not in [each.name for each in over]]:
         raise UserError(
             f"{url}: expected an empty or a new folder or {kind.title}, but there is {_TITLES.get(others[0])} already; "
             "choose another place."
         )
-    if kind.beside or not found:
-        _refuse_strangers(url, kind)
+    elif not found:
+        _refuse(url, kind, names, "an empty or a new folder")
     return False
 
 
 def read_kinds(url: str) -> list[str]:
     """Names of the kinds of work that were begun there."""
-    content = read_key(open_folder(url), _MARKER)
+    content = read_key(open_folder(url), MARKER)
     try:
         found = json.loads(content or b"null")
     except (ValueError, RecursionError):
@@ -150,19 +109,36 @@ def read_kinds(url: str) -> list[str]:
     return [name for name in wrote if name in _TITLES] if isinstance(wrote, list) else []
 
 
-def _refuse_strangers(url: str, kind: Kind) -> None:
-    """Any file in what is to be a folder of its own; elsewhere those whose names it needs."""
-    names = {key.partition("/")[0] for key in list_keys(url)} if is_remote(url) else _names_in(Path(url))
-    found = sorted(names & set(kind.beside) if kind.beside else names)
-    if found:
-        shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
-        wanted = "a folder without these names" if kind.beside else "an empty or a new folder"
+def _refuse(url: str, kind: Kind, strangers: set[str], expected: str) -> None:
+    """If there are any."""
+    if strangers:
+        what = ", ".join(sorted(strangers)[:_SHOWN]) + f" and {len(strangers) - _SHOWN} more" * (
+            len(strangers) > _SHOWN
+        )
         raise UserError(
-            f"{url}: expected {wanted} or {kind.title}, found {shown}, which it did not write; choose another place."
+            f"{url}: expected {expected} or {kind.title}, found {what}, which it did not write; choose another place "
+            "or move that away."
         )
 
 
-def _names_in(path: Path) -> set[str]:
+def _on_the_way(url: str, place: str) -> set[str]:
+    """Names in the folder by which one gets to what lies in it, or is linked from it."""
+    outer, inner = ((each, each if is_remote(each) else os.path.realpath(each)) for each in (url, place))
+    pairs = itertools.product(outer, inner)
+    return {end.removeprefix(f"{start}/").partition("/")[0] for start, end in pairs if end.startswith(f"{start}/")}
+
+
+def _is_output(url: str, name: str) -> bool:
+    """Whether what this process prints goes to that file, as with `> runs/a/log.txt`."""
+    with contextlib.suppress(OSError):
+        return any(os.path.samestat(os.fstat(stream), Path(url, name).stat()) for stream in (1, 2))
+    return False
+
+
+def _names_in(url: str) -> set[str]:
+    if is_remote(url):
+        return {key.partition("/")[0] for key in list_keys(url)}
+    path = Path(url)
     try:
         return {child.name for child in path.iterdir()}
     except FileNotFoundError:

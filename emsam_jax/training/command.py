@@ -42,7 +42,8 @@ def start(
     if not workdir:
         raise UserError("Give --workdir=FOLDER, where the run is kept; or --plan, to see what fits.")
     with contextlib.nullcontext() if processes is None else _joined(processes):
-        train(experiment, workdir, allow_overlap=allow_overlap)
+        given = [place for place in (config, config.rpartition(":")[0], compilation_cache) if place]
+        train(experiment, workdir, allow_overlap=allow_overlap, given=given)
 
 
 @contextlib.contextmanager

@@ -31,16 +31,22 @@ from emsam_jax.volumes import open_shared, refuse_overlap
 
 
 def train(
-    config: Config, workdir: str | Path, devices: Sequence[Any] | None = None, *, allow_overlap: bool = False
+    config: Config,
+    workdir: str | Path,
+    devices: Sequence[Any] | None = None,
+    *,
+    allow_overlap: bool = False,
+    given: Sequence[str] = (),
 ) -> None:
     """Trains to the last step, from the newest checkpoint in `workdir` if there is one.
 
-    Training, validation and test volumes that share voxels are refused, unless that is allowed.
+    Training, validation and test volumes that share voxels are refused, unless that is allowed. A new `workdir` may
+    hold these volumes and what is `given`, such as the config's file, but no other files.
     """
     workdir = Path(workdir).absolute()
-    place = str(workdir), TRAINING, [volume.raw for volume in (*config.data.train, *config.data.validation)]
+    place = str(workdir), TRAINING, _sources(config)
     if jax.process_index() == 0:
-        check_free(*place)
+        check_free(*place, given=given)
     mesh = make_mesh(config.fsdp, devices)
     check_batch(config, mesh)
     check_patch(config.model, config.data.patch, "config.data.patch")
@@ -49,7 +55,7 @@ def train(
     overlaps = refuse_overlap(split, allowed=allow_overlap)
     stream = Stream(config)
     if jax.process_index() == 0:
-        claim(*place)
+        claim(*place, given=given)
     begun = stream.fingerprints()
     with _alone(workdir), Checkpoints(workdir, config, fingerprints=begun) as checkpoints, Notice() as notice:
         first = checkpoints.newest() or 0
@@ -89,6 +95,11 @@ def train(
                 raise UserError(_advice(error, checkpoints)) from None
             validator.finish(config.optim.steps, notice)
             log.say(f"Trained for {config.optim.steps} steps: {checkpoints.folder}, {log.curves()}")
+
+
+def _sources(config: Config) -> list[str]:
+    volumes = (*config.data.train, *config.data.validation, *config.data.test)
+    return [url for volume in volumes for url in (volume.raw, volume.labels, volume.mask) if url]
 
 
 def _alone(workdir: Path) -> contextlib.AbstractContextManager[Any]:

@@ -12,14 +12,17 @@ from numpy.typing import DTypeLike
 
 from emsam_jax.errors import UserError, first_line
 from emsam_jax.storage import (
-    CONVERSION,
     UNFINISHED,
     VOLUME,
+    VOLUME_FILES,
     VOLUMES,
     Kind,
+    check_free,
     claim,
+    end_replacing,
     folder_spec,
     open_folder,
+    put_in_place,
     read_key,
     remove,
     shared_context,
@@ -48,7 +51,7 @@ def create_volume(
 
     Its voxels are 0, and a shard of nothing but zeros makes no file. `offsets` (voxels z, y, x, one a channel) say what
     affinities join, and are kept with them. `overwrite` deletes a volume that this software wrote there, and no file of
-    others.
+    others, at once: only the caller knows when the new one is whole.
     """
     layout = plan_layout(
         url_or_path,
@@ -61,10 +64,11 @@ def create_volume(
         shard=shard,
         offsets=offsets,
     )
+    end_replacing(layout.url)
     begun = claim(layout.url, VOLUME, over=VOLUMES if overwrite else [])
     if begun and not overwrite and occupied(layout.url):
         raise UserError(f"{layout.url}: there is a volume already; choose another place or ask for overwriting.")
-    remove(layout.url, CONVERSION.files)
+    remove(layout.url, VOLUME_FILES)
     volume = create_array(layout)
     write_image_metadata(layout)
     return volume
@@ -78,15 +82,22 @@ def write_volume(
     *,
     offset_zyx: Sequence[int | float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """An OME-Zarr that holds `values`, in place of an earlier one of its kind; until it is whole, nothing opens it."""
+    """An OME-Zarr that holds `values`; one of its kind that is there is replaced once the new one is whole.
+
+    In an object store, which cannot rename, it is deleted first, and nothing opens the new one until it is whole.
+    """
     layout = plan_layout(url_or_path, values.shape, values.dtype, voxel_size_zyx, offset_zyx=offset_zyx)
-    claim(layout.url, kind)
-    folder = open_folder(layout.url)
+    end_replacing(layout.url)
+    check_free(layout.url, kind)
+    begun = layout.beside()
+    claim(begun.url, kind, over=VOLUMES)
+    folder = open_folder(begun.url)
     write_key(folder, UNFINISHED, b"{}")
-    remove(layout.url, kind.files, keep=[UNFINISHED])
-    create_array(layout)[...] = values
-    write_image_metadata(layout)
+    remove(begun.url, VOLUME_FILES, keep=[UNFINISHED])
+    create_array(begun)[...] = values
+    write_image_metadata(begun)
     write_key(folder, UNFINISHED, None)
+    put_in_place(layout.url)
 
 
 def create_array(layout: Layout, *, resume: bool = False) -> Volume:
@@ -115,7 +126,7 @@ def write_image_metadata(*levels: Layout) -> None:
     datasets = [
         {"path": str(level.level), "coordinateTransformations": _place(level, finest, len(axes))} for level in levels
     ]
-    image = {"name": finest.url.rpartition("/")[2], "axes": axes, "datasets": datasets}
+    image = {"name": finest.name, "axes": axes, "datasets": datasets}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5", "multiscales": [image]}}}
     write_key(open_folder(finest.url), "zarr.json", json.dumps(group, indent=2).encode())
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from emsam_jax.errors import UserError
-from emsam_jax.storage import normalise
+from emsam_jax.storage import beside, normalise, split_last
 from emsam_jax.volumes.axes import Sizes, sizes, thickness
 from emsam_jax.volumes.box import Voxel
 
@@ -32,6 +32,11 @@ class Layout:
     shard: Voxel
     offsets: tuple[Voxel, ...] = ()  # of the channels, where they are affinities
     level: int = 0  # of a pyramid, from the finest
+    name: str = ""  # of the image
+
+    def beside(self) -> "Layout":
+        """Where it is written until it is whole and replaces what is at its URL."""
+        return dataclasses.replace(self, url=beside(self.url))
 
 
 def plan_layout(
@@ -64,7 +69,8 @@ def plan_layout(
         raise UserError(
             f"{url}: expected an offset for each channel of the shape {tuple(shape)}, found {len(offsets)}."
         )
-    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard, tuple(offsets))
+    name = split_last(url)[1]
+    return Layout(url, format, tuple(shape), np.dtype(dtype), size, offset, chunk, shard, tuple(offsets), name=name)
 
 
 def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:

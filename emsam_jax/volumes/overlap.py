@@ -14,7 +14,7 @@ import tensorstore as ts
 
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
-from emsam_jax.storage import is_remote, normalise, split_last
+from emsam_jax.storage import inode_of, is_remote, metadata_files, normalise, split_last
 from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.formats import datasets, multiscale, read_metadata
 from emsam_jax.volumes.specimen import Specimen, open_declared
@@ -22,6 +22,7 @@ from emsam_jax.volumes.volume import Volume
 
 Role = Literal["training", "validation", "test"]
 Corner = tuple[float, float, float]
+Identity = tuple[int, int, str] | str  # of an array: device, inode and dataset, or where it lies
 _EXACT = 1e-6  # of an extent: two boxes that share less only touch
 
 
@@ -35,7 +36,7 @@ class Used:
     voxel: Corner  # one voxel
 
     def meets(self, other: "Used") -> bool:
-        if self.place != other.place:
+        if identity_of(self.place) != identity_of(other.place):
             return False
         for axis in range(3):
             shared = min(self.stop[axis], other.stop[axis]) - max(self.start[axis], other.start[axis])
@@ -88,8 +89,8 @@ def _corner(sides: Sequence[Any]) -> Corner:
 def open_shared(split: Mapping[Role, Sequence[DeclaredVolume]]) -> list[Part]:
     """Opens the volumes whose files serve in two roles; the others need not exist yet."""
 
-    def places(declared: DeclaredVolume) -> set[str]:
-        return {place_of(url) for url in (declared.raw, declared.labels) if url}
+    def places(declared: DeclaredVolume) -> set[Identity]:
+        return {identity_of(place_of(url)) for url in (declared.raw, declared.labels) if url}
 
     by_role = {role: set().union(*map(places, volumes)) for role, volumes in split.items()}
     return [
@@ -133,6 +134,19 @@ def place_of(url: str) -> str:
             names = datasets(file)
         return f"{real}/{names[0]}" if len(names) == 1 else real
     return _pyramid_of(real)
+
+
+def identity_of(place: str) -> Identity:
+    """The same for hard links to the file that holds the array, or to the metadata or first file of its folder."""
+    path = Path(place)
+    if is_remote(place) or not path.is_absolute():  # TensorStore's JSON
+        return place
+    held = next(each for each in (path, *path.parents) if each.exists())  # above a dataset is its file
+    files = [held] if held.is_file() else metadata_files(held) if held == path else []
+    if held == path and not files:
+        files = sorted(file for file in held.iterdir() if file.is_file())
+    inode = inode_of(files[0]) if files else None
+    return (*inode, str(path.relative_to(held))) if inode else place
 
 
 def _pyramid_of(url: str) -> str:

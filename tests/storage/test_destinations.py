@@ -1,6 +1,10 @@
 """Every command that writes leaves alone what others wrote, whatever the name that a place is called by."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +92,7 @@ def convert(made: Path, out: Path) -> None:
 
 
 Command = Callable[[Path, Path], None]
+ADVICE = "choose another place or move that away."
 VOLUMES = [ingest_zarr, ingest_precomputed, ingest_over, ingest_precomputed_over, create, create_over, segment]
 # Others' files: notes, sections, and volumes in formats whose names are ours too.
 NOTES, SECTION, N5, ZARR2 = "notes.txt", "em_001.tif", "attributes.json", "0/.zarray"
@@ -97,6 +102,7 @@ STRANGERS: list[tuple[Command, str]] = [
     *((judge, key) for key in ("scores.json", "report.html", "v/segmentation.zarr/.zgroup", "v/baseline.zarr/a")),
     *((train_there, key) for key in ("config.json", "encoder/x", "encoder.replaced/x", "validating/5/notes.txt")),
     *((demonstrate, key) for key in ("demo.json", "test/raw.zarr/x", "encoder/x", "config.json")),
+    *((command, key) for command in (judge, train_there, demonstrate) for key in (NOTES, SECTION, "data/raw.h5")),
     *((convert, key) for key in (NOTES, "params/notes.txt", "../out.partial/x", "../out.replaced/params/x")),
 ]
 
@@ -134,6 +140,69 @@ def test_overwriting_keeps_the_files_of_others(command: Command, made: Path, tmp
     assert after.keys() == whole.keys()
 
 
+RENAMES = """
+import os, sys
+from pathlib import Path
+from emsam_jax.volumes import open_volume
+from emsam_jax.volumes.ingest.conversion import ingest
+
+rename, left = Path.rename, [int(sys.argv[3])]
+
+def counted(path, target):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), 9)
+    return rename(path, target)
+
+Path.rename = counted
+ingest(open_volume(sys.argv[1]), sys.argv[2], overwrite=True)
+"""
+
+
+def test_killed_while_it_replaces_the_old_volume_or_the_new_one_is_whole(made: Path, tmp_path: Path):
+    """At each rename: of the old volume, the new one, and the files of others in it."""
+    create_volume(tmp_path / "new.zarr", SHAPE, "uint8", SIZE)[...] = 255 - GREY
+    for renames in range(5):
+        out = tmp_path / str(renames) / "out"
+        ingest_zarr(made, out)
+        for key in ("notes.txt", "0/c/notes.txt"):
+            (out / key).write_text("theirs")
+        (out / "empty").mkdir()
+        command = [sys.executable, "-c", RENAMES, f"{tmp_path}/new.zarr", str(out), str(renames)]
+        done = subprocess.run(command, check=False, capture_output=True)
+        assert done.returncode == (-9 if renames < 4 else 0), done.stderr
+        whole = [open_volume(path)[...] for path in out.parent.iterdir() if (path / "zarr.json").exists()]
+        assert any((values == GREY).all() or (values == 255 - GREY).all() for values in whole)
+        ingest(open_volume(tmp_path / "new.zarr"), str(out), overwrite=True)
+        np.testing.assert_array_equal(open_volume(out)[...], 255 - GREY)
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+        assert (out / "notes.txt").read_text() == (out / "0/c/notes.txt").read_text() == "theirs"
+        assert (out / "empty").is_dir()
+
+
+@pytest.mark.parametrize("state", ["unfinished", "replaced"])
+def test_the_places_for_replacing_are_claimed_too(state: str, made: Path, tmp_path: Path):
+    ingest_zarr(made, tmp_path / "out")
+    write_synthetic(Synthetic(GREY, GREY.astype(np.uint32), SIZE), str(tmp_path))
+    for name in (f".out.{state}", f".raw.zarr.{state}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("theirs")
+    before = files_in(tmp_path)
+    for command, out in ((ingest_over, tmp_path / "out"), (synthetic, tmp_path)):
+        with pytest.raises(UserError, match=rf"\.{state}: expected .*, found .*; (choose another place or )?move"):
+            command(made, out)
+    assert files_in(tmp_path) == before
+
+
+def test_a_link_to_a_volume_stays_a_link(made: Path, tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    ingest_zarr(made, tmp_path / "disk/out")
+    (tmp_path / "link").symlink_to("disk/out")
+    ingest(open_volume(made / "labels.zarr"), str(tmp_path / "link"), overwrite=True)
+    assert open_volume(tmp_path / "disk/out").dtype == np.uint32
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_another_format_takes_the_place_of_the_first_one(made: Path, tmp_path: Path):
     out = tmp_path / "out"
     ingest_zarr(made, out)
@@ -155,6 +224,28 @@ def test_work_of_another_kind_is_refused(first: Command, second: Command, made: 
     assert files_in(tmp_path) == before
 
 
+def test_a_run_begins_beside_what_its_command_names(made: Path, tmp_path: Path):
+    out, log = tmp_path / "run", tmp_path / "run/log.txt"
+    (out / "data").mkdir(parents=True)
+    (out / "data/raw.zarr").symlink_to(made / "raw.zarr")
+    for name in ("config.py", ".notes", "slurm-17.out"):
+        (out / name).write_text("mine")
+    code = (
+        "import sys; from emsam_jax.storage import TRAINING, check_free; "
+        "check_free(sys.argv[1], TRAINING, sys.argv[2:3], given=sys.argv[3:])"
+    )
+
+    def begin(*arguments: str) -> str:
+        with log.open("w") as file:
+            command = [sys.executable, "-c", code, str(out), *arguments]
+            done = subprocess.run(command, check=False, stdout=file, stderr=subprocess.PIPE, text=True)
+        return (done.stderr.splitlines() or [""])[-1]
+
+    assert begin(f"{out}/data/raw.zarr", f"{out}/config.py") == ""
+    assert begin(f"{made}/raw.zarr", f"{out}/config.py").endswith("found data, which it did not write; " + ADVICE)
+    assert begin(f"{out}/data/raw.zarr").endswith("found config.py, which it did not write; " + ADVICE)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     ("source", "destination"),
@@ -169,6 +260,8 @@ def test_work_of_another_kind_is_refused(first: Command, second: Command, made: 
         ("a.zarr", "a.zarr/0"),
         ("a.zarr", "link/new/deep"),
         ("a.zarr", "file://{}/a.zarr"),
+        ("a.zarr", "hard"),
+        ("hard/0", "a.zarr"),
         ('{{"driver": "zarr3", "kvstore": "file://{}/a.zarr/0/"}}', "link"),
         ('{{"driver": "zarr3", "kvstore": {{"driver": "file", "path": "{}/a.zarr/0/"}}}}', "a.zarr"),
     ],
@@ -179,6 +272,7 @@ def test_a_source_is_known_by_all_its_names(
     monkeypatch.chdir(tmp_path)
     create_volume("a.zarr", SHAPE, "uint8", SIZE)[...] = GREY
     Path("link").symlink_to("a.zarr")
+    shutil.copytree("a.zarr", "hard", copy_function=os.link)
     before = files_in(tmp_path)
     volume = open_volume(source.format(tmp_path), voxel_size_zyx=SIZE)
     place = destination.format(tmp_path.name if ".." in destination else tmp_path)
@@ -226,7 +320,7 @@ def test_a_marker_counts_only_as_this_software_writes_it(tmp_path: Path):
         (tmp_path / "emsam_jax.json").write_text(content)
         with pytest.raises(UserError, match=r"found emsam_jax\.json, which it did not write"):
             claim(str(tmp_path), LABELS)
-    (tmp_path / "emsam_jax.json").unlink()
+    (tmp_path / "emsam_jax.json").rename(tmp_path / "emsam_jax.json_0123abcd.__lock")  # as a claim that was killed
     assert not claim(str(tmp_path), EVALUATION)
     assert not claim(str(tmp_path), TRAINING)
     assert claim(str(tmp_path), EVALUATION)

@@ -36,33 +36,45 @@ def test_converts_with_sizes_and_offsets(write: writers.Writer, format: str, tmp
     assert volume.store.chunk_layout.read_chunk.shape == (8, 16, 16)
 
 
-def test_goes_on_after_a_kill(tmp_path: Path):
-    """SIGKILL in the middle; the volume can't be opened, the second run writes only what is left."""
+@pytest.mark.parametrize(
+    ("sent", "more"), [(signal.SIGKILL, ()), (signal.SIGINT, ()), (signal.SIGKILL, ("--overwrite",))]
+)
+def test_goes_on_after_it_was_stopped(sent: signal.Signals, more: tuple[str, ...], tmp_path: Path):
+    """In the middle; the volume can't be opened, or is still the old one. The second run writes only what is left."""
     values = np.random.default_rng(0).integers(0, 256, (128, 256, 256), dtype=np.uint8)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = values
-    run = command(
-        tmp_path / "a.h5/raw", tmp_path / "b.zarr", "--voxel_size=10,10,10", "--chunk=16,32,32", "--shard=16,32,32"
-    )
-    shards = 8 * 8 * 8
+    out, begun = tmp_path / "b.zarr", tmp_path / ".b.zarr.unfinished" if more else None
+    if more:
+        create_volume(out, (1, 1, 1), np.uint8, (1, 1, 1))[...] = 7
+    flags = ("--voxel_size=10,10,10", "--chunk=16,32,32", "--shard=16,32,32", *more)
+    run, shards, data = command(tmp_path / "a.h5/raw", out, *flags), 8 * 8 * 8, (begun or out) / "0/c"
 
-    process = subprocess.Popen(run, stderr=subprocess.DEVNULL)
-    while sum(len(files) for _, _, files in os.walk(tmp_path / "b.zarr/0/c")) < shards // 8:
-        assert process.poll() is None, "finished before it could be killed"
+    process = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    while sum(len(files) for _, _, files in os.walk(data)) < shards // 8:
+        assert process.poll() is None, "finished before it could be stopped"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(sent)
+    said = process.communicate()[1]
+    if sent == signal.SIGINT:
+        assert process.returncode == 75
+        assert said.endswith("ingest: Stopped by Ctrl-C; the same command resumes.\n")
 
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "b.zarr/0/c").rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
     assert shards // 8 <= len(before) < shards
-    with pytest.raises(UserError, match="is unfinished: its conversion was stopped"):
-        open_volume(tmp_path / "b.zarr")
+    if more:
+        assert open_volume(out)[...] == 7
+    else:
+        with pytest.raises(UserError, match="is unfinished: its conversion was stopped"):
+            open_volume(out)
     done = subprocess.run([*run], capture_output=True, text=True, check=True)
-    np.testing.assert_array_equal(open_volume(tmp_path / "b.zarr")[:], values)
-    assert not (tmp_path / "b.zarr/unfinished.json").exists()
-    kept = sum(path.stat().st_mtime_ns == time for path, time in before.items() if path.exists())
+    np.testing.assert_array_equal(open_volume(out)[:], values)
+    assert not (out / "unfinished.json").exists()
+    placed = {out / path.relative_to(begun or out): time for path, time in before.items()}
+    kept = sum(path.stat().st_mtime_ns == time for path, time in placed.items() if path.exists())
     assert kept >= len(before) - 4  # those that were under way may be written again
     assert f"{shards}/{shards}" in done.stderr  # progress
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.zarr"]
 
 
 @pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
@@ -87,6 +89,26 @@ def test_one_array_has_one_place(folder, monkeypatch, one, other):
         refuse_overlap([part("training", one, "0:8,:,:"), part("validation", other, "7:12,:,:")])
     assert not refuse_overlap([part("training", one, "0:8,:,:"), part("validation", other, "8:12,:,:")])
     assert not refuse_overlap([part("test", one), part("test", other)])  # what is tested twice is no leak
+
+
+def test_hard_links_are_one_array(folder, tmp_path):
+    """To a file, to all files of a folder, and to sections."""
+    (tmp_path / "em.h5").hardlink_to(folder / "em.h5")
+    shutil.copytree(folder / "em.zarr", tmp_path / "em.zarr", copy_function=os.link)
+    (folder / "sections").mkdir()
+    for z in range(4):
+        tifffile.imwrite(folder / f"sections/{z}.tif", np.zeros((8, 8), np.uint8))
+    shutil.copytree(folder / "sections", tmp_path / "sections", copy_function=os.link)
+    size = {"raw_voxel_size_zyx": (40, 8, 8)}
+    for name in ("em.h5/raw", "em.zarr", "sections"):
+        one, other = (
+            part(role, f"{place}/{name}", **size) for role, place in (("training", folder), ("test", tmp_path))
+        )
+        with pytest.raises(UserError, match="hold the same voxels"):
+            refuse_overlap([one, other])
+    assert not refuse_overlap([part("training", f"{folder}/em.h5/raw"), part("test", f"{tmp_path}/em.h5/other")])
+    declared = [DeclaredVolume(raw=f"{place}/em.h5/raw") for place in (folder, tmp_path)]
+    assert len(open_shared({"training": declared[:1], "validation": [], "test": declared[1:]})) == 2
 
 
 def test_specifications_name_the_same_place(folder):

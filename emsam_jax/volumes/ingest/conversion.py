@@ -1,5 +1,6 @@
 """A volume of any format copied into a new one, with its pyramid; it may be stopped at any time and goes on."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -10,7 +11,20 @@ from tqdm import tqdm
 
 from emsam_jax.blocks import Ledger, RunLock, content_of, files_of, read_facts
 from emsam_jax.errors import UserError
-from emsam_jax.storage import CONVERSION, UNFINISHED, VOLUMES, claim, open_folder, read_key, remove, write_key
+from emsam_jax.storage import (
+    CONVERSION,
+    UNFINISHED,
+    VOLUME_FILES,
+    VOLUMES,
+    check_free,
+    claim,
+    end_replacing,
+    open_folder,
+    put_in_place,
+    read_key,
+    remove,
+    write_key,
+)
 from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
 from emsam_jax.volumes.ingest.level import LevelCopy, plan_shards, refuse_too_large
@@ -39,6 +53,8 @@ def ingest(
 
     `pyramid` says how coarser levels are made, if they are wanted: of grey values by their mean, of ids by their mode.
     Called again it goes on where it was stopped; `check` reads what is there and does again what is damaged.
+    `overwrite` replaces a volume that this software wrote, once the new one, for which it needs room too, is whole; in
+    an object store, which cannot rename, it is deleted first.
     """
     layout = plan_layout(
         destination,
@@ -53,8 +69,30 @@ def ingest(
     )
     if check_room:
         refuse_too_large(layout)
-    levels = plan_levels(layout) if pyramid else [layout]
+    end_replacing(layout.url)
     facts = facts_of(source, layout, pyramid)
+    begun = layout.beside() if overwrite else layout
+    exists = begun != layout and check_free(layout.url, CONVERSION, [source.url], over=VOLUMES)
+    # What is replaced must not be at work.
+    with RunLock(ledger_url_of(layout)) if exists else contextlib.nullcontext():
+        copy(source, begun, facts, pyramid, overwrite=overwrite, check=check, progress=progress)
+        if begun != layout:
+            put_in_place(layout.url)
+    return open_volume(layout.url, channel="all" if len(layout.shape) == 4 else None)
+
+
+def copy(
+    source: Volume,
+    layout: Layout,
+    facts: dict[str, Any],
+    pyramid: Method | None,
+    *,
+    overwrite: bool,
+    check: bool,
+    progress: bool,
+) -> None:
+    """All levels, as far as the ledger says that they are not done."""
+    levels = plan_levels(layout) if pyramid else [layout]
     claim(layout.url, CONVERSION, [source.url], over=VOLUMES if overwrite else [])
     with RunLock(ledger_url_of(layout)):
         going_on = begin(layout, facts, overwrite=overwrite)
@@ -72,7 +110,6 @@ def ingest(
             finish(source, levels, facts, torn=going_on)
         else:
             print(f"{layout.url}: all {total} shards are done already.", file=sys.stderr)
-    return open_volume(layout.url, channel="all" if len(layout.shape) == 4 else None)
 
 
 def facts_of(source: Volume, layout: Layout, pyramid: Method | None) -> dict[str, Any]:
@@ -98,9 +135,9 @@ def begin(layout: Layout, facts: dict[str, Any], *, overwrite: bool) -> bool:
     unfinished = is_unfinished(url)
     if found is None and occupied(url) and not unfinished and not overwrite:
         raise UserError(f"{url}: there is a volume already; choose another place or --overwrite.")
-    if found is None or overwrite:
+    if found is None or (overwrite and not (unfinished and found.items() >= facts.items())):
         write_key(open_folder(url), UNFINISHED, b"{}")
-        remove(url, CONVERSION.files, keep=_KEPT)
+        remove(url, VOLUME_FILES, keep=_KEPT)
         return False
     for fact, value in facts.items():
         if found.get(fact) != value:
@@ -134,7 +171,7 @@ def finish(source: Volume, levels: list[Layout], facts: dict[str, Any], *, torn:
         )
     write_image_metadata(*levels)
     if torn:
-        remove(url, CONVERSION.files, keep=_KEPT, torn=True)
+        remove(url, VOLUME_FILES, keep=_KEPT, torn=True)
     write_key(open_folder(url), UNFINISHED, None)
 
 
