@@ -102,7 +102,9 @@ class Ledger:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = Entry(self.stage, block.index, self.identity, checksum, round(seconds, 4), self.run, at)
         write_key(self._folder, self._key("done", block), json.dumps(dataclasses.asdict(entry)).encode())
-        write_key(self._folder, self._key("failed", block), None)
+        failed = self._key("failed", block)
+        if read_key(self._folder, failed) is not None:  # which costs less than deleting what is not there
+            write_key(self._folder, failed, None)
 
     def forget(self, block: Block) -> None:
         self.expect_lease()

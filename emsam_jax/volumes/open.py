@@ -139,7 +139,7 @@ def _open_file(url: str, level: int) -> Native | None:
             return hdf5.open_hdf5(file, inner)
         if not inner and start[:4] in tiff.MAGIC:
             return tiff.open_tiff(file, level)
-        if not inner and start.startswith(tuple(sections.PICTURES)):
+        if not inner and start.startswith(sections.PICTURES):
             check_level(level, 1, url)
             return sections.open_picture(file)
         if not inner and start.startswith(npy.MAGIC):

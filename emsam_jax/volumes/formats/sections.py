@@ -7,11 +7,10 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from emsam_jax.errors import UserError, parsing
 from emsam_jax.storage import RemoteFile, is_remote
@@ -20,7 +19,7 @@ from emsam_jax.volumes.formats import tiff
 from emsam_jax.volumes.formats.npy import positional_read
 from emsam_jax.volumes.formats.virtual import CHUNK_BYTES, Region, virtual
 
-PICTURES = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}  # by their first bytes
+PICTURES = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"  # first bytes of PNG and JPEG
 _SUFFIXES = ((".tif", ".tiff"), (".png",), (".jpg", ".jpeg"))  # a folder's sections are all of one kind
 _GREY = {"1": np.dtype(bool), "L": np.dtype("u1"), "I;16": np.dtype("u2"), "I": np.dtype("i4"), "F": np.dtype("f4")}
 _LISTED = 10
@@ -125,10 +124,14 @@ def _bytes(url: str) -> io.RawIOBase:
 
 
 @contextlib.contextmanager
-def _picture(url: str) -> Iterator[PngImageFile | JpegImageFile]:
+def _picture(url: str) -> Iterator[Any]:
     """Not by PIL's own `open`, which takes a large section for an attack."""
+    from PIL.JpegImagePlugin import JpegImageFile  # loaded where it is needed: few volumes are pictures
+    from PIL.PngImagePlugin import PngImageFile
+
     with parsing(url, "a PNG or JPEG file"), io.BufferedReader(_bytes(url)) as file:
-        kind = next((kind for magic, kind in PICTURES.items() if file.peek(8).startswith(magic)), None)
+        kinds = zip(PICTURES, (PngImageFile, JpegImageFile), strict=True)
+        kind = next((kind for magic, kind in kinds if file.peek(8).startswith(magic)), None)
         if kind is None:
             raise UserError(f"{url}: expected a PNG or JPEG file; found a file whose first bytes are neither's.")
         with kind(file) as image:
