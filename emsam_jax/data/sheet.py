@@ -76,7 +76,11 @@ def main(_: list[str]) -> None:
     out = required("out")
     if FLAGS.side < 1:
         raise UserError(f"Expected --side of 1 voxel or more, found {FLAGS.side}.")
+    if FLAGS.seed < 0:
+        raise UserError(f"Expected --seed of 0 or more, found {FLAGS.seed}.")
     check_picture(out)
+    if FLAGS.raw and not FLAGS.labels:
+        raise UserError(f"{FLAGS.raw}: expected labels of the raw; give --labels.")
     if FLAGS.raw:
         specimen = open_declared(DeclaredVolume(raw=FLAGS.raw, labels=FLAGS.labels))
     else:

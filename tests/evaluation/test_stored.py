@@ -19,7 +19,7 @@ from emsam_jax.scores import report_segmentation, score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, segmentations
 from emsam_jax.volumes import create_volume, open_volume
 from tests.evaluation.conftest import SIZE, Study, run_eval
-from tests.programs import environment
+from tests.programs import ROOT, environment
 
 
 def test_every_number_can_be_computed_again(study, answered):
@@ -196,16 +196,18 @@ def test_the_flood_filling_network_on_fib25(fib25_folder, tmp_path):
     assert len(page) < 6e6
 
 
-def test_a_report_that_the_disk_has_no_room_for_is_a_sentence_and_leaves_nothing(tmp_path: Path):
-    """In a namespace of its own, where anybody may mount a small disk."""
+def test_a_full_disk_is_a_sentence(study: Study, tmp_path: Path):
+    """In a namespace of its own, where anybody may mount a small disk; the report alone takes more."""
     own = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
     mount = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}"
     if not shutil.which("unshare") or subprocess.run([*own, mount], check=False, capture_output=True).returncode:
         pytest.skip("needs `unshare --map-root-user --mount` and to mount a tmpfs in it, which is not permitted here")
-    code = (
-        "from pathlib import Path; from emsam_jax.storage import write_whole; "
-        f"write_whole(Path('{tmp_path}/eval/report.html'), 'x' * 100_000)"
+    volumes = " ".join(f"--{name}={study.folder}/labels.zarr" for name in ("labels", "segmentation"))
+    run = f"{sys.executable} {ROOT}/eval.py --raw={study.folder}/raw.zarr {volumes} --out={tmp_path}/eval"
+    script = f"{mount}; {run} || echo ended with $?; find {tmp_path} -name '*__lock' -o -name '.*'"
+    done = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment())
+    assert done.stdout.splitlines()[-1] == "ended with 1"
+    assert re.search(
+        rf"^eval: {tmp_path}/eval/\S+ cannot be written: .*No space left on device.*\n\Z", done.stderr, re.M
     )
-    script = f'{mount}; {sys.executable} -c "{code}" 2>&1 | tail -n 1; ls -A {tmp_path}/eval'
-    said = subprocess.run([*own, script], check=True, capture_output=True, text=True, env=environment()).stdout
-    assert said.endswith(f"UserError: {tmp_path}/eval/report.html cannot be written: No space left on device.\n")
+    assert "Traceback" not in done.stderr

@@ -1,6 +1,9 @@
 """The plan measures: what it says fits, fits, and what does not is made smaller."""
 
 import dataclasses
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +15,7 @@ from emsam_jax.inference import fitting
 from emsam_jax.storage import machine
 from emsam_jax.training import plan as training_plan
 from emsam_jax.training.plan import Trial, patches, plan, savings
+from tests.programs import environment
 
 TINY = Config(
     model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,)),
@@ -84,6 +88,32 @@ def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
     assert sum(line.endswith("-  does not fit") for line in lines) == len(list(patches(TINY.data.patch)))
     assert "Nothing fits." in lines
     assert lines[-1].endswith("does not fit to be compiled")
+
+
+# A process of its own, whose address space can be limited once jax has started.
+TRY = """
+import resource
+import jax
+from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig
+from emsam_jax.training import plan
+from emsam_jax.training.sharding import make_mesh
+
+mesh = make_mesh(1, jax.devices()[:1])
+model = ModelConfig(encoder=EncoderConfig(size="none"), channels=(4,))
+jax.numpy.zeros(3).block_until_ready()
+(size,) = [int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize")]
+resource.setrlimit(resource.RLIMIT_AS, (size + (300 << 20), -1))
+for side in (256, 32):
+    print(plan._try(Config(model=model, data=DataConfig(patch=(8, side, side))), mesh, 1 << 60).row())
+"""
+
+
+def test_a_step_that_runs_out_of_memory_is_a_row_and_smaller_ones_are_tried():
+    """Of 300 MiB, where the larger patches would take 0.6 GiB."""
+    done = subprocess.run([sys.executable, "-c", TRY], check=True, capture_output=True, text=True, env=environment())
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r" +8 x 256 x 256 +4 +0\.\d\d  does not fit", first)
+    assert re.fullmatch(r" +8 x 32 x 32 +4 +0\.\d\d +[\d.]+ +[\d.]+ +[\d.]+", second)
 
 
 def test_a_workdir_that_cannot_be_made_is_one_sentence(start_run):

@@ -1,0 +1,51 @@
+"""Calls a command once for each list of arguments, in one process: `python called_in_turn.py MODULE CASES.json`.
+
+Prints a line of JSON for each: its exit status, what it said on stderr, its seconds and the process's peak in MiB. What
+raises anything that a command does not end in a sentence for ends this.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+from emsam_jax import command_line
+from emsam_jax.command_line import FLAGS, flags
+
+
+def call(command: ModuleType, arguments: list[str]) -> int:
+    """As `command_line.run` does, which can be called once in a process."""
+    for name in FLAGS:
+        FLAGS[name].unparse()
+    try:
+        _, *rest = FLAGS(["command", *arguments])
+        command_line._end_in_a_sentence(command.main, rest, "command")
+    except flags.Error as error:
+        print(f"command: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+            return 1
+        return int(ended.code or 0)
+    return 0
+
+
+def call_each(module: str, file: str) -> None:
+    command = importlib.import_module(module)
+    command.define_flags()
+    for arguments in json.loads(Path(file).read_text()):
+        said, begun = io.StringIO(), time.monotonic()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            status = call(command, arguments)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        print(json.dumps([status, said.getvalue(), time.monotonic() - begun, peak]), flush=True)
+
+
+if __name__ == "__main__":
+    call_each(*sys.argv[1:])
