@@ -50,7 +50,7 @@ _SMALL = (
 
 def main(_: list[str]) -> None:
     runs = Path(_RUNS.value).absolute()
-    data = _draw_tissue(runs) if _QUICK.value else _DATA.value
+    data = _draw_tissue(runs) if _QUICK.value else str(Path(_DATA.value).absolute())
     if not _QUICK.value:
         held_out.read_fib25(data)
     rows = []
