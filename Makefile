@@ -16,13 +16,24 @@ else
 TESTED := $(VENV)/installed-test
 endif
 
-.PHONY: demo test lint bench bench-real clean
+.PHONY: demo test test-slow test-all lint bench bench-real clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m emsam_jax.demo --out=runs/demo
 
+# `test` takes minutes and holds each claim and each command once; `test-slow` is what it leaves out: kills and full
+# disks in all places, benchmarks, the programs of the documents, real data, every variant. .ci/run runs a part of those.
+# A worker that dies ends the run: started anew, pytest-xdist has hung.
+PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --max-worker-restart=0
+
 test: $(TESTED)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(TESTS)
+	$(PYTEST) -m 'not slow' $(TESTS)
+
+test-slow: $(TESTED)
+	$(PYTEST) -m slow $(TESTS)
+
+test-all: $(TESTED)
+	$(PYTEST) $(TESTS)
 
 lint: $(TESTED)
 	$(BIN)/ruff check .

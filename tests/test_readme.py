@@ -89,6 +89,7 @@ def test_make_targets_exist():
     subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
     for name in ("emsam_jax", "train.py", "eval.py", "segment.py"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -138,6 +139,7 @@ def find_borders(truth: np.ndarray) -> np.ndarray:
     return np.any([np.roll(truth, 1, axis) != truth for axis in (1, 2)], axis=0)
 
 
+@pytest.mark.slow
 def test_volumes_and_segmentation_run_in_order(at_hand):
     modules = [command for command in PROGRAMS if command.startswith("python -m ")]
     judgements = [command for command in PROGRAMS if "--segmentation" in command]
@@ -156,6 +158,7 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
         assert (at_hand / picture).stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_encoder_and_benchmarks_run_in_order(at_hand, request):
     pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
     make_checkpoint = request.getfixturevalue("make_checkpoint")

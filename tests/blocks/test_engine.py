@@ -89,7 +89,7 @@ def test_every_block_is_done_once_by_any_number_of_workers(workers: int, tmp_pat
     assert "distributed" not in report.said  # Dask's log and its warnings
 
 
-@pytest.mark.parametrize("deaths", [0, 3])
+@pytest.mark.parametrize("deaths", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_blocks_that_raise_or_kill_their_worker_are_named_and_the_others_done(
     deaths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -124,6 +124,7 @@ def test_blocks_that_raise_or_kill_their_worker_are_named_and_the_others_done(
     check_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory_is_heard_of_and_its_block_named(tmp_path: Path):
     report = finish(start(tmp_path, workers=1, memory="400 MiB", trouble={"0-0-5": "eats"}))
     assert (report.exit_code, report.done, report.left) == (1, BLOCKS - 1, 0), report.said
@@ -132,6 +133,7 @@ def test_a_worker_out_of_memory_is_heard_of_and_its_block_named(tmp_path: Path):
     assert "exceeded 95% memory budget" in report.said
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_while_they_start_are_replaced(tmp_path: Path):
     run, killed = start(tmp_path), set[int]()
 
@@ -189,7 +191,7 @@ def test_after_everything_was_killed_the_rest_is_done(tmp_path: Path):
     complete(tmp_path, recorded(tmp_path))
 
 
-@pytest.mark.parametrize("sent", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("sent", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
     process = start(tmp_path, seconds=0.2)
     wait_until(lambda: len(recorded(tmp_path)) > 1, process)
@@ -208,6 +210,7 @@ def test_a_signal_ends_the_run_after_what_is_at_hand(sent: str, tmp_path: Path):
     complete(tmp_path, done)
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_ends_the_run_with_a_sentence(tmp_path: Path):
     folder = tmp_path / "run"
     with dask_cluster(tmp_path, "") as cluster:
@@ -230,6 +233,7 @@ def test_mistakes_are_answered_by_a_sentence(monkeypatch: pytest.MonkeyPatch):
         pass
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path):
     command = [sys.executable, ROOT / "benchmarks" / "engine.py", "--quick", f"--out={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True, env=environment())
@@ -246,6 +250,7 @@ def test_the_dashboard_shows_what_is_done():
     assert "needs bokeh" not in page
 
 
+@pytest.mark.slow
 def test_a_workers_memory_is_the_same_for_27_times_the_volume(tmp_path: Path):
     command = [sys.executable, ROOT / "benchmarks" / "worker_memory.py", "--quick", f"--out={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True, env=environment())

@@ -24,6 +24,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm")
 def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     options = ["queue=long", "job_extra_directives=--nice", "job_extra_directives=--exclusive"]
@@ -71,6 +72,7 @@ def test_mistakes_are_named(system: str, workers: int, memory: str, option: str,
         open_jobs(system, workers, 1, memory, [option]).__enter__()
 
 
+@pytest.mark.slow
 def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Path):
     program = (
         "from emsam_jax.blocks.dask import open_cluster\nfrom emsam_jax.errors import UserError\n"

@@ -6,6 +6,7 @@ import sys
 
 import matplotlib.image
 import numpy as np
+import pytest
 
 from tests import called_in_turn
 from tests.programs import ROOT, environment
@@ -41,6 +42,7 @@ def test_mistakes_are_said_in_a_sentence(tmp_path):
         assert found.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_benchmark(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "loader.py"), "--quick", f"--out={tmp_path}"]
     subprocess.run(command, check=True)

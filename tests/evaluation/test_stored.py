@@ -174,6 +174,7 @@ def test_sizes_that_would_move_the_truth_are_asked_for(study, tmp_path):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_flood_filling_network_on_fib25(fib25_folder, tmp_path):
     done = run_eval(
         raw=f"{fib25_folder}/fib25_training2.h5/raw",

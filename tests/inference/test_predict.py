@@ -146,6 +146,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same(tmp_path: Path):
     np.testing.assert_array_equal(found[...], wanted[...])
 
 
+@pytest.mark.slow
 def test_memory_depends_on_the_block_and_not_on_the_volume(tmp_path: Path):
     peaks = []
     for depth in (64, 256):

@@ -78,6 +78,7 @@ def random_fgnet(config, seed=2):
     return fill(module, {name: rng.normal(0.1, 0.3, shape).astype(np.float32) for name, shape in shapes.items()})
 
 
+@pytest.mark.slow
 def test_encoding_once_changes_nothing_for_fgnet():
     encoder = EncoderConfig(size="toy")
     model = random_fgnet(ModelConfig(encoder=encoder, projected=4, channels=(4, 4), norm_groups=2, coarse=False))
@@ -118,7 +119,7 @@ class Held(nnx.Module):
 
 
 @pytest.mark.parametrize("names", ["zyx", "anisotropic"])
-@pytest.mark.parametrize("stride", [(2, 4, 4), (3, 6, 7), (4, 8, 8), (1, 5, 8)])
+@pytest.mark.parametrize("stride", [(2, 4, 4), (3, 6, 7)])
 def test_edges_that_leave_a_window_count_only_where_no_window_holds_them(stride, names):
     shape = (7, 17, 18)
     found = predict(Held(), np.zeros(shape, np.uint8), (3, 8, 18), stride=stride, symmetries=(names,))

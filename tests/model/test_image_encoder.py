@@ -50,12 +50,15 @@ def test_feature_shapes(features):
     assert [f.shape for f in features.fpn] == [(2, 160 // s, 96 // s, 256) for s in (4, 8, 16)]
 
 
+@pytest.mark.slow
 def test_eager_call_gives_what_jit_gives(features, images):
     for eager, compiled in zip(jax.tree.leaves(build()(images)), jax.tree.leaves(features), strict=True):
         np.testing.assert_allclose(eager, compiled, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=pytest.mark.slow if size == "large" else []) for size in SIZES]
+)
 def test_parameter_count_is_the_official_ones(size):
     leaves = flat_state(abstract_encoder(SIZES[size])).values()
     assert sum(np.prod(leaf.shape) for leaf in leaves) == PARAMETERS[size]
@@ -79,6 +82,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(features, images)
         assert 1e-4 < error < 5e-2
 
 
+@pytest.mark.slow
 def test_rematerialisation_keeps_less_and_changes_nothing(images):
     def loss(encoder: ImageEncoder) -> jax.Array:
         return sum((jnp.sum(f**2) for f in jax.tree.leaves(encoder(images))), start=jnp.zeros(()))
@@ -100,6 +104,7 @@ def test_drop_path_leaves_out_whole_images_and_keeps_the_mean():
     assert float(kept.mean()) == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.slow
 def test_drop_path_follows_the_key_and_only_the_key(features, images):
     encoder = build(drop_path_rate=0.5)
     encode = jax.jit(lambda encoder, images, key: encoder(images, key).trunk[-1])

@@ -10,7 +10,9 @@ from emsam_jax.model.fgnet import HIERAS
 from emsam_jax.model.padding import padding_shares, unpadded_side
 
 
-@pytest.mark.parametrize("size", HIERAS)
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[] if size in ("toy", "tiny") else pytest.mark.slow) for size in HIERAS]
+)
 def test_shares_are_those_of_the_windows_that_the_encoder_cuts(monkeypatch, size):
     config, partition = HIERAS[size], hiera.window_partition
     shares = [0.0] * 4

@@ -71,6 +71,7 @@ def test_without_torch_one_sentence(tmp_path):
     assert done.stderr.startswith("sam2_to_flax: Converting reads the checkpoint with PyTorch, which is not installed")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_nothing_that_loads(tiny, tmp_path):
     _, checkpoint = tiny
     out, partial = tmp_path / "flax", tmp_path / "flax.partial"
@@ -90,6 +91,7 @@ def test_killed_at_any_moment_it_leaves_nothing_that_loads(tiny, tmp_path):
     assert load_image_encoder(out).trunk.config.embed_dim == 96
 
 
+@pytest.mark.slow
 def test_overwriting_replaces_a_converted_encoder_and_nothing_else(tiny, make_checkpoint, tmp_path):
     _, checkpoint = tiny
     convert(checkpoint, tmp_path / "flax", dtype="bfloat16")
@@ -100,6 +102,7 @@ def test_overwriting_replaces_a_converted_encoder_and_nothing_else(tiny, make_ch
         convert(checkpoint, tmp_path / "precious", overwrite=True)
 
 
+@pytest.mark.slow
 def test_layouts_of_the_file_give_the_same_encoder(tiny, tmp_path):
     model, checkpoint = tiny
     state = model.state_dict()
@@ -182,6 +185,7 @@ def test_other_models_are_recognised(tmp_path):
             convert(tmp_path / f"{name}.pt", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_told_apart(tiny, tmp_path):
     whole = tiny[1].read_bytes()
     save_file({"a": torch.zeros(1000)}, tmp_path / "short.safetensors")

@@ -14,11 +14,11 @@ from emsam_jax.porting import convert, names, parity
 @pytest.mark.parametrize(
     ("size", "version", "sides"),
     [
-        ("tiny", "sam2", [(160, 160)]),
         ("tiny", "sam2.1", [(224, 224), (512, 384)]),
-        ("small", "sam2", [(256, 256)]),
-        ("base_plus", "sam2.1", [(160, 160), (224, 224)]),
-        ("large", "sam2.1", [(256, 256)]),
+        pytest.param("tiny", "sam2", [(160, 160)], marks=pytest.mark.slow),
+        pytest.param("small", "sam2", [(256, 256)], marks=pytest.mark.slow),
+        pytest.param("base_plus", "sam2.1", [(160, 160), (224, 224)], marks=pytest.mark.slow),
+        pytest.param("large", "sam2.1", [(256, 256)], marks=pytest.mark.slow),
     ],
 )
 def test_outputs_equal_the_official_ones(make_checkpoint, tmp_path, size, version, sides):
@@ -29,6 +29,7 @@ def test_outputs_equal_the_official_ones(make_checkpoint, tmp_path, size, versio
     assert parity.worst(differences).relative <= 1e-5, parity.table(differences)
 
 
+@pytest.mark.slow
 def test_gradients_equal_torchs(tiny, tmp_path):
     model, checkpoint = tiny
     convert(checkpoint, tmp_path / "flax")

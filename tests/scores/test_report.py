@@ -74,6 +74,7 @@ def test_a_planted_merge_moves_merge_only_and_is_named() -> None:
     assert labels[tuple(row["at_zyx"])] == 107
 
 
+@pytest.mark.slow
 def test_errors_planted_in_a_real_volume(read_fib25) -> None:
     truth = read_fib25()[:40].astype(np.uint64)
     large = np.argsort(-np.bincount(truth.ravel().astype(int)))

@@ -47,6 +47,7 @@ def test_degenerate_labels() -> None:
     assert score_segmentation(many, many)["arand"] == 0
 
 
+@pytest.mark.slow
 def test_real_labels(read_fib25) -> None:
     truth = read_fib25()[:20]
     assert_equals_peers(read_fib25("supervoxels")[:20], truth)

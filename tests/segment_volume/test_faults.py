@@ -30,6 +30,8 @@ from tests.segment_volume.command import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def complete(folder: Path, out: str, *flags: str) -> None:
     """Runs again."""

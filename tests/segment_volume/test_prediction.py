@@ -83,6 +83,7 @@ def shards(volume: Path) -> list[Path]:
     return sorted(path for path in (volume / "0" / "c").rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Path):
     run = start(folder, "out.zarr")
     wait_until(lambda: len(predicted(folder, "out.zarr")) >= 1, run)
@@ -118,6 +119,7 @@ def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Pat
     kill_group(run)
 
 
+@pytest.mark.slow
 def test_affinities_that_have_served_are_deleted(folder: Path):
     out, flags = "dropped.zarr", ("--nokeep_affinities", "--block=8,64,64")
     segment(folder, out, flags[1])

@@ -24,6 +24,8 @@ from tests.blocks.slurm import environment_with_slurm
 from tests.programs import ROOT
 from tests.untrained import save_untrained
 
+pytestmark = pytest.mark.slow
+
 GUIDE = (ROOT / "docs/scaling.md").read_text()
 
 

@@ -60,7 +60,8 @@ def test_labels_are_those_of_the_whole_volume_given_the_fragments(folder: Path):
     }
 
 
-@pytest.mark.parametrize("count", [5, 60, 101])  # among fragments, edges, labels
+# Among edges; among fragments and labels.
+@pytest.mark.parametrize("count", [60, *(pytest.param(count, marks=pytest.mark.slow) for count in (5, 101))])
 def test_killed_with_all_its_processes_it_goes_on_and_ends_with_the_same(folder: Path, count: int):
     out = f"killed{count}.zarr"
     run = start(folder, out)
@@ -76,6 +77,7 @@ def test_killed_with_all_its_processes_it_goes_on_and_ends_with_the_same(folder:
     np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
 
 
+@pytest.mark.slow
 def test_precomputed_is_killed_and_ends_with_the_same(folder: Path):
     """Its levels, too, since both begin at the world's 0."""
     out, flag = "killed_precomputed", "--format=precomputed"
@@ -96,6 +98,7 @@ def test_precomputed_is_killed_and_ends_with_the_same(folder: Path):
     assert_status_is_complete(folder, out)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_order(folder: Path):
     run = start(folder, "stopped.zarr")
     wait_for(folder, "stopped.zarr", 1, run)
@@ -143,6 +146,7 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     assert labels(folder, "other.zarr").max() > labels(folder, "undisturbed.zarr").max()
 
 
+@pytest.mark.slow
 def test_a_changed_input_is_refused(folder: Path):
     changed = folder / "changed.zarr"
     affinities = draw_affinities()

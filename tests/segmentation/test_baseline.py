@@ -42,6 +42,7 @@ def smooth_truth(labels: np.ndarray, isotropic: bool) -> np.ndarray:
     return np.stack([[gaussian_smoothing(section, 0.7) for section in channel] for channel in known]).clip(0, 1)
 
 
+@pytest.mark.slow
 def test_voi_on_fib25(read_fib25):
     segmented = segment_intensity(read_fib25("raw"), isotropic=True)
     assert best_voi(segmented, read_fib25("labels")) == pytest.approx(2.29, abs=0.05)

@@ -29,13 +29,14 @@ def costs_of_blocks(cells: np.ndarray, recipe: Recipe, blocks: list[Voxel], fold
     return costs
 
 
-@pytest.mark.parametrize("kind", ["2d", "3d"])
+@pytest.mark.parametrize("kind", ["2d", pytest.param("3d", marks=pytest.mark.slow)])
 def test_fragments_of_blocks_cost_little(kind: str, tmp_path: Path):
     recipe = Recipe("waterz", 0.6, fragments=FragmentParameters(kind, seed_distance=4))
     blocks = [(16, 48, 50), (20, 40, 32)]
     assert max(costs_of_blocks(draw_cells(0, (32, 96, 100), 30), recipe, blocks, tmp_path)) < LARGEST_COST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kind"), [("waterz", "2d"), ("waterz", "3d"), ("multicut", "3d")])
 def test_fragments_of_blocks_cost_little_on_fib25(
     method: str, kind: str, read_fib25: Callable[[], np.ndarray], tmp_path: Path
@@ -59,6 +60,7 @@ def test_quantiles_by_blocks_that_see_everything_are_exact(
         assert apart(by_mean, expected) > 0.05
 
 
+@pytest.mark.slow
 def test_quantiles_by_blocks_on_fib25(read_fib25: Callable[[], np.ndarray], tmp_path: Path):
     """Given the same fragments: what is left is what blocks don't see."""
     cells = read_fib25()[:64, :160, :160].astype(np.uint64)

@@ -152,11 +152,13 @@ def assert_within(labels: np.ndarray, truth: np.ndarray, everywhere: float, with
     assert found[1] <= without_borders
 
 
+@pytest.mark.slow
 def test_fib25_hard_affinities(fib25: np.ndarray) -> None:
     labels = segment_affinities(ideal_affinities(fib25, widen=False, sigma=0.0), "components")
     assert_within(labels, fib25, 0.08, 0.08)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "without_borders"), [("waterz", 0.15), ("multicut", 0.20)])
 def test_fib25_ideal_affinities(fib25: np.ndarray, method: str, without_borders: float) -> None:
     fragments = FragmentParameters("3d", boundary_threshold=0.5, seed_distance=3)
@@ -164,6 +166,7 @@ def test_fib25_ideal_affinities(fib25: np.ndarray, method: str, without_borders:
     assert_within(labels, fib25, 0.50, without_borders)
 
 
+@pytest.mark.slow
 def test_fib25_mutex(fib25: np.ndarray) -> None:
     how = {"offsets": LONG, "strides": (4, 4, 4), "clean_up": CleanUp(min_size=50, fill=True)}
     assert_within(segment_affinities(ideal_affinities(fib25, LONG), "mutex", 0.7, **how), fib25, 0.60, 0.15)

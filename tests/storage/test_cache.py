@@ -42,6 +42,7 @@ def grown(path: Path, cache_bytes: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zarr", "hdf5"])
 def test_memory_stays_within_the_cache_limit(kind: str, tmp_path: Path):
     values = np.random.default_rng(0).integers(0, 256, (16, *SIDE[1:]), dtype=np.uint8)  # does not compress

@@ -18,6 +18,7 @@ from emsam_jax.volumes import open_declared
 STEPS = 120
 
 
+@pytest.mark.slow
 def test_a_half_means_half(make_config, rows_of, tmp_path):
     config = make_config(
         *(f"optim.{field}" for field in (f"steps={STEPS}", "warmup=10", "peak_lr=5e-3", "ema=0.95")),

@@ -34,6 +34,7 @@ def variants(file: Path) -> list[str]:
 
 PATHS = [path for file in FILES for path in variants(file)]
 each_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: Path(path).name)
+QUICK = ("ac34.py:finetuned", "baseline.py:literature", "fib25.py:frozen")  # of each way of training one
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,11 @@ def shrunk(config: Config, volume: DeclaredVolume) -> Config:
     )
 
 
-@each_config
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.endswith(QUICK) else pytest.mark.slow) for path in PATHS],
+    ids=lambda path: Path(path).name,
+)
 def test_it_trains_two_steps(path, volumes):
     config = load_config(path)
     config = shrunk(config, volumes[config.model.isotropic])

@@ -4,6 +4,7 @@ import signal
 import socket
 
 import numpy as np
+import pytest
 
 from emsam_jax.model import read_arrays
 
@@ -19,6 +20,7 @@ def together(start_run, workdir, *arguments: str):
     return [start_run(workdir, *joined, f"--process={number}") for number in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_one(start_run, rows_of, tmp_path):
     """One of them is asked to stop, both save and stop, and both resume."""
     first, second = together(start_run, tmp_path / "two", "--config.fsdp=2")

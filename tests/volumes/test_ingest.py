@@ -171,6 +171,7 @@ def test_a_source_that_changed_is_noticed(tmp_path: Path):
     np.testing.assert_array_equal(copied[:], values)
 
 
+@pytest.mark.slow
 def test_two_at_once(tmp_path: Path):
     """One is refused while the other writes, which is whole in the end."""
     values = np.random.default_rng(0).integers(0, 256, (64, 256, 256), dtype=np.uint8)
@@ -234,6 +235,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path):
     """192 MiB through shards of 2 MiB and a cache of 16."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

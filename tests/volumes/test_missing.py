@@ -54,13 +54,18 @@ def sharded_precomputed(folder: Path, values: np.ndarray) -> str:
     return "sharded"
 
 
-CHUNKED = [
-    *(writers.zarr2, writers.zarr3, writers.zarr3_sharded, writers.zarr3_x_first, writers.ome_zarr_04, writers.n5),
-    *(writers.precomputed_raw, writers.precomputed_gzip, sharded_precomputed),
+QUICK = [writers.zarr3_sharded, writers.n5, writers.precomputed_gzip]
+OTHERS = [
+    *(writers.zarr2, writers.zarr3, writers.zarr3_x_first, writers.ome_zarr_04),
+    *(writers.precomputed_raw, sharded_precomputed),
 ]
 
 
-@pytest.mark.parametrize("write", CHUNKED, ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write",
+    [*QUICK, *(pytest.param(write, marks=pytest.mark.slow) for write in OTHERS)],
+    ids=lambda write: write.__name__,
+)
 def test_missing_chunks_are_found(
     write: writers.Writer, tmp_path: Path, grey: np.ndarray, serve: Callable[[Path], str]
 ):

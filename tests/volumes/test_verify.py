@@ -279,6 +279,7 @@ def test_command_prints_a_report_draws_and_exits(make: Make, em: np.ndarray, tru
         assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason=f"needs the small real volumes in {REAL}")
 @pytest.mark.parametrize(
     ("file", "expected"),
