@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 120  # seconds, for what takes 10 on two idle cores: machines that run tests run other things too
 
 
 def environment(**changed: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.programs import ROOT
+from tests.programs import PATIENCE, ROOT
 
 FILES = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -26,7 +26,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_is_named(tmp_path: Path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "crashed while running 'test_killer.py::test_killer'" in done.stdout

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 
 
 class Cluster(NamedTuple):
@@ -47,7 +47,7 @@ def kill_group(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = PATIENCE) -> None:
     """While the process runs."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -21,7 +21,7 @@ from emsam_jax.blocks.dask import cluster
 from emsam_jax.errors import UserError
 from tests.blocks import run_stage
 from tests.blocks.processes import dask_cluster, wait_until
-from tests.programs import ROOT, environment
+from tests.programs import PATIENCE, ROOT, environment
 
 BLOCKS = 20
 
@@ -51,7 +51,7 @@ def start(folder: Path, **settings: Any) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> Report:
     try:
-        out, said = process.communicate(timeout=240)
+        out, said = process.communicate(timeout=PATIENCE)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ from emsam_jax.blocks.dask import open_cluster
 from emsam_jax.blocks.dask.jobs import open_jobs
 from emsam_jax.errors import UserError
 from tests.blocks.slurm import environment_with_slurm
+from tests.programs import PATIENCE
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
     options = ["queue=long", "job_extra_directives=--nice", "job_extra_directives=--exclusive"]
     with open_cluster(workers=1, memory="1GiB", system="slurm", job=options) as client:
-        client.wait_for_workers(1, timeout=120)
+        client.wait_for_workers(1, timeout=PATIENCE)
         (first,) = (tmp_path / "queue").glob("*.sh")
         (folder,) = tmp_path.glob(".emsam-jax-*")
         assert all(path.stat().st_mode & 0o077 == 0 for path in (folder, *folder.iterdir()))
@@ -37,7 +38,7 @@ def test_a_job_that_is_killed_is_submitted_again(tmp_path: Path):
         os.killpg(int(first.stem), signal.SIGKILL)
         while workers_of(client) & before:
             time.sleep(0.05)
-        client.wait_for_workers(1, timeout=120)
+        client.wait_for_workers(1, timeout=PATIENCE)
         assert not workers_of(client) & before
     jobs = set((tmp_path / "queue").glob("*.sh"))
     assert len(jobs) == 2
@@ -87,7 +88,12 @@ def test_a_queue_that_is_not_there_or_takes_no_job_is_said_at_once(tmp_path: Pat
         (with_queue, "expected sbatch to take a job, but it said: sbatch: error: invalid partition\n"),
     ):
         said = subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment, timeout=240
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=PATIENCE,
         )
         assert said.stdout.endswith(message)
         assert "Traceback" not in said.stderr

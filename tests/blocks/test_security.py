@@ -12,7 +12,7 @@ from emsam_jax.blocks.dask import Tls, open_cluster
 from emsam_jax.blocks.dask.security import on_loopback
 from emsam_jax.errors import UserError
 from tests.blocks.processes import dask_cluster
-from tests.programs import ROOT
+from tests.programs import PATIENCE, ROOT
 
 ATTACK = """
 import asyncio
@@ -43,7 +43,7 @@ def test_a_process_without_the_key_is_refused_by_scheduler_worker_and_nanny():
         addresses = [found["address"], worker["nanny"], *found["workers"]]
         assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
         attack = subprocess.run(
-            [sys.executable, "-c", ATTACK, *addresses], check=True, capture_output=True, text=True, timeout=240
+            [sys.executable, "-c", ATTACK, *addresses], check=True, capture_output=True, text=True, timeout=PATIENCE
         )
     assert [line.split()[0] for line in attack.stdout.splitlines()] == 6 * ["refused"], attack.stdout
 

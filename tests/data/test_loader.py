@@ -19,6 +19,7 @@ from emsam_jax.data.loader import read_samples
 from emsam_jax.data.warp import draw_field, sample_linear, turns
 from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Specimen, Volume, read_mirrored
+from tests.programs import PATIENCE
 
 PATCH = (4, 16, 16)
 
@@ -199,7 +200,7 @@ def test_two_processes_make_the_batches_of_one(tmp_path):
         )
         for process in range(2)
     ]
-    assert [worker.wait(timeout=200) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
     halves = [np.load(tmp_path / f"{process}.npz") for process in range(2)]
     for step, batch in enumerate(expected[1:]):
         for name in batch._fields:

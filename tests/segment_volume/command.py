@@ -9,7 +9,7 @@ import numpy as np
 
 from emsam_jax.segmentation import FragmentParameters, Recipe
 from emsam_jax.volumes import open_volume
-from tests.programs import ROOT, environment
+from tests.programs import PATIENCE, ROOT, environment
 from tests.segmentation import cells
 
 SHAPE, BLOCK = (36, 64, 64), "12,16,16"  # 48 blocks, and two coarser levels
@@ -28,7 +28,7 @@ def command(folder: Path, out: str, *flags: str) -> list[str]:
 
 def segment(folder: Path, out: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=400
+        command(folder, out, *flags), check=False, capture_output=True, text=True, env=environment(), timeout=PATIENCE
     )
 
 
@@ -52,7 +52,7 @@ def entries(folder: Path, out: str) -> dict[str, bytes]:
 
 
 def wait_for(folder: Path, out: str, count: int, run: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while len(entries(folder, out)) < count:
         assert run.poll() is None, said(folder, out)
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ from distributed import Client
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.volumes import create_volume, open_volume
 from tests.blocks.processes import dask_cluster
-from tests.programs import environment
+from tests.programs import PATIENCE, environment
 from tests.segment_volume.command import (
     RECIPE,
     command,
@@ -54,7 +54,7 @@ def test_a_worker_and_the_scheduler_are_killed_at_work(folder: Path, tmp_path: P
         os.kill(min(workers.values()), signal.SIGKILL)
         wait_for(folder, out, 60, run)  # that stopped nothing
         cluster.scheduler.kill()
-        run.wait(timeout=240)
+        run.wait(timeout=PATIENCE)
     assert run.returncode == 75, said(folder, out)
     assert "The scheduler no longer answers: " in said(folder, out)
     assert "Traceback" not in said(folder, out)
@@ -69,7 +69,7 @@ def test_the_lock_is_deleted_under_a_run(folder: Path):
     wait_for(folder, out, 5, run)
     (folder / out / "ledger/running.json").unlink()
     complete(folder, out)
-    assert run.wait(timeout=240) == 1
+    assert run.wait(timeout=PATIENCE) == 1
     assert "running.json: expected this run's lease, found " in said(folder, out)
     assert "Traceback" not in said(folder, out)
     assert len({run_of(entry) for name, entry in entries(folder, out).items() if "fragments" in name}) == 2
@@ -109,7 +109,9 @@ def test_a_full_disk(folder: Path, tmp_path: Path):
         {run}
         cp -r {disk}/full.zarr {folder}/full.zarr
     """
-    done = subprocess.run([*own, script], check=False, capture_output=True, text=True, env=environment(), timeout=400)
+    done = subprocess.run(
+        [*own, script], check=False, capture_output=True, text=True, env=environment(), timeout=2 * PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert "\nended with 1\n" in done.stdout
     assert "RESOURCE_EXHAUSTED: " in done.stderr

@@ -15,7 +15,7 @@ from emsam_jax.blocks import RunLock
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import make_fragments, segment_affinities
 from emsam_jax.volumes import create_volume, open_volume
-from tests.programs import ROOT, environment
+from tests.programs import PATIENCE, ROOT, environment
 from tests.segment_volume.command import (
     RECIPE,
     draw_affinities,
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_it_in_order(folder: Path):
     run = start(folder, "stopped.zarr")
     wait_for(folder, "stopped.zarr", 1, run)
     run.send_signal(signal.SIGINT)
-    run.wait(timeout=240)
+    run.wait(timeout=PATIENCE)
     assert run.returncode == 75, said(folder, "stopped.zarr")
     assert "the same command resumes" in said(folder, "stopped.zarr")
     assert segment(folder, "stopped.zarr").returncode == 0
@@ -207,7 +207,7 @@ def test_a_volume_declared_huge_is_refused_before_it_takes_memory(tmp_path: Path
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "huge.zarr: none of its " in done.stderr

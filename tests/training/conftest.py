@@ -27,7 +27,7 @@ from emsam_jax.config import (
     to_dict,
 )
 from emsam_jax.volumes.synthetic import synthetic_volume
-from tests.programs import ROOT, environment
+from tests.programs import PATIENCE, ROOT, environment
 
 Make = Callable[..., Config]
 
@@ -87,7 +87,7 @@ class Run:
         )
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=900)
+        out, err = self.process.communicate(timeout=4 * PATIENCE)  # compiled for up to a minute
         return self.process.returncode, out, err
 
     def wait_for(self, seen: Callable[[], bool]) -> None:

@@ -64,14 +64,12 @@ class _PlainHandler(_Handler):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    """Puts a folder on a local web server; gives its URL."""
+def listen() -> Iterator[Callable[..., str]]:
+    """Starts a local web server with a handler of requests; gives its URL."""
     servers = []
 
-    def start(folder: Path, ranges: bool = True) -> str:
-        handler = functools.partial(_Handler if ranges else _PlainHandler, directory=str(folder))
+    def start(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> str:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_address[1]}"
@@ -80,3 +78,11 @@ def serve() -> Iterator[Callable[..., str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def serve(listen: Callable[..., str]) -> Callable[..., str]:
+    """Puts a folder on a local web server; gives its URL."""
+    return lambda folder, ranges=True: listen(
+        functools.partial(_Handler if ranges else _PlainHandler, directory=str(folder))
+    )

@@ -4,12 +4,10 @@ import http.server
 import json
 import os
 import re
-import socketserver
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +150,8 @@ def test_a_bomb_of_xml(tmp_path: Path):
 
 
 @pytest.fixture
-def answer() -> Iterator[Callable[[Callable[[http.server.BaseHTTPRequestHandler], None]], str]]:
+def answer(listen: Callable[..., str]) -> Callable[..., str]:
     """A web server that answers everything in one way; gives its URL."""
-    servers = []
 
     def start(respond: Callable[[http.server.BaseHTTPRequestHandler], None]) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -164,17 +161,9 @@ def answer() -> Iterator[Callable[[Callable[[http.server.BaseHTTPRequestHandler]
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        server.block_on_close = False
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}"
+        return listen(Handler)
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def test_a_server_that_sends_without_end(answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch):

@@ -1,12 +1,10 @@
 """Raw, labels and mask meet in world coordinates; ids are read by the declared rules. Against hand-drawn arrays."""
 
-import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import emsam_jax.volumes
 from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.config.declared import CREMI_OUTSIDE
 from emsam_jax.volumes import Box, Specimen, Volume, create_volume, open_declared
@@ -106,15 +104,3 @@ def test_intensity_by_percentiles_and_by_type(tmp_path: Path):
     low, high = Specimen(em, intensity=Intensity(low=1.0, high=99.0, percentiles=True)).intensity_range
     np.testing.assert_allclose([low, high], np.percentile(values, [1, 99]), rtol=2e-3)
     assert Specimen(em).intensity_range == (0, 65535)
-
-
-def test_the_room_imports_neither_jax_nor_other_rooms():
-    for file in Path(emsam_jax.volumes.__file__).parent.glob("*.py"):
-        if file.name == "ingest.py":  # the command, which stands above the blocks and has its old name
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                assert name.partition(".")[0] not in ("jax", "flax"), file
-                assert not name.startswith("emsam_jax") or name.startswith("emsam_jax.volumes"), file
