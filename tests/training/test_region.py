@@ -42,8 +42,9 @@ def declare(folder: Path, config: Config, axis: int) -> tuple[DeclaredVolume, De
     shape = [side + 2 * BEYOND * (at == axis) for at, side in enumerate(sides)]
     region = tuple(slice(BEYOND, BEYOND + side) if at == axis else slice(0, side) for at, side in enumerate(sides))
     raw = rng.integers(0, 256, shape).astype(np.uint8)
-    blocks = rng.integers(1, 500, [-(-side // 8) for side in shape])
-    labels = np.kron(blocks, np.ones((8, 8, 8), np.uint64))[tuple(map(slice, shape))].astype(np.uint64)
+    blocks = rng.integers(1, 500, [side // 8 + 2 for side in shape])
+    within = tuple(slice(3, 3 + side) for side in shape)  # so that objects reach across the region's borders
+    labels = np.kron(blocks, np.ones((8, 8, 8), np.uint64))[within].astype(np.uint64)
     outside = np.ones(shape, bool)
     outside[region] = False
     for name, grey, ids in (
@@ -112,7 +113,7 @@ def test_nor_of_a_trained_step(tmp_path, make_config):
     mesh = make_mesh(1, jax.devices()[:1])
     step = compile_train_step(small, mesh, new_state(small, mesh)[0])
     after = []
-    for volume in declare(tmp_path, small, 0):
-        batch = first_batch(training_on(volume, small, 0))[1]
+    for volume in declare(tmp_path, small, 2):
+        batch = first_batch(training_on(volume, small, 2))[1]
         after.append(jax.device_get(step(*new_state(small, mesh), batch)))
     jax.tree.map(np.testing.assert_array_equal, *after)
