@@ -24,7 +24,8 @@ demo: $(VENV)/installed
 # `test` takes minutes and holds each claim and each command once; `test-slow` is what it leaves out: kills and full
 # disks in all places, benchmarks, the programs of the documents, real data, every variant. .ci/run runs a part of those.
 # A worker that dies ends the run: started anew, pytest-xdist has hung.
-PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --max-worker-restart=0
+PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+	--max-worker-restart=0
 
 test: $(TESTED)
 	$(PYTEST) -m 'not slow' $(TESTS)

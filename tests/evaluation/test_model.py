@@ -97,6 +97,7 @@ def test_the_report_says_what_the_network_is_and_whose():
     assert describe_model(Config()) == {"encoder": "none"}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_takes_a_recipe_over_only_when_asked_to_and_ranks_as_before(run_folder, scores, tmp_path):
     step = shutil.copytree(run_folder / "checkpoints" / "3", tmp_path / "run" / "checkpoints" / "3")
     assert not (step / RECIPE_FILE).exists()  # eval.py has run

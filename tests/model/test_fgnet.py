@@ -142,6 +142,7 @@ def test_sections_are_encoded_one_by_one_as_imagenet_was():
     assert jnp.abs(dropped[3] - features[3]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_half_precision_is_near(raw):
     full = random_model(PLAIN)
     half = merge_fgnet(changed(PLAIN, dtype="bfloat16"), split_fgnet(full)[0], {})

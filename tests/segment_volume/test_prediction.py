@@ -83,6 +83,13 @@ def shards(volume: Path) -> list[Path]:
     return sorted(path for path in (volume / "0" / "c").rglob("*") if path.is_file())
 
 
+def test_a_checkpoint_and_a_raw_volume_give_affinities_and_labels(folder: Path, whole: str):
+    affinities = open_volume(folder / whole / "affinities", channel="all")
+    assert affinities.shape == (3, 8, 192, 256)
+    assert np.ptp(affinities[...]) > 0.01
+    assert labels(folder, whole).max() > 10
+
+
 @pytest.mark.slow
 def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Path):
     run = start(folder, "out.zarr")

@@ -164,24 +164,26 @@ def test_status_tells_how_far_a_run_is(folder: Path):
     assert_status_is_complete(folder, "undisturbed.zarr")
 
 
+MISTAKES = [
+    ("", "Expected one of --ckpt, --affinities and --graph, found none"),
+    ("--affinities=a.zarr --ckpt=run", "found --ckpt and --affinities"),
+    ("--affinities=a.zarr --threshold=2", "--threshold: expected a number between 0 and 1, found 2"),
+    ("--affinities=nowhere.zarr", "nowhere.zarr"),
+    ("--affinities=a.zarr --recipe=nowhere.json", "nowhere.json: expected a post-processing recipe"),
+    ("--affinities=a.zarr --block=0,5,5", "--block: expected numbers above 0, found 0,5,5"),
+    ("--affinities=a.zarr --workers=-2", "--workers: expected 1 or more"),
+    ("--graph=a.zarr --mask=m.zarr", "expected no --mask, found one"),
+    ("--affinities=a.zarr --guard_size=9", "A guard wants a size from 1 voxel up, a threshold between 0 and 1"),
+    (
+        "--affinities=a.zarr --guard_size=9 --guard_threshold=0.2 --method=components",
+        "A guard is for waterz",
+    ),
+    ("--affinities=a.zarr --method=mutex", "choose another recipe. --method overrides"),
+]
+
+
 @pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("", "Expected one of --ckpt, --affinities and --graph, found none"),
-        ("--affinities=a.zarr --ckpt=run", "found --ckpt and --affinities"),
-        ("--affinities=a.zarr --threshold=2", "--threshold: expected a number between 0 and 1, found 2"),
-        ("--affinities=nowhere.zarr", "nowhere.zarr"),
-        ("--affinities=a.zarr --recipe=nowhere.json", "nowhere.json: expected a post-processing recipe"),
-        ("--affinities=a.zarr --block=0,5,5", "--block: expected numbers above 0, found 0,5,5"),
-        ("--affinities=a.zarr --workers=-2", "--workers: expected 1 or more"),
-        ("--graph=a.zarr --mask=m.zarr", "expected no --mask, found one"),
-        ("--affinities=a.zarr --guard_size=9", "A guard wants a size from 1 voxel up, a threshold between 0 and 1"),
-        (
-            "--affinities=a.zarr --guard_size=9 --guard_threshold=0.2 --method=components",
-            "A guard is for waterz",
-        ),
-        ("--affinities=a.zarr --method=mutex", "choose another recipe. --method overrides"),
-    ],
+    ("flags", "message"), [*MISTAKES[:3], *(pytest.param(*each, marks=pytest.mark.slow) for each in MISTAKES[3:])]
 )
 def test_mistakes_are_answered_by_a_sentence(flags: str, message: str, tmp_path: Path):
     done = subprocess.run(

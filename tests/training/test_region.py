@@ -92,7 +92,13 @@ def places(config: Config) -> Iterator[tuple[Specimen, Box]]:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids="zyx")
-@pytest.mark.parametrize("config", shipped(), ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, marks=pytest.mark.slow if number else [], id=config.name)
+        for number, config in enumerate(shipped())
+    ],
+)
 def test_what_lies_outside_the_region_changes_no_bit_of_a_batch(tmp_path, config, axis):
     """Raw, affinities and mask, though the patches look beyond the region; by percentiles, and drawn by object."""
     one, other = (training_on(volume, config, axis) for volume in declare(tmp_path, config, axis))

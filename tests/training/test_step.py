@@ -167,6 +167,7 @@ def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, b
     assert not np.array_equal(after.params[name], kept.params[name])
 
 
+@pytest.mark.slow
 def test_frozen_needs_less_memory_than_fine_tuned(make_config):
     """By what the compiler says of a step: the encoder's activations are not kept, nor is any state of it."""
 
