@@ -4,7 +4,6 @@ The commands of docs/scaling.md need a cluster; a test of their own gives them a
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -17,8 +16,8 @@ import pytest
 
 from emsam_jax.segmentation import ideal_affinities
 from emsam_jax.volumes import create_volume
+from tests.programs import ROOT, environment
 
-ROOT = Path(__file__).parents[1]
 # The README last: what it shows of a page, the page has run.
 PAGES = [*sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "scaling.md"), ROOT / "README.md"]
 TEXT = "\n".join(page.read_text() for page in PAGES)
@@ -56,15 +55,14 @@ RUN_BY_THEIR_ROOMS_TESTS = {
 }
 
 
-SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1", "validation.every=50"]
-STEPS = "optim.steps=50"
+SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1"]
+STEPS = ["optim.steps=5", "validation.every=5"]
 
 
 def run(command: list[str], folder: Path, *, expected: int = 0) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "XDG_CACHE_HOME": str(folder / "cache")}
-    for name in ("EMSAM_DATA", "XLA_FLAGS"):  # a user has neither our volumes nor eight devices
-        environment.pop(name, None)
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    users = environment(MPLBACKEND="Agg", XDG_CACHE_HOME=str(folder / "cache"))
+    users.pop("EMSAM_DATA", None)  # a user has not our volumes
+    done = subprocess.run(command, cwd=folder, env=users, check=False, capture_output=True, text=True)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout if expected == 0 else done.stderr
 
@@ -89,33 +87,44 @@ def test_make_targets_exist():
     subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.slow
-def test_the_demo_leaves_scores_and_a_report_and_its_halves_run_alone(tmp_path):
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which `make demo` ran, smaller, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
     for name in ("emsam_jax", "train.py", "eval.py", "segment.py"):
-        (tmp_path / name).symlink_to(ROOT / name)
+        (folder / name).symlink_to(ROOT / name)
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     (demo,) = (line.split("-m ")[1] for line in recipe.splitlines() if "emsam_jax.demo" in line)
-    flags = [f"--override=--config.{change}" for change in (*SMALL, STEPS)]
-    said = run([sys.executable, "-m", *shlex.split(demo), "--divide=2", *flags], tmp_path)
-    found = json.loads((tmp_path / "runs/demo/demo.json").read_text())
-    scores = json.loads((tmp_path / "runs/demo/eval/scores.json").read_text())
+    flags = [f"--override=--config.{change}" for change in (*SMALL, *STEPS)]
+    return folder, run([sys.executable, "-m", *shlex.split(demo), "--divide=2", *flags], folder)
+
+
+def test_the_demo_leaves_scores_and_a_report(demonstrated):
+    folder, said = demonstrated
+    found = json.loads((folder / "runs/demo/demo.json").read_text())
+    scores = json.loads((folder / "runs/demo/eval/scores.json").read_text())
     (methods,) = scores["volumes"].values()
     assert found["voi"] == methods[scores["headline"]]["voi"]
     assert found["baseline_voi"] == min(row["voi"] for row in methods["baseline"]["sweep"])
     assert f"{found['voi']:.3f}" in said
     assert f"{found['baseline_voi']:.3f}" in said
-    assert (tmp_path / "runs/demo/eval/report.html").stat().st_size > 100_000
+    assert (folder / "runs/demo/eval/report.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_commands_on_the_demos_run(demonstrated):
+    folder, _ = demonstrated
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
         if program == "train.py" and "demo" in command:
-            flags += [f"--config.{change}" for change in (*SMALL, STEPS)]
-            assert "Trained for 50 steps" in run([sys.executable, program, *flags], tmp_path)
+            flags += [f"--config.{change}" for change in (*SMALL, *STEPS)]
+            assert "Trained for 5 steps" in run([sys.executable, program, *flags], folder)
         elif program == "train.py":
-            assert "sample_A" in run([sys.executable, program, *flags], tmp_path, expected=1)
+            assert "sample_A" in run([sys.executable, program, *flags], folder, expected=1)
         elif program == "eval.py" and "--ckpt" in command:
-            assert "Report: " in run([sys.executable, program, *flags], tmp_path)
+            assert "Report: " in run([sys.executable, program, *flags], folder)
         elif program == "segment.py":
-            said = run([sys.executable, program, *flags], tmp_path)
+            said = run([sys.executable, program, *flags], folder)
             expected = {"--status": "labels: 1 of 1 blocks done", "--dry_run": "Nothing was written."}
             assert next((text for flag, text in expected.items() if flag in command), "Labels: ") in said
 
