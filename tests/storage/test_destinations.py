@@ -11,24 +11,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax import demo
-from emsam_jax.config import Config, DeclaredVolume
 from emsam_jax.errors import UserError
-from emsam_jax.evaluation import EvaluationRequest, evaluate
 from emsam_jax.inference import CALIBRATION_FILE
-from emsam_jax.model import writing_image_encoder
 from emsam_jax.segmentation import Recipe
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.storage import EVALUATION, LABELS, TRAINING, claim, open_folder, remove
 from emsam_jax.training import scoring
-from emsam_jax.training.loop import train
 from emsam_jax.volumes import Format, create_volume, open_volume
 from emsam_jax.volumes.ingest.conversion import ingest
 from emsam_jax.volumes.synthetic import write_synthetic
 from emsam_jax.volumes.synthetic.tissue import Synthetic
-
-SHAPE, SIZE = (8, 32, 32), (8.0, 8.0, 8.0)
-GREY = np.random.default_rng(0).integers(1, 256, SHAPE, dtype=np.uint8)
+from tests.storage.commands import (
+    GREY,
+    SHAPE,
+    SIZE,
+    convert,
+    create,
+    create_over,
+    demonstrate,
+    ingest_over,
+    ingest_precomputed,
+    ingest_precomputed_over,
+    ingest_zarr,
+    judge,
+    segment,
+    synthetic,
+    train_there,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,56 +48,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     create_volume(folder / "labels.zarr", SHAPE, "uint32", SIZE)[...] = 1 + GREY // 100
     create_volume(folder / "affinities.zarr", (3, *SHAPE), "float32", SIZE)[...] = 0.5
     return folder
-
-
-def ingest_zarr(made: Path, out: Path) -> None:
-    ingest(open_volume(made / "raw.zarr"), str(out))
-
-
-def ingest_precomputed(made: Path, out: Path) -> None:
-    ingest(open_volume(made / "raw.zarr"), str(out), format="precomputed")
-
-
-def ingest_over(made: Path, out: Path) -> None:
-    ingest(open_volume(made / "raw.zarr"), str(out), overwrite=True)
-
-
-def ingest_precomputed_over(made: Path, out: Path) -> None:
-    ingest(open_volume(made / "raw.zarr"), str(out), format="precomputed", overwrite=True)
-
-
-def create(made: Path, out: Path) -> None:
-    create_volume(out, SHAPE, "uint8", SIZE)
-
-
-def create_over(made: Path, out: Path) -> None:
-    create_volume(out, SHAPE, "uint8", SIZE, format="precomputed", overwrite=True)
-
-
-def synthetic(made: Path, out: Path) -> None:
-    write_synthetic(Synthetic(GREY, GREY.astype(np.uint32), SIZE), str(out))
-
-
-def segment(made: Path, out: Path) -> None:
-    segment_blockwise(open_volume(made / "affinities.zarr", channel="all"), out, Recipe())
-
-
-def judge(made: Path, out: Path) -> None:
-    test = DeclaredVolume(name="v", raw=f"{made}/raw.zarr", labels=f"{made}/labels.zarr")
-    evaluate(EvaluationRequest(out=str(out), segmentation=f"{made}/labels.zarr", test=(test,)), show=lambda text: None)
-
-
-def train_there(made: Path, out: Path) -> None:
-    train(Config(), out)
-
-
-def demonstrate(made: Path, out: Path) -> None:
-    demo.claim_folder(out)
-
-
-def convert(made: Path, out: Path) -> None:
-    with writing_image_encoder(out, {"a": GREY}, {"size": "tiny"}):
-        pass
 
 
 Command = Callable[[Path, Path], None]
