@@ -25,7 +25,7 @@ _TOOL = Path(__file__).parents[1] / "convert" / "sam2_to_flax.py"
 def main(_: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
-        torch.save({"model": parity.build_model(_SIZE.value).state_dict()}, checkpoint)
+        torch.save({"model": parity.build_official(_SIZE.value, whole=True).state_dict()}, checkpoint)
         file_bytes = checkpoint.stat().st_size
         start = time.perf_counter()
         command = [sys.executable, _TOOL, f"--checkpoint={checkpoint}", f"--out={folder}/flax"]

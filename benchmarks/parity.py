@@ -48,8 +48,7 @@ def main(_: list[str]) -> None:
 
 def measure_encoder(size: str, version: str, sides: tuple[tuple[int, int], ...]) -> list[parity.Difference]:
     torch.manual_seed(0)
-    model = parity.build_model(size, version)
-    parity.randomise_position_embeddings(model.image_encoder)
+    model = parity.build_official(size, version, whole=True)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{version}_hiera_{size}.pt"
         torch.save({"model": model.state_dict()}, checkpoint)

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 import torch_fgnet
 from absl import app, flags
+from flax import nnx
 from rates import matrix_rate
 
 from emsam_jax.config import Config, EncoderConfig, ModelConfig
 from emsam_jax.data import Batch
-from emsam_jax.model import jit, split_fgnet
-from emsam_jax.model.fgnet import build_fgnet
+from emsam_jax.model import FGNet, jit, jit_once, split_fgnet
 from emsam_jax.training.cost import count_flops
 from emsam_jax.training.state import create_state
 from emsam_jax.training.step import make_train_step
@@ -129,7 +129,8 @@ def random_batch(shape: tuple[int, ...], channels: int) -> Batch:
 
 def our_step(config: Config, batch: Batch) -> tuple[Callable[[], float], float]:
     """A call makes one step and gives its loss; and MiB that the compiled step takes."""
-    params, frozen = split_fgnet(build_fgnet(config.model))
+    model = jit_once(lambda: FGNet(config.model, rngs=nnx.Rngs(0)))()
+    params, frozen = split_fgnet(model)
     state = jax.jit(lambda params: create_state(config, params))(params)
     step = jit(make_train_step(config), donate_argnums=0).lower(state, frozen, batch).compile()
     memory = step.memory_analysis()

@@ -95,8 +95,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
     def make(size: str, version: str = "sam2.1") -> tuple[Any, Path]:
         if (size, version) not in made:
             torch.manual_seed(len(made))
-            model = parity.build_model(size, version)
-            parity.randomise_position_embeddings(model.image_encoder)
+            model = parity.build_official(size, version, whole=True)
             path = tmp_path_factory.mktemp("official") / f"{version}_hiera_{size}.pt"
             torch.save({"model": model.state_dict()}, path)
             made[size, version] = model, path

@@ -25,7 +25,6 @@ from jaxtyping import Array, Float, Key
 from emsam_jax.config import RANDOM, EncoderConfig, ModelConfig, check_model, check_patch, check_weights
 from emsam_jax.errors import UserError
 from emsam_jax.model.affinity_decoder import AffinityDecoder
-from emsam_jax.model.compile import jit_once
 from emsam_jax.model.convolution import Conv3D
 from emsam_jax.model.encoder_checkpoint import fill, flat_state, read_facts, read_params
 from emsam_jax.model.fine_encoder import FineEncoder
@@ -139,15 +138,6 @@ class FGNet(nnx.Module):
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
-
-
-def build_fgnet(config: ModelConfig, seed: int = 0) -> FGNet:
-    """Random, but for the image encoder where `config.encoder.weights` names one."""
-    model: FGNet = jit_once(lambda: FGNet(config, rngs=nnx.Rngs(seed)))()
-    params = {name.removeprefix(ENCODER): value for name, value in pretrained_encoder(config).items()}
-    if params and model.encoder is not None:
-        model.encoder = fill(model.encoder, params)
-    return model
 
 
 def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.model import FACTS_FILE, FlatParams, load_image_encoder, writing_image_encoder
 from emsam_jax.porting import names, parity
 from emsam_jax.porting.download import sha256
-from emsam_jax.porting.parity import build_encoder
+from emsam_jax.porting.parity import build_official
 from emsam_jax.porting.torch_file import import_torch, read_tensors, to_jax
 
 VERIFIED_SIDES = ((160, 160), (224, 224), (256, 256), (96, 288))
@@ -76,7 +76,7 @@ def compare_with_official(
 ) -> str:
     """Returns the table of differences; refuses a checkpoint that gives other numbers than the official encoder."""
     torch = import_torch()
-    official = build_encoder(size)
+    official = build_official(size)
     state = {}
     for ours, (theirs, order) in matched.items():
         inverse = [order.index(axis) for axis in range(len(order))]

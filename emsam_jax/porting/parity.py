@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,42 +11,18 @@ from emsam_jax.errors import UserError
 from emsam_jax.model import ImageEncoder, jit
 from emsam_jax.porting.torch_file import import_torch
 
-if TYPE_CHECKING:
-    import torch
 _CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 VERSIONS = ("sam2", "sam2.1")
 OUTPUTS = tuple(f"trunk, stride {s}" for s in (4, 8, 16, 32)) + tuple(f"fpn, stride {s}" for s in (4, 8, 16))
 TOLERANCE = 1e-5  # of an output's largest value, in float32
 
 
-def build_encoder(size: str, version: str = "sam2.1") -> "torch.nn.Module":
-    """Builds SAM2's `ImageEncoder`, by its own configuration file, in evaluation mode, with random weights."""
-    return _instantiate(size, version, "image_encoder").eval()
+def build_official(size: str, version: str = "sam2.1", *, whole: bool = False) -> Any:
+    """Builds SAM2's `ImageEncoder`, or the `whole` model, by its own configuration, to evaluate, with random weights.
 
-
-def build_model(size: str, version: str = "sam2.1") -> "torch.nn.Module":
-    """Builds the whole of SAM2, as its checkpoints hold it."""
-    return _instantiate(size, version, None).eval()
-
-
-def randomise_position_embeddings(encoder: Any, std: float = 0.5) -> None:
-    """Randomises position embeddings: a fresh model's zeros would hide errors of resizing and tiling them."""
+    Position embeddings too: the zeros that they begin with would hide errors of resizing and tiling them.
+    """
     torch = import_torch()
-    with torch.no_grad():
-        encoder.trunk.pos_embed.normal_(std=std)
-        encoder.trunk.pos_embed_window.normal_(std=std)
-
-
-def run_encoder(encoder: Any, images: np.ndarray) -> list[np.ndarray]:
-    """Maps images [n, y, x, 3] to the four stages and the three levels of the pyramid, each [n, h, w, c]."""
-    torch = import_torch()
-    with torch.inference_mode():
-        stages = encoder.trunk(torch.from_numpy(images).permute(0, 3, 1, 2))
-        levels = encoder.neck(stages)[0][: -encoder.scalp]
-    return [feature.permute(0, 2, 3, 1).numpy() for feature in (*stages, *levels)]
-
-
-def _instantiate(size: str, version: str, part: str | None) -> Any:
     try:
         import sam2  # noqa: F401 (tells hydra where its configurations are)
         from hydra import compose
@@ -58,7 +34,21 @@ def _instantiate(size: str, version: str, part: str | None) -> Any:
         ) from None
     config = compose(config_name=f"configs/{version}/{version}_hiera_{_CONFIGS[size]}.yaml").model
     with contextlib.redirect_stdout(None):
-        return instantiate(config[part] if part else config, _recursive_=True)
+        built = instantiate(config if whole else config.image_encoder, _recursive_=True).eval()
+    trunk = (built.image_encoder if whole else built).trunk
+    with torch.no_grad():
+        for embedding in (trunk.pos_embed, trunk.pos_embed_window):
+            embedding.normal_(std=0.5)
+    return built
+
+
+def run_encoder(encoder: Any, images: np.ndarray) -> list[np.ndarray]:
+    """Maps images [n, y, x, 3] to the four stages and the three levels of the pyramid, each [n, h, w, c]."""
+    torch = import_torch()
+    with torch.inference_mode():
+        stages = encoder.trunk(torch.from_numpy(images).permute(0, 3, 1, 2))
+        levels = encoder.neck(stages)[0][: -encoder.scalp]
+    return [feature.permute(0, 2, 3, 1).numpy() for feature in (*stages, *levels)]
 
 
 class Difference(NamedTuple):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from emsam_jax.config import LossConfig, OptimConfig
 from emsam_jax.data import Batch
-from emsam_jax.model import Maps, merge_fgnet, split_fgnet
-from emsam_jax.model.fgnet import build_fgnet
+from emsam_jax.model import FGNet, Maps, merge_fgnet, split_fgnet
 from emsam_jax.training.losses import ClassWeights, balanced_cross_entropy, boundary_dice, loss_of_maps
 from emsam_jax.training.optimizer import optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import make_mesh
@@ -121,7 +121,7 @@ def test_parts_that_come_trained_learn_more_slowly(make_config):
 def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, batch):
     """Accumulated over two parts as over one; a bad batch changes nothing but the counts."""
     config = make_config("optim.warmup=0", "optim.ema=0.5")
-    params, _ = split_fgnet(build_fgnet(config.model, 3))
+    params, _ = split_fgnet(FGNet(config.model, rngs=nnx.Rngs(3)))
     mesh = make_mesh(1, jax.devices()[:1])
     state = jax.device_put(create_state(config, params), jax.devices()[0])
     two = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=2))
