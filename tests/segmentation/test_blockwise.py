@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from skimage.measure import label
 from emsam_jax.blocks import Block, Plan, run_in_turn
 from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
-from emsam_jax.segmentation import FragmentParameters, Recipe, make_fragments, segment_affinities
+from emsam_jax.segmentation import FragmentParameters, Recipe, blockwise, make_fragments, segment_affinities
 from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.blockwise import (
     EDGE,
@@ -173,3 +174,10 @@ def test_a_volume_where_nothing_is_joined(tmp_path: Path):
     steps = plan_steps(plan_job(nothing, tmp_path / "planned", Recipe()))
     assert [step.stage.name for step in steps] == ["fragments", "edges", "graph", "lookup", "labels"]
     assert not (tmp_path / "planned").exists()
+
+
+def test_files_are_numbered_and_listed_as_stages_run(tmp_path: Path) -> None:
+    job = plan_job(store(tmp_path / "a.zarr", AFFINITIES), tmp_path / "out", Recipe(scorer="q50"))
+    names = [f"stage_{number}_{step.stage.name}" for number, step in enumerate(plan_steps(job)[:6], 1)]
+    listed = re.findall(r"^    (stage_\w+) ", blockwise.__doc__ or "", re.MULTILINE)
+    assert names == listed == sorted(file.stem for file in Path(blockwise.__file__).parent.glob("stage_*.py"))

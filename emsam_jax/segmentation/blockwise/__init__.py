@@ -1,4 +1,14 @@
-"""Segmentation of volumes larger than the machine, in blocks; labels as if it had been done at once."""
+"""Segmentation of volumes larger than the machine, in blocks; labels as if it had been done at once.
+
+    stage_1_fragments  fragments of each block, cut with a halo        -> fragments/, faces/
+    stage_2_edges      the pieces in a block and their mean affinities -> edges/, links/, counts/
+    stage_3_graph      one graph, from the tables of all blocks        -> pieces.npy, fragments.npy, edges.npy
+    stage_4_merges     merges around each block, for quantile scorers  -> merges/
+    stage_5_lookup     one agglomeration: each piece's object          -> lookup.npy, objects.npy, summary.json
+    stage_6_labels     relabelled fragments, then their pyramid        -> 0/, 1/, ...
+
+`steps` runs them in this order. `job` is what they share, `tables` what passes from one to the next.
+"""
 
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.blockwise.job import check_recipe, plan_job, usual_block

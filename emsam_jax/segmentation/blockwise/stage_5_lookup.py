@@ -1,4 +1,4 @@
-"""Stage 5: looks up which object each piece of a fragment belongs to, and measures the objects."""
+"""Stage 5: agglomerates the graph to a table of each piece's object, and measures the objects."""
 
 import dataclasses
 import json
