@@ -62,6 +62,12 @@ def define_flags() -> None:
             ["object", "ignore", "singletons"],
             "Score of voxels without a segment (id 0): as one object, not at all, or each as its own.",
         )
+        flags.DEFINE_string(
+            "skeletons",
+            "",
+            "Skeletons for the expected run length, in nm: `PATH` of an .swc file, a folder of them, or a .csv with "
+            "the columns skeleton, node, parent, z, y, x; or the word truth, to make them from the true labels.",
+        )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         flags.DEFINE_integer("threads", cores, "Number of threads of segmentation and scores.")
     with group("Output"):
@@ -115,6 +121,7 @@ def request() -> EvaluationRequest:
         method_title=FLAGS.method,
         allow_overlap=FLAGS.allow_overlap,
         standings=FLAGS.standings,
+        skeletons=FLAGS.skeletons,
         threads=FLAGS.threads,
     )
 

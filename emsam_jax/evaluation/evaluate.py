@@ -35,6 +35,8 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     split = _split(source, held_out, subjects)
     overlaps = refuse_overlap(split, allowed=request.allow_overlap)
     sources = check_outputs(request.out, subjects, [request.affinities, request.segmentation])
+    if request.skeletons:
+        subjects = [_with_skeletons(subject, request.skeletons, clock) for subject in subjects]
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
 
@@ -70,6 +72,11 @@ def _open_source(request: EvaluationRequest, clock: Clock) -> AffinitySource:
     from emsam_jax.evaluation.predicted import Predicted  # a stored result is judged without jax
 
     return Predicted(request, clock)
+
+
+def _with_skeletons(subject: Subject, path: str, clock: Clock) -> Subject:
+    with clock.stage(subject.name, "skeletons", subject.box.voxels):
+        return subject.with_skeletons(path)
 
 
 def _split(source: AffinitySource, held_out: Sequence[Subject], subjects: Sequence[Subject]) -> list[Part]:

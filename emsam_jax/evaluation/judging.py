@@ -83,8 +83,9 @@ def _see_four_ways(name: str, labels: Labels, subject: Subject, clock: Clock, th
         report = report_segmentation(
             labels, subject.truth, mask=subject.mask, conventions=subject.conventions, threads=threads
         )
+        runs = subject.score_runs(labels)
     headline = {key: report["all"][key] for key in ("voi_split", "voi_merge", "voi", "arand")}
-    return {**headline, "ways": {way: report[way] for way in WAYS}, "worst": report["worst"]}
+    return {**headline, **runs, "ways": {way: report[way] for way in WAYS}, "worst": report["worst"]}
 
 
 def _lowest(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

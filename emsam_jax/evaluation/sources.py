@@ -37,6 +37,7 @@ class EvaluationRequest:
     allow_overlap: bool = False  # training, validation and test volumes may hold the same voxels; the report says so
     standings: str = ""  # name of a table of published results to show
     update_checkpoint: bool = False  # it takes over the recipe of the method that is shown first
+    skeletons: str = ""  # SWC files or a CSV, for the expected run length; or "truth", to make them from it
     threads: int = 1
 
     def __post_init__(self) -> None:

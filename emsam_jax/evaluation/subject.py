@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,15 @@ from jaxtyping import Bool, Float, Integer, Shaped
 
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
-from emsam_jax.scores import SCORE_NAMES, Conventions, score_segmentation
+from emsam_jax.scores import (
+    SCORE_NAMES,
+    Conventions,
+    Skeleton,
+    make_skeletons,
+    read_skeletons,
+    score_segmentation,
+    score_skeletons,
+)
 from emsam_jax.storage import check_memory
 from emsam_jax.volumes import (
     Box,
@@ -53,6 +61,7 @@ class Subject:
     truth: Integer[np.ndarray, "z y x"]  # 0: background, or unlabelled
     labelled: Bool[np.ndarray, "z y x"]
     conventions: Conventions
+    skeletons: Mapping[int, Skeleton] = dataclasses.field(default_factory=dict)  # nm, of the world
 
     @property
     def name(self) -> str:
@@ -72,10 +81,11 @@ class Subject:
         return is_isotropic(self.voxel_size_zyx)
 
     @property
-    def offset_zyx(self) -> tuple[float, ...]:
+    def offset_zyx(self) -> tuple[float, float, float]:
         """Of the box, nm."""
         raw = self.specimen.raw
-        return tuple(o + i * s for o, i, s in zip(raw.offset_zyx, self.box.start, raw.voxel_size_zyx, strict=True))
+        z, y, x = (o + i * s for o, i, s in zip(raw.offset_zyx, self.box.start, raw.voxel_size_zyx, strict=True))
+        return z, y, x
 
     @property
     def mask(self) -> Bool[np.ndarray, "z y x"] | None:
@@ -87,6 +97,20 @@ class Subject:
         chosen = dataclasses.asdict(self.conventions)
         scores = score_segmentation(labels, self.truth, mask=self.mask, threads=threads, **chosen)
         return {name: scores[name] for name in (*SCORE_NAMES, "segments")}
+
+    def score_runs(self, labels: Integer[np.ndarray, "z y x"]) -> dict[str, Any]:
+        """Expected run length along the skeletons, where there are some."""
+        if not self.skeletons:
+            return {}
+        return {"runs": score_skeletons(self.skeletons, labels, self.voxel_size_zyx, offset_zyx=self.offset_zyx)}
+
+    def with_skeletons(self, path: str) -> "Subject":
+        """Takes those at `path`, or makes them from its truth; an empty path: none."""
+        if path == "truth":
+            found = make_skeletons(self.truth, self.voxel_size_zyx, offset_zyx=self.offset_zyx)
+        else:
+            found = read_skeletons(path) if path else {}
+        return dataclasses.replace(self, skeletons=found)
 
     def describe(self) -> dict[str, Any]:
         """For scores.json."""

@@ -1,8 +1,11 @@
 """Computes expected run length (ERL): how far one can follow a neuron before an error."""
 
+import csv
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from bioimage_cpp.skeleton import teasar_labels
@@ -30,6 +33,75 @@ class Skeleton:
     def lengths(self) -> Float[np.ndarray, " edges"]:
         """Returns the length of each edge in nm."""
         return np.linalg.norm(self.nodes[self.edges[:, 0]] - self.nodes[self.edges[:, 1]], axis=1)
+
+
+def read_skeletons(path: str) -> dict[int, Skeleton]:
+    """Reads an SWC file, a folder of them, or a CSV with the columns skeleton, node, parent, z, y, x; in nm.
+
+    A root's parent is -1. Types and radii count for nothing. Skeletons are numbered from 1 in the order of their names.
+    """
+    place = Path(path)
+    files = sorted(place.glob("*.swc")) if place.is_dir() else [place]
+    if not files:
+        raise UserError(f"{path}: expected SWC files in this folder, found none.")
+    try:
+        if place.suffix.lower() == ".csv":
+            return _read_csv(place)
+        return {number: _read_swc(file) for number, file in enumerate(files, 1)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected skeletons as SWC or CSV, found what cannot be read: {error}.") from None
+
+
+class _Node(NamedTuple):
+    number: int
+    parent: int
+    place: tuple[float, float, float]  # nm, z, y, x
+
+
+def _read_swc(file: Path) -> Skeleton:
+    """Reads lines of `node type x y z radius parent`."""
+    nodes = []
+    for line, text in enumerate(file.read_text().splitlines(), 1):
+        if cells := text.partition("#")[0].split():
+            chosen = [cells[i] for i in (0, 6, 4, 3, 2)] if len(cells) == 7 else []
+            nodes.append(_parse(chosen, f"{file}, line {line}"))
+    return _connect(nodes, str(file))
+
+
+def _read_csv(file: Path) -> dict[int, Skeleton]:
+    columns = ("skeleton", "node", "parent", "z", "y", "x")
+    nodes: dict[str, list[_Node]] = {}
+    with file.open(newline="") as lines:
+        reader = csv.DictReader(lines)
+        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            raise UserError(f"{file}: expected the columns {', '.join(columns)}, found no {missing[0]}.")
+        for line, row in enumerate(reader, 2):
+            node = _parse([row[name] for name in columns[1:]], f"{file}, line {line}")
+            nodes.setdefault(row["skeleton"], []).append(node)
+    return {number: _connect(nodes[name], f"{file}, {name}") for number, name in enumerate(sorted(nodes), 1)}
+
+
+def _parse(cells: Sequence[str | None], where: str) -> _Node:
+    """Takes node, parent, z, y, x."""
+    try:
+        number, parent, z, y, x = (float(cell or "") for cell in cells)
+        if all(map(math.isfinite, (z, y, x))):
+            return _Node(int(number), int(parent), (z, y, x))
+    except (ValueError, OverflowError):
+        pass
+    raise UserError(f"{where}: expected numbers for node, parent, z, y and x, found {' '.join(map(str, cells))!r}.")
+
+
+def _connect(nodes: Sequence[_Node], where: str) -> Skeleton:
+    index = {node.number: i for i, node in enumerate(nodes)}
+    children = [node for node in nodes if node.parent >= 0]
+    if len(index) < len(nodes):
+        raise UserError(f"{where}: expected each node once, found {len(nodes) - len(index)} numbers again.")
+    if lost := [node for node in children if node.parent not in index]:
+        raise UserError(f"{where}: expected the parent of each node, found no node {lost[0].parent}.")
+    places = np.array([node.place for node in nodes], np.float64).reshape(-1, 3)
+    edges = np.array([(index[node.number], index[node.parent]) for node in children], np.int64).reshape(-1, 2)
+    return Skeleton(places, edges)
 
 
 def make_skeletons(

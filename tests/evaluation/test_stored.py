@@ -14,10 +14,10 @@ import pytest
 
 from emsam_jax.config import DeclaredVolume, LabelRules
 from emsam_jax.errors import UserError
-from emsam_jax.evaluation import EvaluationRequest, evaluate
+from emsam_jax.evaluation import EvaluationRequest, evaluate, read_subject
 from emsam_jax.scores import report_segmentation, score_segmentation
 from emsam_jax.segmentation import FragmentParameters, Recipe, segmentations
-from emsam_jax.volumes import create_volume, open_volume
+from emsam_jax.volumes import create_volume, open_declared, open_volume
 from tests.evaluation.conftest import SIZE, Study, run_eval
 from tests.programs import ROOT, environment
 
@@ -123,9 +123,31 @@ def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
     assert found["voi_merge"] > 0.3
 
 
+def test_expected_run_length_along_skeletons(study, tmp_path):
+    """A line along x, cut in two segments after 30 of its 48 nodes; another one lies above what is judged."""
+    halves = np.ones((40, 48, 48), np.uint8)
+    halves[..., 30:] = 2
+    create_volume(tmp_path / "halves.zarr", halves.shape, halves.dtype, SIZE)[...] = halves
+    for name, z in (("line", 255), ("above", 55)):
+        nodes = [f"{x + 1} 0 {10 * x + 5} 105 {z} 1 {x or -1}\n" for x in range(48)]
+        (tmp_path / f"{name}.swc").write_text("".join(nodes))
+    halved = {"affinities": "", "segmentation": f"{tmp_path}/halves.zarr", "skeletons": str(tmp_path)}
+    methods = evaluate(ask(study, tmp_path / "out", **halved), print)["volumes"]["cells"]
+    found, expected = methods["segmentation"]["runs"], (290**2 + 170**2) / 470
+    assert (found["erl"], found["erl_max"], found["split"]) == pytest.approx((expected, 470, 10 / 470))
+    assert 0 < methods["baseline"]["runs"]["erl"] <= 470
+    assert f"<td>{expected / 1000:.3f}</td><td>0.470</td>" in (tmp_path / "out/report.html").read_text()
+    declared = DeclaredVolume(raw=f"{study.folder}/raw.zarr", labels=f"{study.folder}/labels.zarr", roi="20:40,:,:")
+    made = read_subject(open_declared(declared)).with_skeletons("truth")
+    assert len(made.skeletons) > 10
+    assert made.score_runs(study.truth[20:])["runs"]["normalised_erl"] == pytest.approx(1)
+    assert made.score_runs(halves[20:])["runs"]["correct"] == 0  # each half holds many cells
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
+        ({"skeletons": "nowhere.csv"}, "expected skeletons as SWC or CSV, found what cannot be read"),
         ({"roi": "4:20,:,:"}, "expected affinities for all of 4:20"),
         ({"held_out": "8:21,:,:"}, "hold the same voxels of .* choose parts that don.t overlap, or let it through"),
         ({"affinities": ""}, "Expected one of --ckpt, --affinities and --segmentation, found none"),

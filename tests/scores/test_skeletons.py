@@ -1,10 +1,12 @@
 """Expected run length by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from emsam_jax.errors import UserError
-from emsam_jax.scores.skeletons import Skeleton, make_skeletons, score_skeletons
+from emsam_jax.scores.skeletons import Skeleton, make_skeletons, read_skeletons, score_skeletons
 
 SIZE = (40.0, 4.0, 4.0)
 OFFSET = (400.0, 0.0, 80.0)
@@ -70,3 +72,41 @@ def test_skeletons_of_the_truth_lie_in_it() -> None:
 def test_broken_skeletons_are_refused() -> None:
     with pytest.raises(UserError, match="indices of its 2 nodes, but reach from 0 to 2"):
         Skeleton(np.zeros((2, 3)), np.array([[0, 2]]))
+
+
+SWC = "# made by hand\n1 2 80 0 420 1 -1\n3 2 88 0 420 1 1  # off the first\n2 2 84 8 420 1 1\n"
+CSV = "node,parent,skeleton,x,y,z\n5,-1,b,84,8,420\n1,-1,a,80,0,420\n3,1,a,88,0,420\n7,5,b,84,8,460\n"
+
+
+def test_files_of_skeletons(tmp_path: Path) -> None:
+    (tmp_path / "a.swc").write_text(SWC)
+    (tmp_path / "b.swc").write_text(SWC.replace("420", "500"))
+    (tmp_path / "nodes.csv").write_text(CSV)
+    folder = read_skeletons(str(tmp_path))
+    assert folder.keys() == {1, 2}
+    np.testing.assert_array_equal(folder[1].nodes, [[420, 0, 80], [420, 0, 88], [420, 8, 84]])
+    assert sorted(folder[2].lengths) == pytest.approx([8, 80**0.5])
+    assert read_skeletons(str(tmp_path / "b.swc"))[1].nodes[0, 0] == 500
+    table = read_skeletons(str(tmp_path / "nodes.csv"))
+    assert [list(table[number].lengths) for number in (1, 2)] == [[8], [40]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("a.swc", "1 2 3\n", r"a\.swc, line 1: expected numbers for node, parent, z, y and x"),
+        ("a.swc", SWC + "9 2 nan 0 0 1 1\n", "line 5: expected numbers"),
+        ("a.swc", SWC + "9 2 0 0 0 1 4\n", "the parent of each node, found no node 4"),
+        ("a.swc", SWC + SWC, "each node once, found 3 numbers again"),
+        ("a.csv", "node,parent,x,y,z\n", "expected the columns skeleton, node, .* found no skeleton"),
+        ("a.csv", CSV + "8,far,b,1,1,1\n", "line 6: expected numbers .* found '8 far 1 1 1'"),
+        ("folder", None, "expected SWC files in this folder, found none"),
+        ("nothing.swc", None, "found what cannot be read: .*No such file"),
+    ],
+)
+def test_files_of_no_skeletons_are_a_sentence(tmp_path: Path, name: str, text: str | None, sentence: str) -> None:
+    (tmp_path / "folder").mkdir()
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_skeletons(str(tmp_path / name))
