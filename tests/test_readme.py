@@ -55,6 +55,16 @@ RUN_BY_THEIR_ROOMS_TESTS = {
 }
 
 
+# Downloads are checked by their digest: here the stand-in's is the official one.
+WITH_STAND_IN = """
+import hashlib, importlib, pathlib, runpy, sys
+official = importlib.import_module("emsam_jax.porting.download").OFFICIAL
+for name in official:
+    if (file := pathlib.Path("cache", f"{name}.pt")).exists():
+        official[name] = official[name]._replace(sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1"]
 STEPS = ["optim.steps=5", "validation.every=5"]
 
@@ -179,7 +189,7 @@ def test_encoder_and_benchmarks_run_in_order(at_hand, request):
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
         if program.startswith("convert"):
-            run([sys.executable, program, *flags, f"--cache={cache}"], at_hand)
+            run([sys.executable, "-c", WITH_STAND_IN, program, *flags, f"--cache={cache}"], at_hand)
     (encoder,) = (code for code in PYTHON if "load_image_encoder" in code)
     checked = f"{encoder}\nassert [f.shape[3] for f in features.fpn] == [256] * 3"
     run([sys.executable, "-W", "error", "-c", checked], at_hand)
