@@ -60,7 +60,7 @@ def _score(job: ScoringJob) -> dict[str, Any]:
     )
     recipe, rows = choices[best_method(choices)]
     recipe.write(job.folder / RECIPE_FILE)
-    np.save(job.folder / PICTURE_FILE, _picture(*examples[0], recipe))
+    np.save(job.folder / PICTURE_FILE, _picture(examples[0].subject, examples[0].affinities, recipe))
     (chosen,) = (row for row in rows if row["threshold"] == recipe.threshold)
     warning = {"warning": recipe.chosen["warning"]} if "warning" in recipe.chosen else {}
     return {**chosen, "smoothed_voi": recipe.chosen["score"], "scorer": recipe.scorer, **warning}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from emsam_jax.blocks import plan_blocks
-from emsam_jax.config import SHORT_OFFSETS, DeclaredVolume
+from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import Example, choose_recipes, read_subject
 from emsam_jax.inference import declare_as_trained, load_trained, predict_affinities, settings_from
@@ -110,7 +110,7 @@ def test_three_validation_volumes_are_scored_by_their_mean(tmp_path):
         for path, values in zip(paths, (raw, labels), strict=True):
             np.save(path, values)
         volumes.append(DeclaredVolume(f"volume {number}", paths[0], paths[1], raw_voxel_size_zyx=(40, 8, 8)))
-    score(ScoringJob(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d", SHORT_OFFSETS))
+    score(ScoringJob(tmp_path, 5, tuple(volumes), (plan,) * 3, ("mean",), "2d"))
     found = json.loads((tmp_path / "result.json").read_text())
     recipe = Recipe.read(tmp_path / "recipe.json")
     own = [score_segmentation(recipe.segment(affinities), labels)["voi"] for affinities, labels in whole]
