@@ -109,6 +109,7 @@ def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, run([sys.executable, "-m", *shlex.split(demo), "--divide=2", *flags], folder)
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_scores_and_a_report(demonstrated):
     folder, said = demonstrated
     found = json.loads((folder / "runs/demo/demo.json").read_text())

@@ -19,6 +19,7 @@ pytest.importorskip("sam2", reason="sam2 is not installed (the [convert] extra)"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_both_compute_the_same_function(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import torch_fgnet  # type: ignore[reportMissingImports]
@@ -50,6 +51,7 @@ def torch_last(a: np.ndarray):
     return torch.from_numpy(a).movedim(-1, 1)
 
 
+@pytest.mark.slow
 def test_benchmark_runs(tmp_path):
     command = [sys.executable, BENCHMARKS / "train_step.py", "--quick", f"--out={tmp_path}"]
     subprocess.run(command, check=True, capture_output=True)

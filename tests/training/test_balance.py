@@ -81,6 +81,7 @@ def test_weights_by_hand():
     assert mean_share(shares_of(counts[2:, :, :1])) == (0.5,)
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_stream(make_config):
     """Of its first samples, as training sees them; on any devices the same to the bit."""
     config = make_config("optim.batch=8")

@@ -114,6 +114,7 @@ def test_what_lies_outside_the_region_changes_no_bit_of_a_batch(tmp_path, config
     assert np.asarray(batch.valid).mean() > 0.2
 
 
+@pytest.mark.slow
 def test_nor_of_a_trained_step(tmp_path, make_config):
     small = make_config()
     mesh = make_mesh(1, jax.devices()[:1])

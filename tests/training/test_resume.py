@@ -4,6 +4,7 @@ import json
 import signal
 
 import numpy as np
+import pytest
 
 from emsam_jax.model import read_arrays
 
@@ -60,6 +61,7 @@ def test_killed_and_stopped_runs_end_as_an_uninterrupted_one(start_run, rows_of,
     assert steps == [STEPS - 3, STEPS]
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_last_step_leaves_its_validation_to_the_next_start(start_run, rows_of, tmp_path):
     """And a second run in the same workdir is refused while the first one lives."""
     workdir = tmp_path / "short"
@@ -90,6 +92,7 @@ def test_a_stop_at_the_last_step_leaves_its_validation_to_the_next_start(start_r
     assert (workdir / "checkpoints/2").exists()
 
 
+@pytest.mark.slow
 def test_losses_that_are_no_numbers_end_the_run(start_run, tmp_path):
     """The second step's rate carries the parameters beyond all numbers; the first one's is 0."""
     run = start_run(

@@ -45,7 +45,7 @@ def alone(make_config, batches):
     return run(make_config(*OVERRIDES), jax.devices()[:1], batches)
 
 
-@pytest.mark.parametrize("fsdp", [1, *(pytest.param(fsdp, marks=pytest.mark.slow) for fsdp in (2, 4)), 8])
+@pytest.mark.parametrize("fsdp", [*(pytest.param(fsdp, marks=pytest.mark.slow) for fsdp in (1, 2, 4)), 8])
 def test_every_mesh_trains_alike(make_config, alone, batches, fsdp):
     losses, first, state = run(make_config(*OVERRIDES, f"fsdp={fsdp}"), jax.devices(), batches)
     np.testing.assert_allclose(losses, alone[0], rtol=1e-5)
