@@ -1,4 +1,4 @@
-"""A labelled volume as it is judged: one box of it, in memory; its name, and the folder that its results lie in."""
+"""A labelled volume as it is judged: one box of it, in memory; its name, and the folder of its results."""
 
 import collections
 import dataclasses
@@ -35,7 +35,7 @@ from emsam_jax.volumes import (
 
 
 def name_apart(volumes: Sequence[DeclaredVolume]) -> list[DeclaredVolume]:
-    """Each with a name, and a folder, of its own: that of its file, with the region where others have the same."""
+    """Names each volume, and its folder, uniquely: by its file, with the region where others have the same."""
     names = [declared.name or "/".join(declared.raw.rstrip("/").split("/")[-2:]) for declared in volumes]
     shared = collections.Counter(map(folder_of, names))
     found: dict[str, DeclaredVolume] = {}
@@ -48,7 +48,7 @@ def name_apart(volumes: Sequence[DeclaredVolume]) -> list[DeclaredVolume]:
 
 
 def folder_of(name: str) -> str:
-    """The name as a folder can have it."""
+    """Turns a name into one that a folder can have."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "volume"
 
 
@@ -82,18 +82,18 @@ class Subject:
 
     @property
     def offset_zyx(self) -> tuple[float, float, float]:
-        """Of the box, nm."""
+        """Returns the offset of the box in nm."""
         raw = self.specimen.raw
         z, y, x = (o + i * s for o, i, s in zip(raw.offset_zyx, self.box.start, raw.voxel_size_zyx, strict=True))
         return z, y, x
 
     @property
     def mask(self) -> Bool[np.ndarray, "z y x"] | None:
-        """What is labelled; none where everything is."""
+        """Returns the mask of what is labelled; None where everything is."""
         return None if self.labelled.all() else self.labelled
 
     def score(self, labels: Integer[np.ndarray, "z y x"], threads: int = 1) -> dict[str, Any]:
-        """One row of a sweep, without its threshold."""
+        """Returns one row of a sweep, without its threshold."""
         chosen = dataclasses.asdict(self.conventions)
         scores = score_segmentation(labels, self.truth, mask=self.mask, threads=threads, **chosen)
         return {name: scores[name] for name in (*SCORE_NAMES, "segments")}
@@ -113,7 +113,7 @@ class Subject:
         return dataclasses.replace(self, skeletons=found)
 
     def describe(self) -> dict[str, Any]:
-        """For scores.json."""
+        """Describes the subject for scores.json."""
         specimen = self.specimen
         beside = {"labels": specimen.labels, "mask": specimen.mask}
         return {
@@ -134,7 +134,7 @@ class Subject:
 
 
 def read_subject(specimen: Specimen, conventions: Conventions | None = None) -> Subject:
-    """The labelled part of the specimen's region of interest."""
+    """Reads the labelled part of the specimen's region of interest."""
     if specimen.labels is None:
         raise UserError(f"{specimen.name} has no labels to be judged by: declare `labels`.")
     box = specimen.labelled_region
@@ -149,7 +149,7 @@ def read_subject(specimen: Specimen, conventions: Conventions | None = None) -> 
 
 
 def read_segmentation(subject: Subject, segmentation: Volume) -> tuple[Integer[np.ndarray, "z y x"], float]:
-    """Stored labels on the subject's voxels, 0 where there are none, and the share of the box that they cover."""
+    """Reads stored labels on the subject's voxels, 0 where there are none; and the share of the box they cover."""
     if not np.issubdtype(segmentation.dtype, np.integer):
         raise UserError(f"{segmentation.url}: expected labels of whole numbers, found {segmentation.dtype}.")
     raw = subject.specimen.raw

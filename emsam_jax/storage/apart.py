@@ -1,4 +1,4 @@
-"""Whether a destination and its sources are apart, whatever the names that they are called by."""
+"""Checks that a destination and its sources are apart, whatever names they are called by."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def check_apart(url: str, sources: Sequence[str], *, holding: bool = False) -> N
 
 
 def places_of(source: str) -> list[str]:
-    """Paths and URLs that a volume is read from; TensorStore's JSON may name several."""
+    """Lists paths and URLs that a volume is read from; TensorStore's JSON may name several."""
     if not source.lstrip().startswith("{"):
         return [normalise(source)]
     try:
@@ -51,7 +51,7 @@ def _places_in(spec: Any) -> Iterator[str]:
 
 
 def _holds(outer: str, inner: str) -> bool:
-    """Whether they are the same, or `inner` lies below `outer`."""
+    """Returns whether they are the same, or `inner` lies below `outer`."""
     if is_remote(outer) or is_remote(inner):
         return f"{inner}/".startswith(f"{outer}/")
     path = Path(os.path.realpath(inner))

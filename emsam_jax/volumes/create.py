@@ -1,4 +1,4 @@
-"""New volumes: OME-Zarr 0.5 and precomputed, with chunks, shards, compression and checksums chosen for EM."""
+"""Creates volumes: OME-Zarr 0.5 and precomputed, with chunks, shards, compression and checksums chosen for EM."""
 
 import json
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def write_volume(
 
 
 def create_array(layout: Layout, *, resume: bool = False) -> Volume:
-    """The array of one level alone, which is no OME-Zarr image before `write_image_metadata`."""
+    """Creates the array of one level, which is no OME-Zarr image before `write_image_metadata`."""
     spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
     try:
         store = ts.open(spec, context=shared_context(), create=True, open=resume or None).result()
@@ -116,7 +116,7 @@ def create_array(layout: Layout, *, resume: bool = False) -> Volume:
 
 
 def write_image_metadata(*levels: Layout) -> None:
-    """The group that makes arrays one OME-Zarr 0.5 image; a precomputed volume has had its own from the start."""
+    """Writes the group that makes arrays one OME-Zarr 0.5 image; precomputed has had its own from the start."""
     finest = levels[0]
     if finest.format == "precomputed":
         return
@@ -132,7 +132,7 @@ def write_image_metadata(*levels: Layout) -> None:
 
 
 def _place(level: Layout, finest: Layout, rank: int) -> list[dict[str, Any]]:
-    """OME-Zarr places a level by the centre of its first voxel."""
+    """Returns the translation of a level: OME-Zarr places it by the centre of its first voxel."""
     sides = zip(level.offset_zyx, level.voxel_size_zyx, finest.voxel_size_zyx, strict=True)
     shift = [corner + (size - least) / 2 for corner, size, least in sides]
     scale, channels = list(level.voxel_size_zyx), rank - 3
@@ -171,7 +171,7 @@ def _zarr_spec(layout: Layout) -> dict[str, Any]:
 
 
 def _precomputed_spec(layout: Layout) -> dict[str, Any]:
-    """Labels of 32 or 64 bits as compressed_segmentation, the rest raw; every chunk gzipped, in shards."""
+    """Returns the spec: labels of 32 or 64 bits as compressed_segmentation, the rest raw; gzipped, in shards."""
     labels = layout.dtype.name in ("uint32", "uint64")
     # Chunks are numbered along a Morton curve: a shard holds 2**preshift neighbours of it, near a cube.
     in_shard = sum((s // c - 1).bit_length() for s, c in zip(layout.shard, layout.chunk, strict=True))

@@ -1,4 +1,4 @@
-"""What a new volume is before it has voxels: its shape, and the chunks and shards that it is stored in."""
+"""Lays out a new volume: its shape, and the chunks and shards that it is stored in."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ _SHARD_CHUNKS = 4  # chunks in a shard along each axis
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """All that a volume is before it has voxels. Shape [z, y, x] or [c, z, y, x], chunk and shard z, y, x."""
+    """The layout of a volume. Shape [z, y, x] or [c, z, y, x], chunk and shard z, y, x."""
 
     url: str
     format: Format
@@ -74,7 +74,7 @@ def plan_layout(
 
 
 def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:
-    """About 2**18 voxels, near a cube in nm, so that a patch touches few: 64 a side, or 16 or 32 thick sections."""
+    """Returns chunks of about 2**18 voxels, near a cube in nm, so that a patch touches few: 64 a side, or flatter."""
     z, y, x = shape
     ratio = thickness(voxel_size_zyx)
     depth, side = (16, 128) if ratio >= 4 else (32, 96) if ratio >= 1.5 else (64, 64)
@@ -82,13 +82,13 @@ def chunk_for(shape: Sequence[int], voxel_size_zyx: Sizes) -> Voxel:
 
 
 def shard_for(shape: Sequence[int], chunk: Voxel) -> Voxel:
-    """Four chunks a side (16 million voxels), fewer where the volume ends."""
+    """Returns shards of four chunks a side (16 million voxels), fewer where the volume ends."""
     z, y, x = (c * min(_SHARD_CHUNKS, -(-size // c)) for size, c in zip(shape, chunk, strict=True))
     return z, y, x
 
 
 def shard_within(block: Voxel, chunk: Voxel, region: Voxel, format: Format = "ome-zarr") -> Voxel:  # noqa: A002
-    """As many chunks as usual, or fewer, so that they fill the block."""
+    """Returns a shard that fills the block, of as many chunks as usual, or fewer."""
     usual = shard_for(region, chunk)
     if format == "precomputed":
         return _longest_run(block, chunk, region, usual)
@@ -100,7 +100,8 @@ def shard_within(block: Voxel, chunk: Voxel, region: Voxel, format: Format = "om
 
 
 def _longest_run(block: Voxel, chunk: Voxel, region: Voxel, usual: Voxel) -> Voxel:
-    """Precomputed numbers chunks along a Morton curve; a shard is a run of 2**n of them, whose box doubles with n.
+    """Returns the longest run of 2**n chunks along precomputed's Morton curve, which is a shard; its box doubles with
+    n.
 
     It doubles along x, y and z in turn, leaving out an axis where the region ends.
     """
@@ -117,12 +118,12 @@ def _longest_run(block: Voxel, chunk: Voxel, region: Voxel, usual: Voxel) -> Vox
 
 
 def _fill(part: int, whole: int, region: int) -> bool:
-    """Whether parts of this side fill the whole, or the region ends before."""
+    """Returns whether parts of this side fill the whole, or the region ends before."""
     return whole >= region or whole % part == 0
 
 
 def corner_of(layout: Layout) -> Voxel:
-    """Of the first voxel, where precomputed wants it: in voxels of a grid that starts at 0 nm."""
+    """Returns the first voxel's corner for precomputed: in voxels of a grid that starts at 0 nm."""
     sides = list(zip(layout.offset_zyx, layout.voxel_size_zyx, strict=True))
     z, y, x = (round(offset / size) for offset, size in sides)
     if any(abs(at * size - offset) > 1e-3 * size for at, (offset, size) in zip((z, y, x), sides, strict=True)):

@@ -1,4 +1,4 @@
-"""Groups of blocks on their way to workers and back: never more at once than keep the workers busy."""
+"""Sends groups of blocks to workers and takes back their reports, with only as many in flight as keep workers busy."""
 
 import contextlib
 import itertools
@@ -41,7 +41,7 @@ class Task(NamedTuple):
 
 
 class Dispatch:
-    """Blocks are taken from `waiting` as there is room for them; no list of all futures is ever held."""
+    """Takes blocks from `waiting` as workers have room for them, so that no list of all futures is ever held."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Dispatch:
 
     @property
     def threads(self) -> int:
-        """Of all workers that have the resources; 0 while there are none."""
+        """Counts the threads of all workers that have the resources; 0 while there are none."""
         if time.monotonic() - self._asked > _ASK:
             with contextlib.suppress(GoneError):  # what that means is found out where results are collected
                 self._threads = count_threads(self._client, self._resources)
@@ -83,7 +83,7 @@ class Dispatch:
         return self._threads
 
     def submit(self) -> None:
-        """As much as there is room for."""
+        """Submits groups until the workers' queues are full."""
         room = max(self._in_flight, _A_THREAD * self.threads)
         if self._suspects and not any(task.alone for _, task in self._running.values()):
             self._send(Task("", (self._suspects.popleft(),)))  # one at a time, or they would be suspected of each other
@@ -93,7 +93,7 @@ class Dispatch:
             self._send(Task(f"group-{next(self._numbers)}", indices))
 
     def collect(self, seconds: float) -> GroupReport:
-        """Of a group that has ended by then; empty if there is none."""
+        """Returns the report of a group that has ended within the timeout; an empty one otherwise."""
         try:
             key = self._finished.get(timeout=seconds)
         except queue.Empty:
@@ -134,7 +134,7 @@ class Dispatch:
         future.add_done_callback(lambda done: self._finished.put(done.key))
 
     def _again(self, task: Task) -> GroupReport:
-        """Dask gave it up; the worker that gets it next knows what was done. It may have been in bad company only."""
+        """Submits blocks again whose group Dask gave up because workers died: not each of them need be the cause."""
         task, retries = task._replace(killed=task.killed + 1), self._work.retries
         if not task.alone:
             if task.killed <= retries:
@@ -160,7 +160,7 @@ class Dispatch:
 
 
 def count_threads(client: Client, resources: Resources) -> int:
-    """Of the workers, as far as their resources go; each thread at work takes all that is asked for."""
+    """Counts the threads of workers that can run at once, if each uses all of the resources that are asked for."""
     if client.scheduler is None:  # Dask has given up asking for it
         raise GoneError()
     try:

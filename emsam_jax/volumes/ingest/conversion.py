@@ -1,4 +1,4 @@
-"""A volume of any format copied into a new one, with its pyramid; it may be stopped at any time and goes on."""
+"""Copies a volume of any format into a new one, with its pyramid, resumably."""
 
 import contextlib
 import functools
@@ -113,7 +113,7 @@ def copy(
 
 
 def facts_of(source: Volume, layout: Layout, pyramid: Method | None) -> dict[str, Any]:
-    """All that the destination's voxels depend on."""
+    """Returns all that the destination's voxels depend on."""
     return {
         "source": source.url,
         "source_files": files_of(source.url),
@@ -130,7 +130,7 @@ def facts_of(source: Volume, layout: Layout, pyramid: Method | None) -> dict[str
 
 
 def begin(layout: Layout, facts: dict[str, Any], *, overwrite: bool) -> bool:
-    """Whether there is something to go on with; refuses another conversion's, and clears what is to be replaced."""
+    """Returns whether there is work to resume; refuses another conversion's, and clears what is to be replaced."""
     url, found = layout.url, read_facts(ledger_url_of(layout), _name_of(0))
     unfinished = is_unfinished(url)
     if found is None and occupied(url) and not unfinished and not overwrite:
@@ -149,7 +149,7 @@ def begin(layout: Layout, facts: dict[str, Any], *, overwrite: bool) -> bool:
 
 
 def open_stages(source: Volume, levels: list[Layout], facts: dict[str, Any], pyramid: Method | None) -> list[LevelCopy]:
-    """The levels from the finest; each is read from the one before it."""
+    """Opens the levels from the finest; each is read from the one before it."""
     targets = [create_array(level, resume=True) for level in levels]
     reads: list[Callable[[Box], np.ndarray]] = [source.read]
     if pyramid:
