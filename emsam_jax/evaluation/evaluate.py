@@ -37,6 +37,8 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     sources = check_outputs(request.out, subjects, [request.affinities, request.segmentation])
     if request.skeletons:
         subjects = [_with_skeletons(subject, request.skeletons, clock) for subject in subjects]
+    if request.ckpt:  # predictions lie there before any result
+        claim(request.out, EVALUATION, sources)
     frozen = freeze(request, source, subjects[0].isotropic, held_out, clock)
     show(f"  {frozen.how}")
 
