@@ -9,13 +9,13 @@ report.html and the chosen recipe, postprocess.json. Called again, it resumes pr
 """
 
 import dataclasses
-import os
 
 from emsam_jax.command_line import FLAGS, define_ids, define_zyx, flags, group, run
 from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import METHODS, EvaluationRequest, evaluate
 from emsam_jax.scores import Conventions
+from emsam_jax.storage import usable_cores
 
 
 def define_flags() -> None:
@@ -68,8 +68,7 @@ def define_flags() -> None:
             "Skeletons for the expected run length, in nm: `PATH` of an .swc file, a folder of them, or a .csv with "
             "the columns skeleton, node, parent, z, y, x; or the word truth, to make them from the true labels.",
         )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        flags.DEFINE_integer("threads", cores, "Number of threads of segmentation and scores.")
+        flags.DEFINE_integer("threads", usable_cores(), "Number of threads of segmentation and scores.")
     with group("Output"):
         flags.DEFINE_string(
             "out", "", "Results' `FOLDER`; if empty, eval/ in the checkpoint's folder, or else runs/eval."

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "emsam_jax"
 ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
-    *("data", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
+    *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
     *("evaluation", "segment_volume", "training", "porting", "demo"),
 )
 WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}

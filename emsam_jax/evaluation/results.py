@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from emsam_jax.evaluation.compared import STORED, TITLES
 from emsam_jax.evaluation.recipes import Frozen
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.storage import EVALUATION, LABELS, check_free
+from emsam_jax.storage import EVALUATION, LABELS, check_free, usable_cores
 from emsam_jax.volumes import write_volume
 
 SAVED = ("segmentation", "baseline")  # volumes of labels
@@ -95,7 +94,7 @@ def machine() -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count()}
+    return {"cpu": models[0] if models else platform.processor(), "cores": usable_cores()}
 
 
 def format_table(scores: dict[str, Any]) -> str:

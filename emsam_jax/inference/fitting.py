@@ -11,6 +11,7 @@ from absl import logging
 from emsam_jax.errors import UserError
 from emsam_jax.inference.grid import Extent
 from emsam_jax.inference.programs import AffinityModel, Programs, Windows
+from emsam_jax.model import program_bytes
 from emsam_jax.storage import free_memory
 
 _SHARE = 0.9  # of the free memory that may be used
@@ -30,8 +31,8 @@ class WindowBatch:
         return f"{self.windows} window" + "s" * (self.windows > 1)
 
 
-def usual_batch() -> int:
-    return _USUAL.get(jax.default_backend(), 8)
+def usual_batch(device: Any) -> int:
+    return _USUAL.get(device.platform, 8)
 
 
 def batch_of(windows: int, devices: int, columns: int, depth: int) -> WindowBatch:
@@ -49,16 +50,6 @@ def free_bytes(device: Any) -> int | None:
         found = device.memory_stats() or {}
         return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
     return free_memory()
-
-
-def bytes_needed(compiled: Any) -> int:
-    """On each device, for one call, beyond what it gives back in place of its arguments."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return 0
-    return (
-        found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    )
 
 
 def fits(needed: int, devices: list[Any]) -> bool:
@@ -97,7 +88,7 @@ def fit(
                 raise
             windows = fewer(windows, extent)
             continue
-        needed = others + max(bytes_needed(program) for program in (fitted.decode, fitted.encode) if program)
+        needed = others + max(program_bytes(program) for program in (fitted.decode, fitted.encode) if program)
         if fits(needed, devices):
             return fitted
         free = free_bytes(devices[0])

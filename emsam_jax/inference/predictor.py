@@ -22,7 +22,7 @@ from emsam_jax.config import SHORT_OFFSETS
 from emsam_jax.errors import UserError
 from emsam_jax.inference.fitting import Fitted, fewer, fit, out_of_memory, usual_batch
 from emsam_jax.inference.grid import Extent
-from emsam_jax.inference.programs import AffinityModel, Devices, Features, Windows, programs_for
+from emsam_jax.inference.programs import AffinityModel, ColumnFeatures, Devices, Windows, programs_for
 from emsam_jax.inference.settings import Prediction
 from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
 from emsam_jax.volumes import Box, Specimen, Voxel, reflect
@@ -74,10 +74,10 @@ class Predictor:
         devices = jax.local_devices() if devices is None else devices
         self._programs = programs_for(tuple(devices), settings.coarse, settings.encode_once)
         self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
-        self._features: Features | None = None
+        self._features: ColumnFeatures | None = None
         self.advance: Callable[[float], object] = lambda voxels: None  # called as parts of a block are computed
         self._steps: deque[tuple[jax.Array, float]] = deque()  # under way, with voxels of the block for each
-        self.fitted = self._fit(settings.batch or usual_batch())
+        self.fitted = self._fit(settings.batch or usual_batch(devices[0]))
 
     @property
     def channels(self) -> int:

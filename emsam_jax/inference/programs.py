@@ -20,7 +20,7 @@ from emsam_jax.model import Maps, jit
 from emsam_jax.volumes import Voxel
 
 Devices = Sequence[Any]  # jax.Device is no type for pyright
-Features = tuple[Float[Array, "m length _ _ _"], ...]
+ColumnFeatures = tuple[Float[Array, "m length _ _ _"], ...]
 
 
 class Windows(NamedTuple):
@@ -87,9 +87,9 @@ def encode_sections(
     model: AffinityModel,
     tiles: Float[Array, "m depth y x"],
     sections: Int[Array, " n"],
-    features: Features,
+    features: ColumnFeatures,
     place: Int[Array, ""],
-) -> Features:
+) -> ColumnFeatures:
     """Writes what the encoder sees in these sections of every column into the features, from `place` on."""
     chosen = tiles[:, sections]
     m, n, y, x = chosen.shape
@@ -103,7 +103,7 @@ def encode_sections(
 def decode_windows(
     model: AffinityModel,
     tiles: Float[Array, "m depth y x"],
-    features: Features,
+    features: ColumnFeatures,
     windows: Windows,
     coarse: bool,
 ) -> Float[Array, "m q z y x c"]:
@@ -117,7 +117,7 @@ def decode_windows(
 def encode_and_decode(
     model: AffinityModel,
     tiles: Float[Array, "m depth y x"],
-    features: Features,
+    features: ColumnFeatures,
     windows: Windows,
     coarse: bool,
 ) -> Float[Array, "m q z y x c"]:

@@ -1,8 +1,9 @@
 """FGNet: SAM2's image encoder, the fine encoder that it guides, and both affinity decoders."""
 
-from emsam_jax.model.compile import jit, jit_once
+from emsam_jax.model.compile import jit, jit_once, program_bytes
 from emsam_jax.model.encoder_checkpoint import (
     FlatParams,
+    Params,
     abstract_encoder,
     content_hash,
     flat_state,
@@ -36,6 +37,7 @@ __all__ = [
     "FlatParams",
     "ImageEncoder",
     "Maps",
+    "Params",
     "abstract_encoder",
     "abstract_fgnet",
     "content_hash",
@@ -46,6 +48,7 @@ __all__ = [
     "max_pool",
     "merge_fgnet",
     "pretrained_encoder",
+    "program_bytes",
     "read_arrays",
     "read_facts",
     "read_params",

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.convolution import Conv3D
-from emsam_jax.model.layers import Factors, ResidualBlock, Voxels, ratios, upsample
+from emsam_jax.model.layers import Factors, FeatureMap, ResidualBlock, conv, ratios, upsample
 
 
 class AffinityDecoder(nnx.Module):
@@ -29,15 +28,15 @@ class AffinityDecoder(nnx.Module):
     ):
         """`channels` of the levels, shallow to deep."""
         self.rise = nnx.List(
-            [Conv3D(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
+            [conv(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
         )
         refined = channels[:-1] if entry else channels
         self.blocks = nnx.List(
             [ResidualBlock(c, c, entry=entry, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
         )
-        self.logits = Conv3D(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.logits = conv(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
 
-    def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> Voxels:
+    def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> FeatureMap:
         """Logits of `shape` z, y, x from levels, shallow to deep."""
         deepest = len(levels) - 1
         x = levels[deepest]

@@ -1,25 +1,40 @@
-"""`jax.jit` with the compiler options that suit this project's models."""
+"""`jax.jit` with the compiler options that suit this project's models, and what a compiled program needs."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxlib
 
-# By default XLA hands products on the CPU to YNNPACK, fused with the layer norm before them. Without that the encoder
-# runs 1.1-1.25x as fast (benchmarks/encoder.py). The option is XLA's own and may go: newer versions do without it.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
-_KNOWN_VERSIONS = range(10, 13)  # minor versions of jaxlib 0.x that were tried
+from emsam_jax.model.cpu import COMPILER_OPTIONS, QUICK_OPTIONS
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
     """For outermost functions only: jax takes compiler options nowhere else."""
-    tried = jaxlib.version.__version_info__[:2] in [(0, minor) for minor in _KNOWN_VERSIONS]
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(function, compiler_options=_CPU_OPTIONS if tried and on_cpu else None, **options)
+    return _jit(function, COMPILER_OPTIONS, options)
 
 
 def jit_once(function: Callable[..., Any], **options: Any) -> Any:
-    """For what runs once, such as drawing random parameters: compiled 4 times as fast on the CPU, and not well."""
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None, **options)
+    """For what runs once, such as drawing random parameters."""
+    return _jit(function, QUICK_OPTIONS, options)
+
+
+def _jit(function: Callable[..., Any], on_cpu: dict[str, Any], options: dict[str, Any]) -> Any:
+    compiler_options = on_cpu if compiled_for(options) == "cpu" else {}
+    return jax.jit(function, compiler_options=compiler_options, **options)
+
+
+def compiled_for(options: dict[str, Any]) -> str:
+    """The platform of the shardings that jit is given, whose devices need not be at hand; else this process's own."""
+    for sharding in jax.tree.leaves([options.get("in_shardings"), options.get("out_shardings")]):
+        if isinstance(sharding, jax.sharding.Sharding):
+            return next(iter(sharding.device_set)).platform
+    return jax.default_backend()
+
+
+def program_bytes(program: jax.stages.Compiled) -> int:
+    """On each device, for one call: arguments, results that do not take a donated one's place, and temporary memory."""
+    found = program.memory_analysis()
+    if found is None:
+        return 0
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return held + found.temp_size_in_bytes

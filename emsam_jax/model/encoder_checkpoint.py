@@ -28,6 +28,7 @@ _OURS = re.compile(  # and Orbax's
     rf"{re.escape(FACTS_FILE)}|{PARAMS_FOLDER}(\.orbax-checkpoint-tmp[^/]*)?/"
     r"(array_metadatas/.*|(.*/)?([0-9a-f]{32}|_[A-Z_]+|_sharding|manifest\.ocdbt|commit_success\.txt)(_?[0-9a-f]*\.__lock)?)"
 )
+Params = dict[str, Any]  # dotted name -> array
 FlatParams = Mapping[str, jax.Array | np.ndarray]
 M = TypeVar("M", bound=nnx.Module)
 

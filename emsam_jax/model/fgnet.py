@@ -25,13 +25,12 @@ from jaxtyping import Array, Float, Key
 from emsam_jax.config import RANDOM, EncoderConfig, ModelConfig, check_model, check_patch, check_weights
 from emsam_jax.errors import UserError
 from emsam_jax.model.affinity_decoder import AffinityDecoder
-from emsam_jax.model.convolution import Conv3D
-from emsam_jax.model.encoder_checkpoint import fill, flat_state, read_facts, read_params
+from emsam_jax.model.encoder_checkpoint import Params, fill, flat_state, read_facts, read_params
 from emsam_jax.model.fine_encoder import FineEncoder
 from emsam_jax.model.guided_attention import GuidedAttention
 from emsam_jax.model.hiera import HieraConfig
 from emsam_jax.model.image_encoder import SIZES, ImageEncoder
-from emsam_jax.model.layers import ResidualBlock, max_pool, mean_pool
+from emsam_jax.model.layers import ResidualBlock, conv, max_pool, mean_pool
 from emsam_jax.model.neck import CHANNELS as FPN_CHANNELS
 
 TOY = HieraConfig(embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_att_blocks=(2,), window_spec=(8, 4, 4, 2))
@@ -43,8 +42,7 @@ ORIGIN = (
     "layers, sizes, loss and training are this project's own."
 )
 ENCODER = "encoder."  # begins the names of the image encoder's parameters
-Features = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
-Params = dict[str, Any]  # dotted name -> array
+LevelFeatures = tuple[Float[Array, "b z _ _ c"], ...]  # projected, by level, fine to coarse
 
 
 class Maps(NamedTuple):
@@ -73,7 +71,7 @@ class FGNet(nnx.Module):
         self.norms = nnx.List([nnx.LayerNorm(c, epsilon=1e-6, use_fast_variance=False, **options) for c in normed])
         self.projections = nnx.List([nnx.Linear(c, size, **options) for c in seen])
         kernel = {"none": None, "3x1x1": (3, 1, 1), "3x3x3": (3, 3, 3)}[config.z_context]
-        self.contexts = nnx.List([Conv3D(size, size, kernel, **options) for _ in seen if kernel])
+        self.contexts = nnx.List([conv(size, size, kernel, **options) for _ in seen if kernel])
         widths = (size,) * len(seen)
         coarse = config.coarse and seen
         self.coarse_decoder = AffinityDecoder(widths, outputs, entry=None, **shared) if coarse else None
@@ -103,11 +101,11 @@ class FGNet(nnx.Module):
             maps = tuple(norm(f) for norm, f in zip(self.norms, maps, strict=True))
         return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
 
-    def decode(self, raw: Float[Array, "b z y x 1"], features: Features) -> Maps:
+    def decode(self, raw: Float[Array, "b z y x 1"], features: LevelFeatures) -> Maps:
         """Affinities of the voxels, from themselves and from what was seen in their sections."""
         check_patch(self.config, raw.shape[1:4])
         if self.contexts:
-            features = tuple(self._run(Conv3D.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
+            features = tuple(self._run(nnx.Conv.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
         read_out = functools.partial(AffinityDecoder.__call__, shape=raw.shape[1:4])
         coarse = uncertainty = None
         if self.coarse_decoder is not None:
@@ -129,7 +127,7 @@ class FGNet(nnx.Module):
         refined = self._run(read_out, self.refined_decoder, tuple(levels))
         return Maps(coarse, refined)
 
-    def _guide(self, features: Features, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
+    def _guide(self, features: LevelFeatures, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
         """What was seen at this level's stride, or at the nearest there is; never finer than `shape`."""
         stride = min(max(2**number, self.strides[0]), self.strides[-1])
         guide = features[self.strides.index(stride)]
@@ -158,7 +156,13 @@ def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
 
 def abstract_fgnet(config: ModelConfig) -> FGNet:
     """The module with shapes in place of parameters."""
-    return nnx.eval_shape(lambda: FGNet(config, rngs=nnx.Rngs(0)))
+    return nnx.merge(*_abstract_parts(config))
+
+
+@functools.cache
+def _abstract_parts(config: ModelConfig) -> tuple[Any, Any]:
+    """Kept, since flax takes seconds to trace a module's construction."""
+    return nnx.split(nnx.eval_shape(lambda: FGNet(config, rngs=nnx.Rngs(0))))
 
 
 def split_fgnet(model: FGNet) -> tuple[Params, Params]:
@@ -166,7 +170,7 @@ def split_fgnet(model: FGNet) -> tuple[Params, Params]:
     frozen_from = ENCODER if model.config.encoder.frozen else None
     trained, frozen = {}, {}
     for name, leaf in flat_state(model).items():
-        (frozen if frozen_from and name.startswith(frozen_from) else trained)[name] = leaf[...]
+        (frozen if frozen_from and name.startswith(frozen_from) else trained)[name] = leaf.get_value()
     return trained, frozen
 
 

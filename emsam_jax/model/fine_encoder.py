@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.layers import Factors, Normalised, ResidualBlock, Voxels, elu
+from emsam_jax.model.by_platform import elu
+from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBlock
 
 
 class FineEncoder(nnx.Module):
@@ -22,5 +23,5 @@ class FineEncoder(nnx.Module):
             [ResidualBlock(cin, cout, entry=self.entry, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
         )
 
-    def enter(self, raw: Float[Array, "b z y x 1"]) -> Voxels:
+    def enter(self, raw: Float[Array, "b z y x 1"]) -> FeatureMap:
         return elu(self.stem(raw))

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emsam_jax.config import Guidance
-from emsam_jax.model.layers import Normalised, Voxels, ratios, upsample
+from emsam_jax.model.layers import FeatureMap, Normalised, ratios, upsample
 
 Guide = Float[Array, "b zs ys xs cs"]
 
@@ -31,7 +31,9 @@ class GuidedAttention(nnx.Module):
         gates = 1 if kind == "one_gate" else channels
         self.gate = silent(1 if kind == "uncertainty" else projected, gates, groups=min(groups, gates))
 
-    def __call__(self, fine: Voxels, guide: Guide, uncertainty: Float[Array, "b z y x 1"] | None = None) -> Voxels:
+    def __call__(
+        self, fine: FeatureMap, guide: Guide, uncertainty: Float[Array, "b z y x 1"] | None = None
+    ) -> FeatureMap:
         """`uncertainty` of the coarse map, on the fine features' voxels, for the gate that is made from it."""
         factors = ratios(fine.shape[1:4], guide.shape[1:4])
         if self.kind == "concat":

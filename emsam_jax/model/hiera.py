@@ -7,7 +7,7 @@ maps its tensors to ours (`emsam_jax/porting/names.py`). The numbers are the sam
 |---|---|---|
 | pads to whole windows, then projects to q, k, v | projects, then pads (a zero token gives the bias) | fewer products |
 | projects the attention's output, then crops | crops, then projects | half of stage 3 at 160 x 160 is padding |
-| one attention kernel | one for the CPU, one for accelerators (`attention.py`) | speed |
+| one attention kernel | one for CPUs, one for accelerators (`by_platform.py`) | speed |
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from emsam_jax.config import AttentionKernel
-from emsam_jax.model.attention import attend
+from emsam_jax.model.by_platform import attend, gelu
 
 Tokens = Float[Array, "n h w c"]
 OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
@@ -136,30 +136,6 @@ class MultiScaleAttention(nnx.Module):
         x = x.reshape(*x.shape[:2], -1)
         x = window_unpartition(x, side_h, h, w) if self.window else x.reshape(n, h, w, -1)
         return self.proj(x)
-
-
-@jax.custom_vjp
-def gelu(x: Array) -> Array:
-    """The exact form, by erf as in PyTorch; jax's goes by erfc, which takes 1.25x the time on the CPU.
-
-    In float32 whatever the type, since in bfloat16 1 + erf loses what lies below -2. Its gradient keeps only x.
-    """
-    wide = x.astype(jnp.float32)
-    return (wide * _normal_below(wide)).astype(x.dtype)
-
-
-def _gelu_gradient(x: Array, g: Array) -> tuple[Array]:
-    wide = x.astype(jnp.float32)
-    density = (2 * jnp.pi) ** -0.5 * jnp.exp(-0.5 * wide**2)
-    return ((g.astype(jnp.float32) * (_normal_below(wide) + wide * density)).astype(x.dtype),)
-
-
-def _normal_below(x: Array) -> Array:
-    """The share of the normal distribution below x."""
-    return 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
-
-
-gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 
 class MLP(nnx.Module):

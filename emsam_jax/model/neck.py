@@ -8,24 +8,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from emsam_jax.model.by_platform import convolve
+from emsam_jax.model.hiera import Tokens
+
 CHANNELS = 256
 TOP_DOWN_LEVEL = 2  # stride 16: the only kept level that the one below it is added to
-Tokens = Float[Array, "n h w c"]
 
 
 class Lateral(nnx.Module):
-    """A 1x1 convolution, run as the matrix product that it is: twice as fast on the CPU.
-
-    It is a module of its own because in PyTorch it is a `Sequential` with one entry.
-    """
+    """A module of its own because in PyTorch it is a `Sequential` with one entry."""
 
     def __init__(self, dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(dim, CHANNELS, (1, 1), dtype=dtype, rngs=rngs)
+        self.conv = nnx.Conv(dim, CHANNELS, (1, 1), conv_general_dilated=convolve, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Tokens) -> Float[Array, "n h w 256"]:
-        kernel, bias = self.conv.kernel, self.conv.bias
-        assert bias is not None
-        return x @ kernel[0, 0].astype(x.dtype) + bias[...].astype(x.dtype)[None, None, None]
+        return self.conv(x)
 
 
 class FpnNeck(nnx.Module):

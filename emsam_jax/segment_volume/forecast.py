@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +26,7 @@ from emsam_jax.segmentation.blockwise import (
     segment_blockwise,
     usual_block,
 )
+from emsam_jax.storage import usable_cores
 from emsam_jax.volumes import Box, Volume, Voxel, create_volume, open_volume
 from emsam_jax.volumes.verify import check_present
 
@@ -78,7 +78,7 @@ class Forecast:
 def forecast_run(request: SegmentationRequest) -> Forecast:
     if request.graph:
         raise UserError("--dry_run tells what a first run takes: expected --ckpt or --affinities, found --graph.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if request.affinities:

@@ -31,7 +31,7 @@ from emsam_jax.storage.location import (
     write_key,
     write_whole,
 )
-from emsam_jax.storage.machine import check_memory, free_disk, free_memory
+from emsam_jax.storage.machine import check_memory, free_disk, free_memory, usable_cores
 from emsam_jax.storage.removal import remove
 from emsam_jax.storage.replacing import beside, end_replacing, put_in_place
 
@@ -73,6 +73,7 @@ __all__ = [
     "set_cache_limit",
     "shared_context",
     "split_last",
+    "usable_cores",
     "write_key",
     "write_whole",
 ]

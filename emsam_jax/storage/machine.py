@@ -1,5 +1,6 @@
-"""What this machine has left: memory, as the groups allow that the process is in, and room on its disks."""
+"""What of this machine the process may use: memory and cores, as its control groups allow, and room on its disks."""
 
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,18 @@ def free_memory() -> int | None:
             free.append(limit - used + (_field(group / "memory.stat", "inactive_file", 1) or 0))
     known = [value for value in free if value is not None]
     return min(known) if known else None
+
+
+def usable_cores() -> int:
+    """By affinity and by the groups' quotas of time; at least 1."""
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for group in _groups():
+        try:
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        counts.append(math.ceil(quota / period))
+    return max(1, min(counts))
 
 
 def check_memory(needed: int, what: str, advice: str) -> None:

@@ -36,9 +36,9 @@ from emsam_jax.inference import (
     read_step_facts,
     validation_score,
 )
-from emsam_jax.model import ENCODER, content_hash, stored_arrays, writing_image_encoder
+from emsam_jax.model import ENCODER, Params, content_hash, stored_arrays, writing_image_encoder
 from emsam_jax.training.sharding import everywhere, gather, put
-from emsam_jax.training.state import Params, TrainState, abstract_state
+from emsam_jax.training.state import TrainState, abstract_state
 
 # What may differ when a run resumes: it changes neither what is learned nor from which data, but for rounding and
 # which branches drop path leaves out.

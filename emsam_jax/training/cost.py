@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from emsam_jax.config import ModelConfig, check_patch
-from emsam_jax.model import FGNet, Maps, abstract_fgnet, jit, max_pool, merge_fgnet, split_fgnet
+from emsam_jax.model import FGNet, Maps, abstract_fgnet, jit, max_pool, merge_fgnet, program_bytes, split_fgnet
 
 Patch = tuple[int, int, int]  # z, y, x
 BYTES = 4  # of a float32
@@ -64,26 +63,13 @@ def count_flops(config: ModelConfig, patch: Patch, *, training: bool) -> float:
     return float(lowered.cost_analysis()["flops"])
 
 
-def kept_bytes(config: ModelConfig, patch: Patch) -> int:
-    """What a patch's forward pass leaves for the gradient, counted, whatever the platform."""
-    trained, frozen, raw = _arguments(config, patch)
-
-    def backward(trained: Any, frozen: Any, raw: jax.Array) -> Any:
-        return jax.vjp(lambda trained: _forward(config)(trained, frozen, raw), trained)[1]
-
-    kept = jax.tree.leaves(jax.eval_shape(backward, trained, frozen, raw))
-    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in trained.values())
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept) - parameters
-
-
-def compiled_bytes(config: ModelConfig, patch: Patch) -> int:
-    """What computing a patch's gradient takes beside the parameters' own, as compiled for this machine."""
-    compiled = jit(_gradient(config)).lower(*_arguments(config, patch)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+def gradient_bytes(config: ModelConfig, patch: Patch) -> int:
+    """What computing a patch's gradient takes, its parameters and results included, as compiled for this machine."""
+    return program_bytes(jit(_gradient(config)).lower(*_arguments(config, patch)).compile())
 
 
 def _abstract_parameters(config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    return jax.eval_shape(lambda: split_fgnet(FGNet(config, rngs=nnx.Rngs(0))))
+    return split_fgnet(abstract_fgnet(config))
 
 
 def _arguments(config: ModelConfig, patch: Patch) -> tuple[Any, Any, jax.ShapeDtypeStruct]:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from emsam_jax.blocks import RunLock
 from emsam_jax.config import Config, check_patch, to_dict
 from emsam_jax.errors import UserError
+from emsam_jax.model import Params
 from emsam_jax.storage import TRAINING, check_free, claim, write_whole
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.log import BadStepsError, Log
@@ -23,7 +24,7 @@ from emsam_jax.training.pictures import make_sampler
 from emsam_jax.training.preemption import Notice, Preempted
 from emsam_jax.training.sharding import check_batch, gather, make_mesh
 from emsam_jax.training.start_page import start_page
-from emsam_jax.training.state import Params, TrainState, new_state
+from emsam_jax.training.state import TrainState, new_state
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream
 from emsam_jax.training.validation import Validator

@@ -12,10 +12,9 @@ from jaxtyping import Float, UInt8
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
 from emsam_jax.inference import without_prior
-from emsam_jax.model import jit, merge_fgnet
+from emsam_jax.model import Params, jit, merge_fgnet
 from emsam_jax.training.metrics import is_validation, read_rows
 from emsam_jax.training.sharding import everywhere
-from emsam_jax.training.state import Params
 
 Section = Float[np.ndarray, "y x"]
 _PLANE = (1, 2)  # affinities along y and x, whose mean shows the borders

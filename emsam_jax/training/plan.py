@@ -1,7 +1,6 @@
 """Measures what fits and how long it takes on the devices at hand: `python train.py --config=... --plan`."""
 
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from emsam_jax.config import STRIDE, Config, check_patch, check_weights
 from emsam_jax.data import Batch
 from emsam_jax.inference import free_bytes, out_of_memory
-from emsam_jax.model import warn_of_padding
+from emsam_jax.model import program_bytes, warn_of_padding
 from emsam_jax.training.sharding import make_mesh, over_devices
 from emsam_jax.training.state import abstract_state, new_state
 from emsam_jax.training.step import compile_train_step
@@ -57,12 +56,13 @@ def plan(
     """Prints what is measured and found, and returns the best; `limit` stands for the devices' own bytes."""
     mesh = make_mesh(config.fsdp, devices)
     device = mesh.devices.flat[0]
-    limit = limit or free_bytes(device) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = limit or free_bytes(device) or sys.maxsize
     check_patch(config.model, config.data.patch, "config.data.patch")
     if not config.init_from:
         check_weights(config.model.encoder)
     warning = warn_of_padding(config.model, config.data.patch)
-    say(f"{config.name or 'training'} on {mesh.size} x {device.device_kind}, {limit / GIB:.1f} GiB on each")
+    memory = "memory unknown" if limit == sys.maxsize else f"{limit / GIB:.1f} GiB on each"
+    say(f"{config.name or 'training'} on {mesh.size} x {device.device_kind}, {memory}")
     if warning:
         say(f"Warning: {warning}")
     say(f"  {'patch z, y, x':<16}{'batch':>6}{'GiB each':>11}{'steps/s':>10}{'patches/s':>12}{'hours':>10}")
@@ -83,7 +83,7 @@ def plan(
     for words, lowered in savings(_put(config, batch=mesh.size * config.optim.accumulate)):
         note(f"  compiling {words}")
         try:
-            size = _bytes(_compiled(lowered, mesh))
+            size = program_bytes(_compiled(lowered, mesh))
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -137,7 +137,7 @@ def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
     size = 0
     try:
         step = _compiled(config, mesh)
-        size = _bytes(step)
+        size = program_bytes(step)
         seconds = None if size > limit else _time(step, config, mesh)
     except jax.errors.JaxRuntimeError as error:
         if not out_of_memory(error):
@@ -163,12 +163,6 @@ def _compiled(config: Config, mesh: Mesh) -> Any:
     state, frozen = abstract_state(config, mesh)
     step: Any = compile_train_step(config, mesh, state)
     return step.lower(state, frozen, _abstract_batch(config, mesh)).compile()
-
-
-def _bytes(step: Any) -> int:
-    memory = step.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return held + memory.temp_size_in_bytes
 
 
 def _abstract_batch(config: Config, mesh: Mesh) -> Batch:

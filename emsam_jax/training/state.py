@@ -7,16 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from emsam_jax.config import Config
 from emsam_jax.errors import UserError
 from emsam_jax.inference import read_trained_params
-from emsam_jax.model import FGNet, jit_once, pretrained_encoder, split_fgnet
+from emsam_jax.model import FGNet, Params, abstract_fgnet, jit_once, pretrained_encoder, split_fgnet
 from emsam_jax.training.optimizer import make_optimizer
 from emsam_jax.training.sharding import abstract, place, put
-
-Params = dict[str, Float[Array, "..."]]
 
 
 class TrainState(NamedTuple):
@@ -90,4 +88,4 @@ def _check_fits(params: dict[str, Any], config: Config) -> None:
 
 
 def _shapes(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    return jax.eval_shape(lambda: split_fgnet(FGNet(config.model, rngs=nnx.Rngs(0))))
+    return split_fgnet(abstract_fgnet(config.model))

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 from emsam_jax.config import Config
 from emsam_jax.data import Batch
-from emsam_jax.model import jit, merge_fgnet
+from emsam_jax.model import Params, jit, merge_fgnet
 from emsam_jax.training.losses import ClassWeights, loss_of_maps
 from emsam_jax.training.optimizer import make_optimizer, optim_of, relative_rates, schedule
 from emsam_jax.training.sharding import everywhere, place
-from emsam_jax.training.state import Params, TrainState
+from emsam_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
 Learned = tuple[Params, Any, Params]  # parameters, the optimiser's state, the parameters' running mean

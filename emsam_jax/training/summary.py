@@ -13,7 +13,7 @@ import jax
 from emsam_jax.command_line import FLAGS, flags, group, required, run
 from emsam_jax.config import Config, ModelConfig, describe_encoder, load_config
 from emsam_jax.model import warn_of_padding
-from emsam_jax.training.cost import compiled_bytes, count_flops, count_parameters, kept_bytes, shapes_of
+from emsam_jax.training.cost import count_flops, count_parameters, gradient_bytes, shapes_of
 
 _TITLE = "{} in patches of {} x {} x {} voxels (z, y, x)"
 
@@ -27,14 +27,9 @@ def summarise(config: Config, *, compiling: bool = True) -> str:
         name: f"{count_flops(model, patch, training=training) / voxels / 1e3:,.1f} kFLOP a voxel"
         for name, training in (("prediction", False), ("training", True))
     }
-    memory = {
-        "parameters, gradient, AdamW, running mean": count_parameters(model).bytes(),
-        "kept for a patch's gradient (counted)": kept_bytes(model, patch),
-    }
+    memory = {"parameters, gradient, AdamW, running mean": count_parameters(model).bytes()}
     if compiling:
-        memory[f"working memory of a patch's gradient ({jax.default_backend()}, compiled)"] = compiled_bytes(
-            model, patch
-        )
+        memory[f"a patch's gradient ({jax.default_backend()}, compiled)"] = gradient_bytes(model, patch)
     encoder = f"Image encoder: {describe_encoder(model.encoder, config.init_from)}"
     warning = warn_of_padding(model, patch)
     return "\n\n".join(

@@ -15,7 +15,7 @@ from emsam_jax.model import (
     load_image_encoder,
     writing_image_encoder,
 )
-from emsam_jax.model.attention import attend
+from emsam_jax.model.by_platform import attend
 from emsam_jax.model.encoder_checkpoint import fill
 from emsam_jax.model.hiera import HieraConfig, drop_path
 

@@ -1,6 +1,7 @@
 """The plan measures: what it says fits, fits, and what does not is made smaller."""
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_savings_add_up():
     assert (last.model.dtype, last.model.remat, last.model.encoder.frozen) == ("bfloat16", True, True)
 
 
-def test_a_cpu_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cpu_has_the_memory_and_the_cores_of_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     device = jax.devices()[0]
     whole = fitting.free_bytes(device)
     assert whole is not None
@@ -72,7 +73,11 @@ def test_a_cpu_has_the_memory_of_its_group(tmp_path: Path, monkeypatch: pytest.M
         (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text(f"{1 << 20}\n")
         (folder / "memory.stat").write_text("anon 7\ninactive_file 4096\n")
+    (group.parent / "cpu.max").write_text("150000 100000\n")
+    (group / "cpu.max").write_text("max 100000\n")
     assert fitting.free_bytes(device) == (2 << 20) + 4096
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    assert machine.usable_cores() == 2
     noted: list[str] = []
     lines: list[str] = []
     assert plan(TINY, [device], say=lines.append, note=noted.append)

@@ -9,7 +9,7 @@ import pytest
 
 from emsam_jax.config import EncoderConfig, ModelConfig
 from emsam_jax.errors import UserError
-from emsam_jax.training.cost import count_flops, count_parameters, kept_bytes, shapes_of
+from emsam_jax.training.cost import count_flops, count_parameters, gradient_bytes, shapes_of
 
 PLAIN = ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 8), norm_groups=2)
 GUIDED = dataclasses.replace(PLAIN, encoder=EncoderConfig(size="toy"), projected=4)
@@ -49,7 +49,7 @@ def test_operations_are_mostly_the_convolutions():
 
 
 def test_memory_grows_with_the_patch():
-    assert kept_bytes(PLAIN, (8, 32, 32)) == pytest.approx(2 * kept_bytes(PLAIN, (4, 32, 32)), rel=0.05)
+    assert gradient_bytes(PLAIN, (8, 32, 32)) == pytest.approx(2 * gradient_bytes(PLAIN, (4, 32, 32)), rel=0.2)
 
 
 def test_command_prints_the_page_or_one_sentence(tmp_path):

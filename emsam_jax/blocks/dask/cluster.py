@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import logging
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
@@ -17,6 +16,7 @@ from emsam_jax.blocks.dask.jobs import open_jobs
 from emsam_jax.blocks.dask.security import Tls, of_our_own, on_loopback
 from emsam_jax.blocks.interruption import noticing_signals
 from emsam_jax.errors import StoppedError, UserError
+from emsam_jax.storage import usable_cores
 
 _PATIENCE = 8.0  # seconds for a scheduler to answer
 _NEEDED = 200 << 20  # bytes
@@ -115,7 +115,7 @@ def connect(scheduler: str, tls: Tls) -> Client:
 
 
 def start(workers: int, threads_per_worker: int, memory: str | float, dashboard: str) -> Client:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     check_memory(memory)
     config.set(_WORKERS if dashboard else _WORKERS | _NO_PAGES)
     try:

@@ -1,7 +1,7 @@
 """Group normalisation whose gradient takes two sums and one pass.
 
-The gradient derived from flax's takes five sums, and on the CPU XLA computes what is summed anew for each of them.
-It does not do so for products of matrices: there the sums are taken as such (`benchmarks/train_step.py`).
+The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. It does not
+do so for products of matrices: the sums are taken as such (`benchmarks/train_step.py`).
 """
 
 import functools
@@ -10,32 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float
 
-EPSILON = 1e-6  # as in flax
-Voxels = Float[Array, "b z y x c"]
+from emsam_jax.model.cpu.convolution import Sections
+
+EPSILON = 1e-6  # flax's default
 Vector = Float[Array, "c"]
 PerChannel = Float[Array, "b c"]
 
 
-class GroupNorm(nnx.Module):
-    def __init__(self, channels: int, groups: int, *, scale: float = 1.0):
-        assert channels % groups == 0, (channels, groups)
-        self.groups = groups
-        self.scale, self.bias = nnx.Param(jnp.full(channels, scale)), nnx.Param(jnp.zeros(channels))
-
-    def __call__(self, x: Voxels) -> Voxels:
-        return group_norm(x, self.scale[...], self.bias[...], self.groups)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def group_norm(x: Voxels, scale: Vector, bias: Vector, groups: int) -> Voxels:
+def group_norm(x: Sections, scale: Vector, bias: Vector, groups: int) -> Sections:
     """Statistics in float32, the result in x's own type. First-order gradients only."""
     return _forward(x, scale, bias, groups)[0]
 
 
-def _forward(x: Voxels, scale: Vector, bias: Vector, groups: int) -> tuple[Voxels, Any]:
+def _forward(x: Sections, scale: Vector, bias: Vector, groups: int) -> tuple[Sections, Any]:
     values, scale, bias = x.astype(jnp.float32), scale[None], bias[None]
     mean = _mean_of_groups(_sums(values), groups, x)
     variance = _mean_of_groups(_products(values, values), groups, x) - mean**2
@@ -44,7 +34,7 @@ def _forward(x: Voxels, scale: Vector, bias: Vector, groups: int) -> tuple[Voxel
     return y.astype(x.dtype), (x, scale, mean, rate)
 
 
-def _backward(groups: int, kept: Any, gradient: Voxels) -> tuple[Voxels, Vector, Vector]:
+def _backward(groups: int, kept: Any, gradient: Sections) -> tuple[Sections, Vector, Vector]:
     x, scale, mean, rate = kept
     values, g = x.astype(jnp.float32), gradient.astype(jnp.float32)
     of_bias = _sums(g)
@@ -59,25 +49,18 @@ def _backward(groups: int, kept: Any, gradient: Voxels) -> tuple[Voxels, Vector,
 group_norm.defvjp(_forward, _backward)
 
 
-def _sums(x: Voxels) -> PerChannel:
-    def by_product(x: Voxels) -> PerChannel:
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        return jnp.einsum("n,bnc->bc", jnp.ones(x.shape[1]), x)
-
-    return jax.lax.platform_dependent(x, cpu=by_product, default=lambda x: x.sum((1, 2, 3)))
+def _sums(x: Sections) -> PerChannel:
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    return jnp.einsum("n,bnc->bc", jnp.ones(x.shape[1]), x)
 
 
-def _products(x: Voxels, y: Voxels) -> PerChannel:
+def _products(x: Sections, y: Sections) -> PerChannel:
     """Sums of x y."""
-
-    def by_product(x: Voxels, y: Voxels) -> PerChannel:
-        x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, y))
-        return jnp.diagonal(jnp.einsum("bnc,bnd->bcd", x, y), axis1=1, axis2=2)
-
-    return jax.lax.platform_dependent(x, y, cpu=by_product, default=lambda x, y: (x * y).sum((1, 2, 3)))
+    x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, y))
+    return jnp.diagonal(jnp.einsum("bnc,bnd->bcd", x, y), axis1=1, axis2=2)
 
 
-def _mean_of_groups(sums: PerChannel, groups: int, x: Voxels) -> PerChannel:
+def _mean_of_groups(sums: PerChannel, groups: int, x: Sections) -> PerChannel:
     """Of each channel's group, for each channel."""
     b, *voxels, c = x.shape
     size = c // groups

@@ -1,57 +1,32 @@
-"""A 3D convolution of stride 1, in the form that is fastest on the platform it is compiled for.
+"""Convolution of stride 1, zeros around the input, the output as large as the input.
 
 XLA's own 3D convolution takes several times as long as PyTorch's on the CPU, its 2D one and its matrix products do
-not: there a section of the output is a sum of 2D convolutions (`benchmarks/train_step.py`).
+not: here a section of the output is a sum of 2D convolutions (`benchmarks/train_step.py`).
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-Volume = Float[Array, "b z y x _"]
+Sections = Float[Array, "b z y x _"]
 Kernel = Float[Array, "kz ky kx cin cout"]
 
 
-class Conv3D(nnx.Module):
-    """Kernel [kz, ky, kx, cin, cout] of odd sides, zeros around the input, the output as large as the input."""
-
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel_size: tuple[int, int, int],
-        *,
-        use_bias: bool = True,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        assert all(side % 2 for side in kernel_size), kernel_size
-        self.dtype = jnp.dtype(dtype)
-        initial = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-        self.kernel = nnx.Param(initial(rngs.params(), (*kernel_size, cin, cout), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
-
-    def __call__(self, x: Float[Array, "b z y x c"]) -> Float[Array, "b z y x o"]:
-        y = convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None, None, None, None]
+def convolve(x: Float[Array, "b ... cin"], kernel: Float[Array, "... cin cout"]) -> Float[Array, "b ... cout"]:
+    """By a kernel of odd sides, in three axes; or in two by one of 1 x 1, which is a matrix product."""
+    assert all(side % 2 for side in kernel.shape[:-2]), kernel.shape
+    return x @ kernel[0, 0] if kernel.shape[:-2] == (1, 1) else _convolve_3d(x, kernel)
 
 
 @jax.custom_vjp
-def convolve(x: Volume, kernel: Kernel) -> Volume:
+def _convolve_3d(x: Sections, kernel: Kernel) -> Sections:
     """First-order gradients only; of the call nothing but its arguments is kept for them."""
-    return jax.lax.platform_dependent(x, kernel, cpu=convolve_sections, default=convolve_volume)
+    return _convolve_sections(x, kernel)
 
 
-def convolve_volume(x: Volume, kernel: Kernel) -> Volume:
-    """XLA's own."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
-
-
-def convolve_sections(x: Volume, kernel: Kernel) -> Volume:
+def _convolve_sections(x: Sections, kernel: Kernel) -> Sections:
     """Section by section, as 2D convolutions that fit the cache."""
     b, z, y, width, c = x.shape
     kz, cout = kernel.shape[0], kernel.shape[-1]
@@ -61,20 +36,20 @@ def convolve_sections(x: Volume, kernel: Kernel) -> Volume:
     end = z + -z % step
     x = jnp.pad(x, ((0, 0), (kz // 2, kz // 2 + end - z), (0, 0), (0, 0), (0, 0)))
 
-    def write(i: jax.Array, out: Volume) -> Volume:
+    def write(i: jax.Array, out: Sections) -> Sections:
         needed = [jax.lax.dynamic_index_in_dim(x, i * step + j, 1, keepdims=False) for j in range(kz + step - 1)]
         return jax.lax.dynamic_update_slice_in_dim(out, sections(needed, kernel), i * step, 1)
 
     return jax.lax.fori_loop(0, end // step, write, jnp.zeros((b, end, y, width, cout), x.dtype))[:, :z]
 
 
-def _one_section(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Volume:
+def _one_section(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Sections:
     """The section in the middle of as many as the kernel has."""
     parts = [_convolve_2d(section, k) for section, k in zip(x, kernel, strict=True)]
     return functools.reduce(jnp.add, parts)[:, None]
 
 
-def _two_sections(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Volume:
+def _two_sections(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Sections:
     """The two in the middle of four, by Winograd's F(2, 3): four 2D convolutions in place of six."""
     even, odd = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
     both, difference = _convolve_2d(x[1] + x[2], even + odd), _convolve_2d(x[2] - x[1], even - odd)
@@ -87,16 +62,7 @@ def _convolve_2d(x: Float[Array, "n y x cin"], kernel: Float[Array, "ky kx cin c
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _gradients_of_volume(x: Volume, kernel: Kernel, g: Volume) -> tuple[Volume, Kernel]:
-    return jax.vjp(convolve_volume, x, kernel)[1](g)
-
-
-def _gradients_of_sections(x: Volume, kernel: Kernel, g: Volume) -> tuple[Volume, Kernel]:
-    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    return convolve_sections(g, mirrored), _kernel_gradient(x, kernel.shape, g)
-
-
-def _kernel_gradient(x: Volume, shape: tuple[int, ...], g: Volume) -> Kernel:
+def _kernel_gradient(x: Sections, shape: tuple[int, ...], g: Sections) -> Kernel:
     """Section by section: a matrix product for each tap along z and y, the taps along x side by side in it."""
     z, y, width = x.shape[1:4]
     kz, ky, kx, cin, cout = shape
@@ -122,12 +88,14 @@ def _kernel_gradient(x: Volume, shape: tuple[int, ...], g: Volume) -> Kernel:
     return total.reshape(shape).astype(x.dtype)
 
 
-def _forward(x: Volume, kernel: Kernel) -> tuple[Volume, tuple[Volume, Kernel]]:
-    return convolve(x, kernel), (x, kernel)
+def _forward(x: Sections, kernel: Kernel) -> tuple[Sections, tuple[Sections, Kernel]]:
+    return _convolve_3d(x, kernel), (x, kernel)
 
 
-def _backward(kept: tuple[Volume, Kernel], g: Volume) -> tuple[Volume, Kernel]:
-    return jax.lax.platform_dependent(*kept, g, cpu=_gradients_of_sections, default=_gradients_of_volume)
+def _backward(kept: tuple[Sections, Kernel], g: Sections) -> tuple[Sections, Kernel]:
+    x, kernel = kept
+    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    return _convolve_sections(g, mirrored), _kernel_gradient(x, kernel.shape, g)
 
 
-convolve.defvjp(_forward, _backward)
+_convolve_3d.defvjp(_forward, _backward)

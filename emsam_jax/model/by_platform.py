@@ -1,0 +1,86 @@
+"""The switch by platform: flax's and jax's own functions, and on CPUs the forms of `model.cpu` in their place.
+
+It is thrown as a program is lowered, by the platform that this is done for, whose devices need not be at hand. A
+gradient is that of the form taken, and nothing of the other one is compiled. Each function is jitted so that calls
+for the same shapes are traced once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.lax import platform_dependent
+from jaxtyping import Array, Float
+
+from emsam_jax.config import AttentionKernel
+from emsam_jax.model.cpu import attend as attend_on_cpu
+from emsam_jax.model.cpu import convolve as convolve_on_cpu
+from emsam_jax.model.cpu import double as double_on_cpu
+from emsam_jax.model.cpu import elu as elu_on_cpu
+from emsam_jax.model.cpu import gelu as gelu_on_cpu
+from emsam_jax.model.cpu import group_norm as group_norm_on_cpu
+
+
+def convolve(x: Array, kernel: Array, strides: tuple[int, ...], padding: str, **options: Any) -> Array:
+    """The `conv_general_dilated` of an `nnx.Conv` whose output is as large as its input."""
+    assert padding == "SAME", padding
+    assert set(strides) == {1}, strides
+    return _convolve(x, kernel, tuple({"window_strides": strides, "padding": padding, **options}.items()))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _convolve(x: Array, kernel: Array, options: tuple[tuple[str, Any], ...]) -> Array:
+    plain = functools.partial(jax.lax.conv_general_dilated, **dict(options))
+    return platform_dependent(x, kernel, cpu=convolve_on_cpu, default=plain)
+
+
+@jax.jit
+def normalise(norm: nnx.GroupNorm, x: Float[Array, "b z y x c"]) -> Float[Array, "b z y x c"]:
+    """`norm(x)`."""
+    assert norm.scale is not None
+    assert norm.bias is not None
+    on_cpu = functools.partial(group_norm_on_cpu, scale=norm.scale[...], bias=norm.bias[...], groups=norm.num_groups)
+    return platform_dependent(x, cpu=on_cpu, default=norm)
+
+
+@jax.jit
+def elu(x: Array) -> Array:
+    return platform_dependent(x, cpu=elu_on_cpu, default=jax.nn.elu)
+
+
+@jax.jit
+def gelu(x: Array) -> Array:
+    """The exact form. In float32 whatever the type, since in bfloat16 its lower tail is lost."""
+
+    def plain(x: Array) -> Array:
+        return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+    return platform_dependent(x, cpu=gelu_on_cpu, default=plain)
+
+
+@functools.partial(jax.jit, static_argnames="kernel")
+def attend(
+    q: Float[Array, "n q heads d"],
+    k: Float[Array, "n t heads d"],
+    v: Float[Array, "n t heads d"],
+    kernel: AttentionKernel = "xla",
+) -> Float[Array, "n q heads d"]:
+    """Scaled dot-product attention."""
+    plain = functools.partial(jax.nn.dot_product_attention, implementation=kernel)
+    return platform_dependent(q, k, v, cpu=attend_on_cpu, default=plain)
+
+
+@functools.partial(jax.jit, static_argnames="axis")
+def double(x: Float[Array, "b z y x c"], axis: int) -> Float[Array, "b z2 y2 x2 c"]:
+    """Linear, voxels centred: along the axis each voxel becomes two, mixed with its neighbours 3 to 1."""
+
+    def plain(x: Array) -> Array:
+        n = x.shape[axis]
+        around = jnp.pad(x, [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)], "edge")
+        before, after = (jax.lax.slice_in_dim(around, start, start + n, axis=axis) for start in (0, 2))
+        pairs = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        return pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+
+    return platform_dependent(x, cpu=functools.partial(double_on_cpu, axis=axis), default=plain)
