@@ -21,7 +21,6 @@ from emsam_jax.storage.destination import (
 )
 from emsam_jax.storage.fields import Field
 from emsam_jax.storage.location import (
-    RemoteFile,
     folder_spec,
     is_remote,
     normalise,
@@ -32,6 +31,7 @@ from emsam_jax.storage.location import (
     write_whole,
 )
 from emsam_jax.storage.machine import check_memory, free_disk, free_memory, usable_cores
+from emsam_jax.storage.remote_file import RemoteFile
 from emsam_jax.storage.removal import remove
 from emsam_jax.storage.replacing import beside, end_replacing, put_in_place
 

@@ -22,7 +22,8 @@ def read_bounded(folder: ts.KvStore, key: str, first_bytes: int | None = None) -
     if scheme in ("http", "https"):
         from emsam_jax.storage.web import read_http  # whose library takes as long to load as TensorStore
 
-        return read_http(folder, key, first_bytes)
+        found = read_http(folder, key, None if first_bytes is None else (0, first_bytes))
+        return None if found is None else found.content
     return read_key(folder, key, first_bytes, timeout=IN_ALL)
 
 

@@ -1,18 +1,15 @@
-"""Locates volumes: a local path or a URL, as a TensorStore key-value store, and as a seekable file."""
+"""Locates volumes: a local path or a URL, as a TensorStore key-value store."""
 
-import io
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
 import tensorstore as ts
 
 from emsam_jax.errors import UserError, first_line
-from emsam_jax.storage.context import file_context, shared_context
+from emsam_jax.storage.context import shared_context
 
 _SCHEMES = ("file", "gs", "s3", "http", "https", "memory")
-_READ_AHEAD = 1 << 16  # bytes
 
 
 def is_remote(url: str) -> bool:
@@ -88,67 +85,3 @@ def write_whole(place: str | Path, content: str | bytes) -> None:
     """As `write_key`, to a path or URL."""
     folder, name = split_last(normalise(str(place)))
     write_key(open_folder(folder), name, content.encode() if isinstance(content, str) else content)
-
-
-class RemoteFile(io.RawIOBase):
-    """A file in a key-value store, read by byte ranges, for libraries that want a seekable file."""
-
-    def __init__(self, url: str):
-        super().__init__()
-        parent, self._key = split_last(url)
-        self._folder, self._at = open_folder(parent, file_context()), 0
-        self._size = self._find_size()
-        self._ahead_at, self._ahead = 0, b""
-        self._lock = threading.Lock()
-
-    def _find_size(self) -> int:
-        """Finds the size by bisection: no store of TensorStore tells it without listing, which web servers lack."""
-        low, high = 0, 1 << 20
-        while self._has(high):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._has(middle) else (low, middle)
-        return high
-
-    def _has(self, position: int) -> bool:
-        try:
-            return len(self._folder.read(self._key, byte_range=slice(position, position + 1)).result().value) == 1
-        except ValueError:
-            return False
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.pread(self._at, min(len(view), max(0, self._size - self._at)))
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def pread(self, offset: int, count: int) -> bytes:
-        """Reads bytes from `offset`; small requests prefetch more, since headers are read in many small pieces."""
-        if count <= 0:
-            return b""
-        with self._lock:
-            start = offset - self._ahead_at
-            if not 0 <= start <= len(self._ahead) - count:
-                stop = min(self._size, offset + max(count, _READ_AHEAD))
-                try:
-                    self._ahead = self._folder.read(self._key, byte_range=slice(offset, stop)).result().value
-                except ValueError as error:
-                    raise OSError(first_line(error)) from None
-                self._ahead_at, start = offset, 0
-            return self._ahead[start : start + count]

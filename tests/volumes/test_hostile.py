@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from emsam_jax.errors import UserError
-from emsam_jax.storage import bounded, set_cache_limit
+from emsam_jax.storage import RemoteFile, bounded, set_cache_limit
 from emsam_jax.volumes import create_volume, open_volume
 from tests.volumes import writers
 
@@ -183,6 +183,53 @@ def test_a_server_that_sends_without_end(answer: Callable[..., str], monkeypatch
 def test_a_server_that_says_nothing(answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bounded, "PATIENCE", 0.5)
     refused(answer(lambda _: time.sleep(30)) + "/em.zarr", r"cannot be read: no answer in 0\.5 seconds")
+
+
+def test_a_server_that_dribbles(answer: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    """Each byte in time, the last one never."""
+
+    def send(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        try:
+            while True:
+                request.wfile.write(b" ")
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    monkeypatch.setattr(bounded, "IN_ALL", 0.5)
+    refused(answer(send) + "/em.zarr", r"cannot be read: the server took more than 0\.5 seconds")
+
+
+def test_a_file_over_http_costs_one_request_to_open_and_no_more_than_the_range_to_read(answer: Callable[..., str]):
+    """The server breaks one connection, and from 200,000 on it sends without end."""
+    contents, asked = np.random.default_rng(0).bytes(300_000), []
+
+    def send(request: http.server.BaseHTTPRequestHandler) -> None:
+        first, last = map(int, request.headers["Range"].removeprefix("bytes=").split("-"))
+        asked.append(first)
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {first}-{last}/{len(contents)}")
+        if first < 200_000:
+            request.send_header("Content-Length", str(last + 1 - first))
+        request.end_headers()
+        part = contents[first : last + 1]
+        try:
+            request.wfile.write(part[:-1] if len(asked) == 2 else part)
+            while first >= 200_000:
+                request.wfile.write(b" " * (1 << 20))
+        except OSError:
+            pass
+
+    file = RemoteFile(answer(send) + "/em.h5")
+    assert file.seek(0, os.SEEK_END) == len(contents)
+    assert file.pread(10, 1000) == contents[10:1010]
+    assert len(asked) == 1
+    assert file.pread(100_000, 70_000) == contents[100_000:170_000]
+    assert asked == [0, 100_000, 100_000]
+    with pytest.raises(OSError, match="a byte range was ignored by server"):
+        file.pread(200_000, 10)
 
 
 @pytest.mark.parametrize(
