@@ -1,4 +1,4 @@
-"""scores.json: every number, with what is needed to make it again."""
+"""Writes scores.json: every number, with what is needed to reproduce it."""
 
 import dataclasses
 import datetime
@@ -34,7 +34,7 @@ EXPLAINED = {
 def describe(
     request: EvaluationRequest, source: AffinitySource, subjects: Sequence[Subject], frozen: Frozen
 ) -> dict[str, Any]:
-    """scores.json without the scores."""
+    """Returns scores.json without the scores."""
     model, asked = source.describe(), dataclasses.asdict(request)
     config = model.pop("config", None)
     titles = {**TITLES, STORED: model["title"]}
@@ -74,7 +74,7 @@ def check_outputs(out: str, subjects: Sequence[Subject], given: Sequence[str]) -
 
 
 def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarray, "z y x"] | None) -> None:
-    """As OME-Zarr where the raw lies, with ids as small as they can be."""
+    """Saves labels as OME-Zarr at the raw's place in the world, with the smallest type of id."""
     if labels is None:
         return
     dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64
@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 
 
 def format_table(scores: dict[str, Any]) -> str:
-    """For a terminal: a line a method; the literature's threshold, the chosen one and the best, side by side."""
+    """Formats a line a method for a terminal: the literature's threshold, the chosen one and the best."""
     lines = []
     for volume, methods in scores["volumes"].items():
         lines += ["", f"{volume}: VOI split + merge = sum (bits), adapted Rand error, at threshold"]

@@ -1,4 +1,4 @@
-"""How many windows at once: as many as fit into the device's memory, by the two programs that need most of it."""
+"""Finds how many windows fit into the device's memory at once, by the two programs that need most of it."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ def usual_batch(device: Any) -> int:
 
 
 def batch_of(windows: int, devices: int, columns: int, depth: int) -> WindowBatch:
-    """About so many windows on each device, in few steps, where a block has so many columns of this depth."""
+    """Returns about `windows` on each device, in few steps, where a block has `columns` columns of `depth` windows."""
     at_once = min(max(1, windows), depth)
     steps = -(-depth // at_once)
     at_once = -(-depth // steps)
@@ -45,7 +45,7 @@ def batch_of(windows: int, devices: int, columns: int, depth: int) -> WindowBatc
 
 
 def free_bytes(device: Any) -> int | None:
-    """Of the accelerator or, on the CPU, of the machine or the groups that the process is in; None: unknown."""
+    """Returns the free bytes of the accelerator or, on the CPU, of the machine or the cgroups; None: unknown."""
     if device.platform != "cpu":
         found = device.memory_stats() or {}
         return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
@@ -53,13 +53,13 @@ def free_bytes(device: Any) -> int | None:
 
 
 def fits(needed: int, devices: list[Any]) -> bool:
-    """CPU devices share the machine's memory."""
+    """Returns whether a program fits; CPU devices share the machine's memory."""
     free = free_bytes(devices[0])
     return free is None or needed * (len(devices) if devices[0].platform == "cpu" else 1) <= _SHARE * free
 
 
 def out_of_memory(error: Exception) -> bool:
-    """The CPU's message comes wrapped into others, without the code."""
+    """Returns whether an error means out of memory: the CPU's is wrapped into others, without the code."""
     said = str(error)
     return isinstance(error, jax.errors.JaxRuntimeError) and ("RESOURCE_EXHAUSTED" in said or "Out of memory" in said)
 
@@ -76,7 +76,7 @@ class Fitted(NamedTuple):
 def fit(
     model: AffinityModel, programs: Programs, extent: Extent, *, windows: int, channels: int, encode_once: bool
 ) -> Fitted:
-    """About `windows` on each device, or fewer."""
+    """Returns `windows` on each device, or fewer that fit."""
     devices = list(programs.everywhere.device_set)
     # Sums and results of this block and the next one, and what is read for two more.
     others = 4 * (2 * channels * math.prod(extent.total_shape) + 3 * math.prod(extent.read_shape))

@@ -1,8 +1,8 @@
-"""What runs on the devices, one compiled program each.
+"""The programs that run on the devices, each compiled once.
 
-Windows that lie over each other in z form a column. Arrays of several columns have them as their first axis, m, which
-is laid over the devices; windows of a column are the axis q, sections n. Each device sums up what its own columns give
-to a block, and the sums meet only when the block is finished.
+Windows that overlap in z form a column. Arrays of several columns have them as their first axis, m, which is sharded
+over the devices; windows of a column are the axis q, sections n. Each device sums what its own columns add to a block,
+and the sums are reduced only when the block is finished.
 """
 
 import functools
@@ -24,7 +24,7 @@ ColumnFeatures = tuple[Float[Array, "m length _ _ _"], ...]
 
 
 class Windows(NamedTuple):
-    """Windows of a column: what they consist of."""
+    """Windows of a column."""
 
     sections: Int[Array, "q z"] | Int[np.ndarray, "q z"]
     places: Int[Array, "q z"] | Int[np.ndarray, "q z"]  # where their features are
@@ -32,7 +32,7 @@ class Windows(NamedTuple):
 
 @runtime_checkable
 class AffinityModel(Protocol):
-    """What can be predicted with: FGNet, or any pytree with these two."""
+    """What can be predicted with: FGNet, or any pytree with these two methods."""
 
     def encode(self, sections: Float[Array, "n y x 1"]) -> tuple[Float[Array, "n _ _ _"], ...]: ...
 
@@ -41,12 +41,12 @@ class AffinityModel(Protocol):
 
 @functools.cache
 def programs_for(devices: tuple[Any, ...], coarse: bool, encode_once: bool) -> "Programs":
-    """Kept, so that nothing is compiled again for another volume or other parameters of the same model."""
+    """Returns cached programs, so that nothing is compiled again for another volume or other parameters."""
     return Programs(devices, coarse=coarse, encode_once=encode_once)
 
 
 class Programs:
-    """Jitted for these devices and settings; shapes are theirs to tell apart."""
+    """Programs jitted for these devices and settings; jax distinguishes their shapes."""
 
     def __init__(self, devices: Devices, *, coarse: bool, encode_once: bool):
         self._compiled: dict[Any, Any] = {}
@@ -62,7 +62,7 @@ class Programs:
         self.finish = jax.jit(finish, static_argnames=("shape", "dtype"), out_shardings=self.everywhere)
 
     def compiled(self, name: str, *arguments: Any) -> Any:
-        """A program ahead of its first call, for arguments that may be shapes alone."""
+        """Compiles a program before its first call, from arrays or abstract shapes."""
         leaves, structure = jax.tree.flatten(arguments)
         key = (name, structure, tuple((x.shape, str(x.dtype), x.sharding) for x in leaves))
         if key not in self._compiled:
@@ -77,7 +77,7 @@ def cut_columns(
     order: tuple[int, int, int],
     depth: int,
 ) -> Float[Array, "m n wy wx"]:
-    """Sections along the first of the axes in their new order; `depth` is their number after padding."""
+    """Cuts columns of sections along the first of the permuted axes; `depth` sections after padding."""
     turned = raw.transpose(order)
     turned = jnp.pad(turned, ((0, depth - turned.shape[0]), (0, 0), (0, 0)))
     return jax.vmap(lambda y, x: turned[:, y][:, :, x])(rows, columns)
@@ -90,7 +90,7 @@ def encode_sections(
     features: ColumnFeatures,
     place: Int[Array, ""],
 ) -> ColumnFeatures:
-    """Writes what the encoder sees in these sections of every column into the features, from `place` on."""
+    """Encodes these sections of every column and writes the features from index `place`."""
     chosen = tiles[:, sections]
     m, n, y, x = chosen.shape
     seen = model.encode(chosen.reshape(m * n, y, x, 1))
@@ -107,7 +107,7 @@ def decode_windows(
     windows: Windows,
     coarse: bool,
 ) -> Float[Array, "m q z y x c"]:
-    """Affinities of the windows, from features that are there."""
+    """Decodes affinities of the windows from features that are encoded."""
     raw = tiles[:, windows.sections]
     m, q, z = raw.shape[:3]
     chosen = tuple(f[:, windows.places].reshape(m * q, z, *f.shape[2:]) for f in features)
@@ -121,7 +121,7 @@ def encode_and_decode(
     windows: Windows,
     coarse: bool,
 ) -> Float[Array, "m q z y x c"]:
-    """The same window by window: a section is encoded anew for each."""
+    """Encodes and decodes window by window: a section is encoded anew for each."""
     raw = tiles[:, windows.sections]
     m, q, z, y, x = raw.shape
     seen = model.encode(raw.reshape(m * q * z, y, x, 1))
@@ -145,7 +145,7 @@ def blend(
     order: tuple[int, int, int],
     mesh: Mesh,
 ) -> Float[Array, "devices z y x c"]:
-    """Adds the windows, seen without the symmetry, at their starts; 0 in `real` leaves one out."""
+    """Adds the windows to the block at their starts, with the symmetry undone; 0 in `real` leaves one out."""
 
     def blend_own(total: Array, values: Array, weights: Array, at: tuple[Array, Array], undo: Undo | None) -> Array:
         starts, real = (part.reshape(-1, *part.shape[2:]) for part in at)
@@ -168,7 +168,7 @@ def blend(
 def finish(
     total: Float[Array, "devices _ _ _ c"], start: Int[Array, "3"], shape: Voxel, dtype: str
 ) -> Shaped[Array, "c z y x"]:
-    """The block as it is stored."""
+    """Returns the block in the stored type."""
     sizes = (total.shape[0], *shape, total.shape[-1])
     found = jax.lax.dynamic_slice(total, (0, *start, 0), sizes).sum(0).transpose(3, 0, 1, 2)
     found = jnp.clip(found, 0, 1)

@@ -1,4 +1,4 @@
-"""The two decoders: features of several levels to the logits of affinities at full resolution."""
+"""Decodes features of several levels to the logits of affinities at full resolution; used twice."""
 
 import itertools
 
@@ -37,7 +37,7 @@ class AffinityDecoder(nnx.Module):
         self.logits = conv(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> FeatureMap:
-        """Logits of `shape` z, y, x from levels, shallow to deep."""
+        """Returns logits of `shape` z, y, x from levels, shallow to deep."""
         deepest = len(levels) - 1
         x = levels[deepest]
         if deepest < len(self.blocks):

@@ -1,8 +1,8 @@
-"""The switch by platform: flax's and jax's own functions, and on CPUs the forms of `model.cpu` in their place.
+"""Switches by platform: flax's and jax's own functions, and on CPUs the forms of `model.cpu` in their place.
 
-It is thrown as a program is lowered, by the platform that this is done for, whose devices need not be at hand. A
-gradient is that of the form taken, and nothing of the other one is compiled. Each function is jitted so that calls
-for the same shapes are traced once.
+It is decided as a program is lowered, by the platform of the lowering, whose devices need not be at hand. A gradient is
+that of the form taken, and nothing of the other one is compiled. Each function is jitted so that calls for the same
+shapes are traced once.
 """
 
 import functools
@@ -24,7 +24,7 @@ from emsam_jax.model.cpu import group_norm as group_norm_on_cpu
 
 
 def convolve(x: Array, kernel: Array, strides: tuple[int, ...], padding: str, **options: Any) -> Array:
-    """The `conv_general_dilated` of an `nnx.Conv` whose output is as large as its input."""
+    """Computes the `conv_general_dilated` of an `nnx.Conv` whose output is as large as its input."""
     assert padding == "SAME", padding
     assert set(strides) == {1}, strides
     return _convolve(x, kernel, tuple({"window_strides": strides, "padding": padding, **options}.items()))
@@ -38,7 +38,7 @@ def _convolve(x: Array, kernel: Array, options: tuple[tuple[str, Any], ...]) -> 
 
 @jax.jit
 def normalise(norm: nnx.GroupNorm, x: Float[Array, "b z y x c"]) -> Float[Array, "b z y x c"]:
-    """`norm(x)`."""
+    """Computes `norm(x)`."""
     assert norm.scale is not None
     assert norm.bias is not None
     on_cpu = functools.partial(group_norm_on_cpu, scale=norm.scale[...], bias=norm.bias[...], groups=norm.num_groups)
@@ -52,7 +52,7 @@ def elu(x: Array) -> Array:
 
 @jax.jit
 def gelu(x: Array) -> Array:
-    """The exact form. In float32 whatever the type, since in bfloat16 its lower tail is lost."""
+    """Computes the exact form, in float32 whatever the type, since in bfloat16 its lower tail is lost."""
 
     def plain(x: Array) -> Array:
         return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
@@ -67,14 +67,14 @@ def attend(
     v: Float[Array, "n t heads d"],
     kernel: AttentionKernel = "xla",
 ) -> Float[Array, "n q heads d"]:
-    """Scaled dot-product attention."""
+    """Computes scaled dot-product attention."""
     plain = functools.partial(jax.nn.dot_product_attention, implementation=kernel)
     return platform_dependent(q, k, v, cpu=attend_on_cpu, default=plain)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
 def double(x: Float[Array, "b z y x c"], axis: int) -> Float[Array, "b z2 y2 x2 c"]:
-    """Linear, voxels centred: along the axis each voxel becomes two, mixed with its neighbours 3 to 1."""
+    """Upsamples linearly, voxels centred: along the axis each voxel becomes two, mixed with its neighbours 3 to 1."""
 
     def plain(x: Array) -> Array:
         n = x.shape[axis]

@@ -1,4 +1,4 @@
-"""`jax.jit` with the compiler options that suit this project's models, and what a compiled program needs."""
+"""Compiles with `jax.jit` and the options that suit this project's models, and measures what a program needs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from emsam_jax.model.cpu import COMPILER_OPTIONS, QUICK_OPTIONS
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """For outermost functions only: jax takes compiler options nowhere else."""
+    """Jits outermost functions: jax takes compiler options nowhere else."""
     return _jit(function, COMPILER_OPTIONS, options)
 
 
 def jit_once(function: Callable[..., Any], **options: Any) -> Any:
-    """For what runs once, such as drawing random parameters."""
+    """Jits what runs once, such as drawing random parameters."""
     return _jit(function, QUICK_OPTIONS, options)
 
 
@@ -24,7 +24,7 @@ def _jit(function: Callable[..., Any], on_cpu: dict[str, Any], options: dict[str
 
 
 def compiled_for(options: dict[str, Any]) -> str:
-    """The platform of the shardings that jit is given, whose devices need not be at hand; else this process's own."""
+    """Returns the platform of the shardings, whose devices need not be at hand; else this process's own."""
     for sharding in jax.tree.leaves([options.get("in_shardings"), options.get("out_shardings")]):
         if isinstance(sharding, jax.sharding.Sharding):
             return next(iter(sharding.device_set)).platform

@@ -1,4 +1,4 @@
-"""SAM2's image encoder on disk: written once by the conversion, loaded by shape and checksum."""
+"""Reads and writes SAM2's image encoder on disk: written by the conversion, loaded by shape and checksum."""
 
 import contextlib
 import hashlib
@@ -34,17 +34,17 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def abstract_encoder(config: HieraConfig, **options: Any) -> ImageEncoder:
-    """The module with shapes in place of parameters."""
+    """Returns the module with shapes in place of parameters."""
     return nnx.eval_shape(lambda: ImageEncoder(config, rngs=nnx.Rngs(0), **options))
 
 
 def flat_state(encoder: nnx.Module) -> dict[str, Any]:
-    """Each parameter's variable by its dotted name."""
+    """Returns each parameter's variable by its dotted name."""
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(encoder, nnx.Param))}
 
 
 def fill(encoder: M, params: FlatParams) -> M:
-    """The module with these parameters: each used once, none left over, every shape right."""
+    """Returns the module with these parameters: each used once, none left over, every shape right."""
     graph, state = nnx.split(encoder)
     expected = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
     if expected.keys() != params.keys():
@@ -60,10 +60,10 @@ def fill(encoder: M, params: FlatParams) -> M:
 
 @contextlib.contextmanager
 def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, facts: dict[str, Any]) -> Iterator[Path]:
-    """Writes the checkpoint beside `path`, gives it to be looked at, and moves it there when the block ends well.
+    """Writes the checkpoint next to `path`, yields it for checks, and moves it there when the block ends well.
 
-    What was at `path` goes only then; a run that dies before leaves a folder that does not load. Folders with anything
-    in them that is no part of an image encoder are refused.
+    Only then what was at `path` is removed; a run that dies before leaves a folder that does not load. Folders with
+    anything in them that is no part of an image encoder are refused.
     """
     path = Path(path).absolute()
     partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
@@ -92,7 +92,7 @@ def writing_image_encoder(path: str | os.PathLike[str], params: FlatParams, fact
 
 
 def refuse_strangers(folder: Path) -> None:
-    """Of files that this software would not have written there; a folder without them may be removed."""
+    """Refuses files that this software would not have written there; a folder without them may be removed."""
     inside = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if not _is_folder(file))
     found = sorted(name for name in inside if not _OURS.fullmatch(name))
     if found or folder.is_symlink() or folder.is_file():
@@ -105,7 +105,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `encoder.json` says, or one sentence why this is no checkpoint of an image encoder."""
+    """Reads `encoder.json`, or raises UserError about why this is no checkpoint of an image encoder."""
     file = Path(path) / FACTS_FILE
     if not Path(path).exists():
         raise UserError(f"No image encoder at {path}: there is no such folder. convert/sam2_to_flax.py makes one.")
@@ -135,7 +135,7 @@ def load_image_encoder(
     remat: bool = False,
     attention: AttentionKernel = "xla",
 ) -> ImageEncoder:
-    """The encoder that `convert/sam2_to_flax.py` wrote to `path`, computing in `dtype` with float32 parameters."""
+    """Loads the encoder that `convert/sam2_to_flax.py` wrote, computing in `dtype` with float32 parameters."""
     facts = read_facts(path)
     encoder = abstract_encoder(
         SIZES[facts["size"]], dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention
@@ -144,7 +144,7 @@ def load_image_encoder(
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The parameters in a checkpoint, by their dotted names, if they are those that were written."""
+    """Reads the parameters of a checkpoint, by their dotted names, and checks their hash."""
     expected = read_facts(path)["hash"]
     params = read_arrays(Path(path) / PARAMS_FOLDER)
     if content_hash(params) != expected:
@@ -153,7 +153,7 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """A flat dictionary that Orbax wrote."""
+    """Reads a flat dictionary that Orbax wrote."""
     path: Any = Path(folder).absolute()  # which Orbax would have of a type of its own
     alone = _alone()
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
@@ -166,7 +166,7 @@ def read_arrays(folder: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def stored_arrays(folder: Path) -> Iterator[None]:
-    """Reading them: whatever Orbax and TensorStore raise about damaged files, of many types, as one sentence."""
+    """Raises UserError for whatever Orbax and TensorStore raise inside about damaged files."""
     try:
         yield
     except Exception as error:
@@ -175,7 +175,7 @@ def stored_arrays(folder: Path) -> Iterator[None]:
 
 
 def content_hash(params: FlatParams) -> str:
-    """Of names, types, shapes and values; the same in any order."""
+    """Hashes names, types, shapes and values, in any order."""
     digest = hashlib.sha256()
     for name in sorted(params):
         values = np.ascontiguousarray(params[name])
@@ -185,7 +185,7 @@ def content_hash(params: FlatParams) -> str:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Without waiting for the other processes, if there are any."""
+    """Returns Orbax's options that wait for no other process."""
     this = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"alone{this}"

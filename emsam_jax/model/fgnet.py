@@ -87,7 +87,7 @@ class FGNet(nnx.Module):
     def encode(
         self, sections: Float[Array, "n y x 1"], key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "n _ _ _"], ...]:
-        """What the image encoder sees in each section by itself, projected; nothing without an encoder."""
+        """Encodes each section by itself and projects its features; nothing without an encoder."""
         if self.encoder is None:
             return ()
         images = (sections - jnp.asarray(IMAGENET_MEAN)[None, None, None]) / jnp.asarray(IMAGENET_STD)[None, None, None]
@@ -102,7 +102,7 @@ class FGNet(nnx.Module):
         return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
 
     def decode(self, raw: Float[Array, "b z y x 1"], features: LevelFeatures) -> Maps:
-        """Affinities of the voxels, from themselves and from what was seen in their sections."""
+        """Decodes affinities of the voxels from themselves and from their sections' features."""
         check_patch(self.config, raw.shape[1:4])
         if self.contexts:
             features = tuple(self._run(nnx.Conv.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
@@ -128,7 +128,7 @@ class FGNet(nnx.Module):
         return Maps(coarse, refined)
 
     def _guide(self, features: LevelFeatures, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
-        """What was seen at this level's stride, or at the nearest there is; never finer than `shape`."""
+        """Returns the features at this level's stride, or at the nearest there is; never finer than `shape`."""
         stride = min(max(2**number, self.strides[0]), self.strides[-1])
         guide = features[self.strides.index(stride)]
         z, y, x = (max(seen // here, 1) for seen, here in zip(guide.shape[1:4], shape[1:4], strict=True))
@@ -139,7 +139,7 @@ class FGNet(nnx.Module):
 
 
 def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
-    """The image encoder's parameters at `config.encoder.weights`, by their names in the model; none for random ones."""
+    """Reads the image encoder's parameters at `config.encoder.weights`, by their names in the model."""
     weights = config.encoder.weights
     check_weights(config.encoder)
     if config.encoder.size == "none" or weights in ("", RANDOM):
@@ -155,18 +155,18 @@ def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:
 
 
 def abstract_fgnet(config: ModelConfig) -> FGNet:
-    """The module with shapes in place of parameters."""
+    """Returns the module with shapes in place of parameters."""
     return nnx.merge(*_abstract_parts(config))
 
 
 @functools.cache
 def _abstract_parts(config: ModelConfig) -> tuple[Any, Any]:
-    """Kept, since flax takes seconds to trace a module's construction."""
+    """Caches the abstract module, since flax takes seconds to trace its construction."""
     return nnx.split(nnx.eval_shape(lambda: FGNet(config, rngs=nnx.Rngs(0))))
 
 
 def split_fgnet(model: FGNet) -> tuple[Params, Params]:
-    """Parameters that are trained, and those that are not: a frozen image encoder's."""
+    """Splits parameters into those that are trained and those that are not: a frozen image encoder's."""
     frozen_from = ENCODER if model.config.encoder.frozen else None
     trained, frozen = {}, {}
     for name, leaf in flat_state(model).items():
@@ -175,7 +175,7 @@ def split_fgnet(model: FGNet) -> tuple[Params, Params]:
 
 
 def merge_fgnet(config: ModelConfig, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> FGNet:
-    """The module with these parameters, each used once and none left over."""
+    """Returns the module with these parameters, each used once and none left over."""
     return fill(abstract_fgnet(config), {**trained, **frozen})
 
 

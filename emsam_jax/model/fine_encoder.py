@@ -9,7 +9,7 @@ from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBloc
 
 
 class FineEncoder(nnx.Module):
-    """Levels of strides 1, 2, 4, ... within the section; z is pooled, and looked along by the blocks' first
+    """Levels of strides 1, 2, 4, ... within the section; z is pooled, and convolved by the blocks' first
     convolution, only where voxels are isotropic.
     """
 

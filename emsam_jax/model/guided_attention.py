@@ -1,7 +1,7 @@
-"""Feature-Guided Attention: what the image encoder saw decides which fine features count, and adds its own.
+"""Feature-Guided Attention: features of the image encoder gate the fine features, and are added to them.
 
-F' = (F + n(W_l F)) * gate(S) + n(W_g S), for fine features F and the image encoder's S at the same place. It starts
-as the identity: n(W_l F) and n(W_g S) are zeros and the gate is 1.
+F' = (F + n(W_l F)) * gate(S) + n(W_g S), for fine features F and the image encoder's S at the same place. It starts as
+the identity: n(W_l F) and n(W_g S) are zeros and the gate is 1.
 """
 
 import functools
@@ -18,7 +18,7 @@ Guide = Float[Array, "b zs ys xs cs"]
 
 
 class GuidedAttention(nnx.Module):
-    """For one level of the fine encoder."""
+    """The attention at one level of the fine encoder."""
 
     def __init__(self, channels: int, projected: int, kind: Guidance, *, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.kind: Guidance = kind
@@ -46,5 +46,5 @@ class GuidedAttention(nnx.Module):
         return (fine + self.fine(fine)) * gate + upsample(self.added(guide), factors)
 
     def _open(self, seen: Float[Array, "b z _ _ _"]) -> Float[Array, "b z _ _ gates"]:
-        """Between 0 and 2; 1 where there is nothing to say."""
+        """Returns the gate, between 0 and 2; 1 is neutral."""
         return 2 * jax.nn.sigmoid(self.gate(seen))

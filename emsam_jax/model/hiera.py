@@ -29,7 +29,7 @@ LAYER_NORM_EPSILON = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class HieraConfig:
-    """What distinguishes the sizes of Hiera; the defaults are those of base+."""
+    """The sizes of Hiera; the defaults are those of base+."""
 
     embed_dim: int = 112  # channels of the first stage; each later stage has twice as many
     num_heads: int = 2  # attention heads of the first stage; doubled likewise
@@ -40,17 +40,17 @@ class HieraConfig:
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Channels of each stage's output, shallow to deep."""
+        """Returns the channels of each stage's output, shallow to deep."""
         return tuple(self.embed_dim * 2**stage for stage in range(len(self.stages)))
 
     @property
     def stage_ends(self) -> tuple[int, ...]:
-        """Index of each stage's last block."""
+        """Returns the index of each stage's last block."""
         return tuple(sum(self.stages[: stage + 1]) - 1 for stage in range(len(self.stages)))
 
     @property
     def windows(self) -> tuple[int, ...]:
-        """Side of each block's attention windows, tokens; 0: the whole image is one."""
+        """Returns the side of each block's attention windows in tokens; 0: the whole image is one."""
         stage_of = [stage for stage, blocks in enumerate(self.stages) for _ in range(blocks)]
         # The first block of a stage still attends within the windows of the stage before.
         sides = [self.window_spec[stage] for stage in (0, *stage_of[:-1])]
@@ -80,7 +80,7 @@ def max_pool_2x2(tokens: Tokens) -> OtherTokens:
 
 
 def drop_path(branch: Tokens, rate: float, key: Key[Array, ""] | None) -> Tokens:
-    """Leaves the branch out for a random part of the images and scales it up for the others."""
+    """Drops the branch for a random part of the images and scales it up for the others."""
     if key is None or rate == 0.0:
         return branch
     kept = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1, 1))
@@ -88,7 +88,7 @@ def drop_path(branch: Tokens, rate: float, key: Key[Array, ""] | None) -> Tokens
 
 
 class PatchEmbed(nnx.Module):
-    """A 7x7 convolution of stride 4: image to tokens."""
+    """Embeds an image as tokens, by a 7x7 convolution of stride 4."""
 
     def __init__(self, embed_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.proj = nnx.Conv(3, embed_dim, (7, 7), strides=STEM_STRIDE, padding=3, dtype=dtype, rngs=rngs)
@@ -187,7 +187,7 @@ class MultiScaleBlock(nnx.Module):
 
 
 class Hiera(nnx.Module):
-    """Images to four feature maps of strides 4, 8, 16 and 32."""
+    """Maps images to four feature maps of strides 4, 8, 16 and 32."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class Features(NamedTuple):
 
 
 class ImageEncoder(nnx.Module):
-    """Images normalised by ImageNet's mean and standard deviation to features."""
+    """Maps images, normalised by ImageNet's mean and standard deviation, to features."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class ImageEncoder(nnx.Module):
         neck: bool = True,
         rngs: nnx.Rngs,
     ):
-        """`dtype` is computed in; parameters are float32. `remat` keeps only the blocks' inputs for the gradient;
-        without the neck there are no FPN features.
+        """`dtype` is the type of the computation; parameters are float32. `remat` keeps only the blocks' inputs for
+        the gradient; without the neck there are no FPN features.
         """
         dtype = jnp.dtype(dtype)
         self.trunk = Hiera(

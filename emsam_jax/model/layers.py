@@ -1,4 +1,4 @@
-"""What the 3D parts share: a normalised convolution, the residual block, pooling, linear upsampling."""
+"""Layers that the 3D parts share: a normalised convolution, the residual block, pooling, linear upsampling."""
 
 import functools
 from typing import Any
@@ -19,14 +19,14 @@ _KERNEL = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 def conv(
     cin: int, cout: int, kernel_size: Factors, *, use_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.Conv:
-    """Of odd sides, zeros around the input, the output as large as it. Only the kernel takes from the random stream."""
+    """Makes a convolution of odd sides, zero-padded; only its kernel draws from the random stream."""
     kernel = _KERNEL(rngs.params(), (*kernel_size, cin, cout), jnp.float32)
     options: Any = {"kernel_init": lambda *_: kernel, "conv_general_dilated": convolve, "rngs": nnx.Rngs(0)}
     return nnx.Conv(cin, cout, kernel_size, use_bias=use_bias, dtype=dtype, **options)
 
 
 class Normalised(nnx.Module):
-    """Convolution, then group normalisation. `scale` 0 makes it give zeros until it has learned otherwise."""
+    """Convolution, then group normalisation. With `scale` 0 its output is zero until it is trained."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Normalised(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """A convolution of kernel `entry`, then two of (3, 3, 3) added to it; None makes do without the first."""
+    """A convolution of kernel `entry`, then two of (3, 3, 3) added to it; None skips the first."""
 
     def __init__(self, cin: int, cout: int, *, entry: Factors | None, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         normalised = functools.partial(Normalised, groups=groups, dtype=dtype, rngs=rngs)
@@ -63,7 +63,7 @@ class ResidualBlock(nnx.Module):
 
 
 def max_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """A maximum over reshaped axes: XLA's reduce-window is slow on the CPU."""
+    """Takes a maximum over reshaped axes: XLA's reduce-window is slow on the CPU."""
     return _blocks(x, factors).max((2, 4, 6))
 
 
@@ -78,7 +78,7 @@ def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c
 
 
 def upsample(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """Linear, by powers of two, voxels centred."""
+    """Upsamples linearly, by powers of two, voxels centred."""
     for axis, factor in enumerate(factors, start=1):
         while factor > 1:
             x, factor = double(x, axis), factor // 2  # noqa: PLW2901
@@ -86,6 +86,6 @@ def upsample(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
 
 
 def ratios(fine: tuple[int, ...], coarse: tuple[int, ...]) -> Factors:
-    """How often the coarse shape fits into the fine one, along z, y, x."""
+    """Returns how often the coarse shape fits into the fine one, along z, y, x."""
     z, y, x = (there // here for there, here in zip(fine, coarse, strict=True))
     return z, y, x

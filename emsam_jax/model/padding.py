@@ -1,4 +1,4 @@
-"""How much of what SAM2's encoder attends to in a patch's sections is padding: its windows have a fixed size."""
+"""Computes how much of what SAM2's encoder attends to in a section is padding: its windows have a fixed size."""
 
 import math
 
@@ -10,7 +10,7 @@ MOST = 0.25  # of a stage's tokens, above which it is worth a sentence
 
 
 def padding_shares(hiera: HieraConfig, y: int, x: int) -> tuple[float, ...]:
-    """Of images of y x x pixels: the share of zeros among the tokens in each stage's windows, its worst block's."""
+    """Returns the share of padding among each stage's tokens, its worst block's, of images of y x x pixels."""
     worst = [0.0] * len(hiera.stages)
     for stage, stride, window in _windowed_blocks(hiera):
         filled = math.prod((side // stride) / (math.ceil(side // stride / window) * window) for side in (y, x))
@@ -19,12 +19,12 @@ def padding_shares(hiera: HieraConfig, y: int, x: int) -> tuple[float, ...]:
 
 
 def unpadded_side(hiera: HieraConfig) -> int:
-    """Pixels: images whose sides are multiples of it fill every window."""
+    """Returns the side in pixels whose multiples fill every window."""
     return math.lcm(*(stride * window for _, stride, window in _windowed_blocks(hiera)))
 
 
 def warn_of_padding(model: ModelConfig, patch: tuple[int, int, int]) -> str:
-    """A sentence where a patch (z, y, x) leaves much of SAM2's windows empty, else nothing."""
+    """Returns a warning if a patch (z, y, x) leaves much of SAM2's windows empty, else nothing."""
     if model.encoder.size not in SIZES:
         return ""
     hiera, times = SIZES[model.encoder.size], model.encoder.upsample
@@ -43,7 +43,7 @@ def warn_of_padding(model: ModelConfig, patch: tuple[int, int, int]) -> str:
 
 
 def _windowed_blocks(hiera: HieraConfig) -> list[tuple[int, int, int]]:
-    """(stage from 0, pixels a token, tokens a window's side) of each block that does not attend to the whole image."""
+    """Lists (stage from 0, pixels a token, tokens a window's side) of each block with windows."""
     found, stage = [], 0
     for block, window in enumerate(hiera.windows):
         # The first block of a stage still has the tokens of the stage before.

@@ -1,4 +1,4 @@
-"""Metadata and first bytes of files that others wrote, read within bounds of size and time, wherever they lie."""
+"""Reads metadata and first bytes of files that others wrote, within bounds of size and time."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ IN_ALL = 120.0  # seconds for one file
 
 
 def read_bounded(folder: ts.KvStore, key: str, first_bytes: int | None = None) -> bytes | None:
-    """The content, or its first bytes; None where there is no such file."""
+    """Reads the content, or its first bytes; None where there is no such file."""
     scheme = folder.url.partition(":")[0]
     if scheme == "file":
         return _read_local(folder.path + key, first_bytes)
@@ -28,7 +28,7 @@ def read_bounded(folder: ts.KvStore, key: str, first_bytes: int | None = None) -
 
 
 def _read_local(path: str, first_bytes: int | None) -> bytes | None:
-    """Without opening what would wait for a writer, or never end."""
+    """Reads without opening what would wait for a writer, or never end."""
     try:
         found = Path(path).stat()
         if stat.S_ISDIR(found.st_mode):

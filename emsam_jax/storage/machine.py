@@ -17,7 +17,7 @@ class Room(NamedTuple):
 
 
 def free_memory() -> int | None:
-    """Bytes; None: unknown."""
+    """Returns the free bytes of memory; None: unknown."""
     free = [_field(Path("/proc/meminfo"), "MemAvailable:", 1024)]
     for group in _groups():
         limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
@@ -40,7 +40,7 @@ def usable_cores() -> int:
 
 
 def check_memory(needed: int, what: str, advice: str) -> None:
-    """Before it is begun: whether so many bytes are free at all."""
+    """Refuses work that needs more bytes than are free, before it begins."""
     free = free_memory()
     if free is not None and needed > free:
         raise UserError(
@@ -49,7 +49,7 @@ def check_memory(needed: int, what: str, advice: str) -> None:
 
 
 def free_disk(url: str) -> Room | None:
-    """Where a file would lie; None where nobody can tell."""
+    """Returns the free bytes where a file would lie; None where nobody can tell."""
     if is_remote(normalise(url)):
         return None
     path = Path(normalise(url))
@@ -58,7 +58,7 @@ def free_disk(url: str) -> Room | None:
 
 
 def _groups() -> list[Path]:
-    """A container's own, and those around the process that a queueing system has made."""
+    """Lists the process's cgroups: a container's own, and those that a queueing system has made."""
     try:
         lines = _PROCESS.read_text().splitlines()
     except OSError:

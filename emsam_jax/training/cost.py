@@ -1,4 +1,4 @@
-"""What a model costs, before any of its parameters exists: parameters, operations, memory."""
+"""Counts what a model costs before any parameter exists: parameters, operations, memory."""
 
 import collections
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Parts(NamedTuple):
     frozen: dict[str, int]
 
     def bytes(self) -> int:
-        """Of all that a training keeps for them."""
+        """Returns the bytes of all that a training keeps for the parameters."""
         return BYTES * (COPIES * sum(self.trained.values()) + sum(self.frozen.values()))
 
 
@@ -34,7 +34,7 @@ def count_parameters(config: ModelConfig) -> Parts:
 
 
 def shapes_of(config: ModelConfig, patch: Patch) -> dict[str, tuple[int, ...]]:
-    """Of one patch: z, y, x, c of what each level gives."""
+    """Returns the shapes z, y, x, c of each level's output for one patch."""
     check_patch(config, patch, "config.data.patch")
     raw = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
 
@@ -55,8 +55,9 @@ def shapes_of(config: ModelConfig, patch: Patch) -> dict[str, tuple[int, ...]]:
 
 
 def count_flops(config: ModelConfig, patch: Patch, *, training: bool) -> float:
-    """Of one patch, by XLA's analysis of the accelerator's form before it is compiled (the CPU's has loops, whose
-    rounds the analysis does not count).
+    """Counts the operations of one patch, by XLA's analysis of the accelerator's form before it is compiled.
+
+    The CPU's form has loops, whose rounds the analysis does not count.
     """
     function = _gradient(config) if training else _forward(config)
     lowered = jit(function).trace(*_arguments(config, patch)).lower(lowering_platforms=("cuda",))
@@ -84,7 +85,7 @@ def _forward(config: ModelConfig) -> Any:
 
 
 def _gradient(config: ModelConfig) -> Any:
-    """Of the trained parameters, for a loss that costs next to nothing."""
+    """Computes the gradient of the trained parameters, for a loss that costs next to nothing."""
 
     def loss(trained: Any, frozen: Any, raw: jax.Array) -> jax.Array:
         return sum((jnp.mean(m**2) for m in _forward(config)(trained, frozen, raw) if m is not None), jnp.zeros(()))

@@ -1,7 +1,7 @@
-"""Convolution of stride 1, zeros around the input, the output as large as the input.
+"""Convolves with stride 1, zeros around the input, the output as large as the input.
 
-XLA's own 3D convolution takes several times as long as PyTorch's on the CPU, its 2D one and its matrix products do
-not: here a section of the output is a sum of 2D convolutions (`benchmarks/train_step.py`).
+XLA's own 3D convolution takes several times as long as PyTorch's on the CPU, its 2D one and its matrix products do not:
+here a section of the output is a sum of 2D convolutions (`benchmarks/train_step.py`).
 """
 
 import functools
@@ -15,19 +15,19 @@ Kernel = Float[Array, "kz ky kx cin cout"]
 
 
 def convolve(x: Float[Array, "b ... cin"], kernel: Float[Array, "... cin cout"]) -> Float[Array, "b ... cout"]:
-    """By a kernel of odd sides, in three axes; or in two by one of 1 x 1, which is a matrix product."""
+    """Convolves with a kernel of odd sides in three axes; or in two with one of 1 x 1, which is a matrix product."""
     assert all(side % 2 for side in kernel.shape[:-2]), kernel.shape
     return x @ kernel[0, 0] if kernel.shape[:-2] == (1, 1) else _convolve_3d(x, kernel)
 
 
 @jax.custom_vjp
 def _convolve_3d(x: Sections, kernel: Kernel) -> Sections:
-    """First-order gradients only; of the call nothing but its arguments is kept for them."""
+    """Convolves in 3D. First-order gradients only; of the call nothing but its arguments is kept for them."""
     return _convolve_sections(x, kernel)
 
 
 def _convolve_sections(x: Sections, kernel: Kernel) -> Sections:
-    """Section by section, as 2D convolutions that fit the cache."""
+    """Convolves section by section, as 2D convolutions that fit the cache."""
     b, z, y, width, c = x.shape
     kz, cout = kernel.shape[0], kernel.shape[-1]
     if kz == 1:
@@ -44,13 +44,13 @@ def _convolve_sections(x: Sections, kernel: Kernel) -> Sections:
 
 
 def _one_section(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Sections:
-    """The section in the middle of as many as the kernel has."""
+    """Computes the section in the middle of as many as the kernel has."""
     parts = [_convolve_2d(section, k) for section, k in zip(x, kernel, strict=True)]
     return functools.reduce(jnp.add, parts)[:, None]
 
 
 def _two_sections(x: list[Float[Array, "b y x _"]], kernel: Kernel) -> Sections:
-    """The two in the middle of four, by Winograd's F(2, 3): four 2D convolutions in place of six."""
+    """Computes the two in the middle of four, by Winograd's F(2, 3): four 2D convolutions in place of six."""
     even, odd = (kernel[0] + kernel[2]) / 2, kernel[1] / 2
     both, difference = _convolve_2d(x[1] + x[2], even + odd), _convolve_2d(x[2] - x[1], even - odd)
     first = _convolve_2d(x[0] - x[2], kernel[0]) + both + difference
@@ -63,7 +63,7 @@ def _convolve_2d(x: Float[Array, "n y x cin"], kernel: Float[Array, "ky kx cin c
 
 
 def _kernel_gradient(x: Sections, shape: tuple[int, ...], g: Sections) -> Kernel:
-    """Section by section: a matrix product for each tap along z and y, the taps along x side by side in it."""
+    """Sums section by section a matrix product for each tap along z and y, the taps along x side by side in it."""
     z, y, width = x.shape[1:4]
     kz, ky, kx, cin, cout = shape
     from_input = kx * cin <= cout  # whose taps along x are laid side by side: the narrower's

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 @jax.custom_vjp
 def elu(x: Array) -> Array:
-    """Its gradient is had from its result, without another exponential."""
+    """Computes ELU, whose gradient reuses the result instead of another exponential."""
     return jnp.where(x > 0, x, jnp.exp(jnp.minimum(x, 0)) - 1)
 
 
@@ -23,7 +23,7 @@ elu.defvjp(_elu, lambda y, g: (jnp.where(y > 0, g, g * (y + 1)),))
 
 @jax.custom_vjp
 def gelu(x: Array) -> Array:
-    """By erf, in float32; jax's exact form goes by erfc, which takes 1.25x the time. Its gradient keeps only x."""
+    """Computes GELU by erf, in float32; jax's exact form by erfc takes 1.25x the time. Its gradient keeps only x."""
     wide = x.astype(jnp.float32)
     return (wide * _normal_below(wide)).astype(x.dtype)
 
@@ -35,7 +35,7 @@ def _gelu_gradient(x: Array, g: Array) -> tuple[Array]:
 
 
 def _normal_below(x: Array) -> Array:
-    """The share of the normal distribution below x."""
+    """Returns the normal distribution's share below x."""
     return 0.5 * (1 + jax.lax.erf(x * 2**-0.5))
 
 
@@ -44,14 +44,14 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_gradient)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def double(x: Array, axis: int) -> Array:
-    """Linear: each voxel, mixed with its neighbours along the axis 3 to 1."""
+    """Upsamples linearly: each voxel is mixed with its neighbours along the axis 3 to 1."""
     before, after = _shift(x, axis, before=_end(x, axis, 0)), _shift(x, axis, after=_end(x, axis, -1))
     pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
     return pairs.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
 
 
 def _halve(axis: int, _: None, g: Array) -> tuple[Array]:
-    """The gradient of `double`. The one that is derived from it is a sum of padded slices, which is slow."""
+    """Computes the gradient of `double`; the derived one is a sum of padded slices, which is slow."""
     pairs = g.reshape(*g.shape[:axis], g.shape[axis] // 2, 2, *g.shape[axis + 1 :])
     even, odd = (jax.lax.index_in_dim(pairs, side, axis + 1, keepdims=False) for side in (0, 1))
     before, after = _shift(odd, axis, before=_end(even, axis, 0)), _shift(even, axis, after=_end(odd, axis, -1))
@@ -66,7 +66,7 @@ def _end(x: Array, axis: int, index: int) -> Array:
 
 
 def _shift(x: Array, axis: int, *, before: Array | None = None, after: Array | None = None) -> Array:
-    """Moved by one along the axis, away from `before` or from `after`, which takes the place that is free."""
+    """Shifts by one along the axis, away from `before` or from `after`, which takes the place that is free."""
     if before is not None:
         return jnp.concatenate([before, jax.lax.slice_in_dim(x, 0, -1, axis=axis)], axis)
     assert after is not None
@@ -76,7 +76,7 @@ def _shift(x: Array, axis: int, *, before: Array | None = None, after: Array | N
 def attend(
     q: Float[Array, "n q heads d"], k: Float[Array, "n t heads d"], v: Float[Array, "n t heads d"]
 ) -> Float[Array, "n q heads d"]:
-    """One batch axis and the logits as [keys, queries]: so XLA's batched products run 1.5x as fast."""
+    """Attends with one batch axis and logits [keys, queries]: so XLA's batched products run 1.5x as fast."""
     n, queries, heads, d = q.shape
     q, k, v = (a.swapaxes(1, 2).reshape(n * heads, -1, d) for a in (q * d**-0.5, k, v))
     logits = jnp.einsum("nqd,ntd->ntq", q, k, preferred_element_type=jnp.float32)

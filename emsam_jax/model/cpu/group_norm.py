@@ -1,7 +1,7 @@
-"""Group normalisation whose gradient takes two sums and one pass.
+"""Normalises groups, with a gradient that takes two sums and one pass.
 
-The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. It does not
-do so for products of matrices: the sums are taken as such (`benchmarks/train_step.py`).
+The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. It does not do
+so for products of matrices: the sums are taken as such (`benchmarks/train_step.py`).
 """
 
 import functools
@@ -21,7 +21,7 @@ PerChannel = Float[Array, "b c"]
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def group_norm(x: Sections, scale: Vector, bias: Vector, groups: int) -> Sections:
-    """Statistics in float32, the result in x's own type. First-order gradients only."""
+    """Normalises groups; statistics in float32, the result in x's own type. First-order gradients only."""
     return _forward(x, scale, bias, groups)[0]
 
 
@@ -55,13 +55,13 @@ def _sums(x: Sections) -> PerChannel:
 
 
 def _products(x: Sections, y: Sections) -> PerChannel:
-    """Sums of x y."""
+    """Returns sums of x y."""
     x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, y))
     return jnp.diagonal(jnp.einsum("bnc,bnd->bcd", x, y), axis1=1, axis2=2)
 
 
 def _mean_of_groups(sums: PerChannel, groups: int, x: Sections) -> PerChannel:
-    """Of each channel's group, for each channel."""
+    """Returns the mean of each channel's group, for each channel."""
     b, *voxels, c = x.shape
     size = c // groups
     return jnp.repeat(sums.reshape(b, groups, size).sum(-1) / (size * math.prod(voxels)), size, axis=1)
