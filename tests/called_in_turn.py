@@ -1,7 +1,7 @@
 """Calls a command once for each list of arguments, in one process: `python called_in_turn.py MODULE CASES.json`.
 
-Prints a line of JSON for each: its exit status, what it said on stderr, its seconds and the process's peak in MiB. What
-raises anything that a command does not end in a sentence for ends this.
+Prints a line of JSON for each: exit status, what it said on stderr, seconds of computing, the process's peak in MiB.
+What raises anything that no command ends in a sentence for ends this.
 """
 
 import contextlib
@@ -40,11 +40,11 @@ def call_each(module: str, file: str) -> None:
     command = importlib.import_module(module)
     command.define_flags()
     for arguments in json.loads(Path(file).read_text()):
-        said, begun = io.StringIO(), time.monotonic()
+        said, begun = io.StringIO(), time.process_time()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             status = call(command, arguments)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(json.dumps([status, said.getvalue(), time.monotonic() - begun, peak]), flush=True)
+        print(json.dumps([status, said.getvalue(), time.process_time() - begun, peak]), flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _overridden(fields: dict[str, Any], overrides: Sequence[str]) -> Config:
     for text in overrides:
         name, equals, value = text.removeprefix(PREFIX).partition("=")
         if not equals or not _FIELD.fullmatch(name):
-            raise UserError(f"{text}: expected {PREFIX}field=value, such as {PREFIX}optim.steps=1000.")
+            raise UserError(f"{_shown(text)[1:-1]}: expected {PREFIX}field=value, such as {PREFIX}optim.steps=1000.")
         _put(fields, re.findall(r"[^.\[\]]+", name), _Text(value), "config")
     return from_dict(fields)
 
@@ -123,9 +123,10 @@ def _from_json(path: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected JSON in UTF-8, found other bytes.") from None
     try:
-        return to_dict(from_dict(json.loads(text)))
-    except (json.JSONDecodeError, RecursionError) as error:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, found something else: {error}.") from None
+    return to_dict(from_dict(fields))
 
 
 def _put(fields: Any, path: list[str], value: Any, where: str) -> None:
@@ -150,7 +151,13 @@ def _put(fields: Any, path: list[str], value: Any, where: str) -> None:
 def _unknown(where: str, name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     advice = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
-    return f"{where} has no field {name!r}; {advice}"
+    return f"{where} has no field {_shown(name)}; {advice}"
+
+
+def _shown(value: Any) -> str:
+    """On one line, and not all of what is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
@@ -164,7 +171,7 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         for choice in choices:
             if value == choice or (isinstance(value, _Text) and value == str(choice)):
                 return choice
-        raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}; found {value}.")
+        raise UserError(f"{where}: expected one of {', '.join(map(str, choices))}; found {_shown(value)}.")
     if isinstance(value, _Text):
         value = _literal(value)
     if origin in (types.UnionType, typing.Union):
@@ -177,7 +184,7 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 def _typed_items(values: Sequence[Any], kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
     if len(kinds) != len(values):
-        raise UserError(f"{where}: expected {len(kinds)} values, found {len(values)}: {values}.")
+        raise UserError(f"{where}: expected {len(kinds)} values, found {len(values)}: {_shown(values)}.")
     return tuple(_typed(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(values, kinds, strict=True)))
 
 
@@ -189,12 +196,12 @@ def _typed_scalar(value: Any, kind: Any, where: str) -> Any:
     if kind is bool and isinstance(value, bool):
         return value
     named = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}.get(kind, "a list")
-    raise UserError(f"{where}: expected {named}, found {value!r}.")
+    raise UserError(f"{where}: expected {named}, found {_shown(value)}.")
 
 
 def _typed_dataclass(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected fields of {kind.__name__}, found {value!r}.")
+        raise UserError(f"{where}: expected fields of {kind.__name__}, found {_shown(value)}.")
     hints = typing.get_type_hints(kind)
     for name in value:
         if name not in hints:
@@ -208,5 +215,5 @@ def _literal(text: str) -> Any:
         return spoken[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return str(text)

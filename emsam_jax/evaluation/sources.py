@@ -47,6 +47,8 @@ class EvaluationRequest:
                 "Expected one of --ckpt, --affinities and --segmentation, "
                 f"found {' and '.join('--' + name for name in given) or 'none'}."
             )
+        if self.threads < 1:
+            raise UserError(f"--threads: expected 1 or more, found {self.threads}.")
         if self.update_checkpoint and not self.ckpt:
             raise UserError("--update_checkpoint changes the recipe of --ckpt: expected that, found none.")
         if self.predict and not self.ckpt:

@@ -49,6 +49,8 @@ class SegmentationRequest:
         if not self.ckpt and (self.raw.raw or self.raw.roi):
             raise UserError(f"--{given[0]} is segmented as it is: expected no --raw and no --roi, found one.")
         of_prediction = [f"predict={field}" for field in self.predict]
+        of_prediction += ["voxel_size"] if self.raw.raw_voxel_size_zyx else []
+        of_prediction += ["invert"] if self.raw.intensity.invert else []
         of_prediction += [] if self.keep_affinities else ["nokeep_affinities"]
         if of_prediction and not self.ckpt:
             raise UserError(f"--{of_prediction[0]}: expected --ckpt, which predicts, found --{given[0]}.")

@@ -115,7 +115,7 @@ def _number(low: int | float, high: int | float, *, whole: bool = False, within:
         fits = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
         if not fits or not math.isfinite(value) or (within and value in (low, high)):
             raise _FieldError(f"{name}: expected {said}, found {_short(value)}")
-        return value
+        return value if whole else float(value)
 
     return check
 

@@ -61,6 +61,9 @@ def plan_layout(
     if format not in ("ome-zarr", "precomputed"):
         raise UserError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
     size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
+    for name, sides in (("chunks", chunk), ("shards", shard)):
+        if sides and min(sides) < 1:
+            raise UserError(f"{url}: expected {name} of at least one voxel along each axis, found {sides} (z, y, x).")
     chunk = chunk or chunk_for(shape[-3:], size)
     shard = shard or shard_for(shape[-3:], chunk)
     if any(s % c for s, c in zip(shard, chunk, strict=True)):

@@ -12,9 +12,12 @@ import math
 
 from emsam_jax.command_line import FLAGS, define_zyx, flags, group, run
 from emsam_jax.errors import UserError
+from emsam_jax.storage import check_memory
 from emsam_jax.volumes.picture import check_picture
 from emsam_jax.volumes.synthetic.tissue import Stain, synthetic_volume
 from emsam_jax.volumes.synthetic.writing import draw, write_synthetic
+
+_BYTES_A_VOXEL = 40  # of fields and noise in float32
 
 
 def define_flags() -> None:
@@ -35,8 +38,15 @@ def main(_: list[str]) -> None:
         raise UserError("Expected --out (a folder for the volume), --picture (a file), or both; found neither.")
     if not FLAGS.shape or min(FLAGS.shape) < 1:
         raise UserError(f"Expected --shape of three numbers of voxels, 1 or more, found {FLAGS.shape}.")
-    if not FLAGS.voxel_size or not all(0 < size < math.inf for size in FLAGS.voxel_size):
-        raise UserError(f"Expected --voxel_size of three sizes above 0 nm, found {FLAGS.voxel_size}.")
+    if not FLAGS.voxel_size or not all(0.1 <= size <= 1000 for size in FLAGS.voxel_size):
+        raise UserError(f"Expected --voxel_size of three sizes from 0.1 to 1000 nm, found {FLAGS.voxel_size}.")
+    if FLAGS.seed < 0:
+        raise UserError(f"Expected --seed of 0 or more, found {FLAGS.seed}.")
+    if not 0 <= FLAGS.defects <= 1:
+        raise UserError(f"Expected --defects of a share from 0 to 1, found {FLAGS.defects}.")
+    check_memory(
+        _BYTES_A_VOXEL * math.prod(FLAGS.shape), f"A volume of {FLAGS.shape} voxels", "choose a smaller --shape"
+    )
     if FLAGS.picture:
         check_picture(FLAGS.picture)
     volume = synthetic_volume(FLAGS.shape, FLAGS.seed, FLAGS.voxel_size, stain=Stain(defects=FLAGS.defects))
