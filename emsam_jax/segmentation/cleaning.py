@@ -3,6 +3,7 @@
 import dataclasses
 from typing import cast
 
+import fastremap
 import numpy as np
 from bioimage_cpp.distance import distance_transform
 from jaxtyping import Bool, UInt64
@@ -14,10 +15,9 @@ def compact(labels: UInt64[np.ndarray, "z y x"], out: UInt64[np.ndarray, "z y x"
     """Renumbers labels as 1..n in the order of their ids, 0 kept; writes to `out`, which may be `labels` itself."""
     highest = int(labels.max())
     if highest > 4 * labels.size:  # a table of all ids would be larger than the volume
-        ids, inverse = np.unique(labels, return_inverse=True)
-        out[...] = inverse.reshape(labels.shape)
-        if ids[0] != 0:
-            out += 1
+        ids = fastremap.unique(labels)
+        numbers = {id_: number for number, id_ in enumerate(ids[ids != 0].tolist(), 1)} | {0: 0}
+        out[...] = fastremap.remap(labels, numbers, in_place=out is labels)
         return out
     present = np.zeros(highest + 1, bool)
     index = labels.view(np.int64)  # numpy would convert unsigned indices first

@@ -18,6 +18,7 @@ from emsam_jax.segmentation import (
     segmentations,
 )
 from emsam_jax.segmentation.agglomeration import SCORERS
+from emsam_jax.segmentation.cleaning import compact
 from emsam_jax.segmentation.fragments import _maximum_filter, regional_maxima
 from tests.segmentation.cells import draw_cells
 
@@ -207,3 +208,16 @@ def test_what_is_wrong_is_said_in_a_sentence(affinities: np.ndarray, options: di
 def test_unsorted_thresholds_are_refused() -> None:
     with pytest.raises(UserError, match="sort them"):
         segmentations(AFFINITIES, [0.5, 0.3])
+
+
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_ids_beyond_any_table_are_numbered_in_their_order(background, in_place):
+    rng = np.random.default_rng(0)
+    ids = np.sort(rng.integers(1, 1 << 63, 50, dtype=np.uint64))
+    ids[-1], ids[0] = np.uint64((1 << 64) - 1), np.uint64(0) if background else ids[0]
+    drawn = rng.permutation(np.arange(20 * 50) % 50).reshape(10, 10, 10)
+    labels = ids[drawn]
+    found = compact(labels, out=labels if in_place else np.empty_like(labels))
+    assert (found == drawn + (not background)).all()
+    assert in_place or (labels == ids[drawn]).all()
