@@ -55,7 +55,7 @@ def _peak() -> float:
 
 
 def _limit(config: pytest.Config) -> float:
-    return _MOST_MEMORY.get(config.getoption("markexpr"), 4.0)
+    return _MOST_MEMORY.get(str(config.getoption("markexpr")), 4.0)
 
 
 _peaks: dict[str, float] = {}
@@ -69,8 +69,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["peak"] = _peak()
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["peak"] = _peak()
         return
     _peaks.setdefault("this process", _peak())
     if max(_peaks.values()) > _limit(session.config) and not session.exitstatus:

@@ -61,7 +61,9 @@ def _holds(outer: str, inner: str) -> bool:
 
 def _identities(path: Path) -> set[tuple[int, int] | str]:
     """Of a file or folder, and of what describes the volume in it: the same for a mount's names and for hard links."""
-    found = {identity for file in (path, *metadata_files(path)) if (identity := inode_of(file))}
+    found: set[tuple[int, int] | str] = {
+        identity for file in (path, *metadata_files(path)) if (identity := inode_of(file))
+    }
     return found or {str(path)}
 
 

@@ -1,8 +1,9 @@
 """The body of train.py, for one process or several that are joined into one run."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -14,7 +15,8 @@ from emsam_jax.training.plan import plan
 _PATIENCE = 4 * 3600  # seconds
 
 
-class Processes(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Processes:
     """Of one run, as they find each other; what is not given is found on Slurm, TPU pods, Kubernetes, with MPI."""
 
     coordinator: str = ""  # host:port of the first
@@ -49,7 +51,7 @@ def start(
 @contextlib.contextmanager
 def _joined(processes: Processes) -> Iterator[None]:
     """Before anything touches a device."""
-    coordinator, count, index = processes
+    coordinator, count, index = processes.coordinator, processes.count, processes.index
     given = bool(coordinator), count > 0, index >= 0
     if any(given) and not all(given):
         raise UserError("Expected all of --coordinator, --processes and --process, or none of them.")

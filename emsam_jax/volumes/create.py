@@ -111,8 +111,13 @@ def create_array(layout: Layout, *, resume: bool = False) -> Volume:
         _keep_in_info(layout)
     axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]
     store = ordered(Native(store, axes), "all" if len(layout.shape) == 4 else None, layout.url)
-    place = {"voxel_size_zyx": layout.voxel_size_zyx, "offset_zyx": layout.offset_zyx}
-    return Volume(store, layout.url, **place, offsets=layout.offsets)
+    return Volume(
+        store,
+        layout.url,
+        voxel_size_zyx=layout.voxel_size_zyx,
+        offset_zyx=layout.offset_zyx,
+        offsets=layout.offsets,
+    )
 
 
 def write_image_metadata(*levels: Layout) -> None:

@@ -29,8 +29,13 @@ def dask_cluster(folder: Path, *workers: str, every: str = "") -> Iterator[Clust
 
         def run(program: str, *flags: str) -> subprocess.Popen:
             command = [sys.executable, "-m", f"distributed.cli.dask_{program}", *known, *flags]
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            process = subprocess.Popen(command, env=environment(), start_new_session=True, **quiet)
+            process = subprocess.Popen(
+                command,
+                env=environment(),
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             started.callback(process.wait)
             started.callback(kill_group, process)
             return process

@@ -99,10 +99,10 @@ def test_hard_links_are_one_array(folder, tmp_path):
     for z in range(4):
         tifffile.imwrite(folder / f"sections/{z}.tif", np.zeros((8, 8), np.uint8))
     shutil.copytree(folder / "sections", tmp_path / "sections", copy_function=os.link)
-    size = {"raw_voxel_size_zyx": (40, 8, 8)}
     for name in ("em.h5/raw", "em.zarr", "sections"):
         one, other = (
-            part(role, f"{place}/{name}", **size) for role, place in (("training", folder), ("test", tmp_path))
+            part(role, f"{place}/{name}", raw_voxel_size_zyx=(40, 8, 8))
+            for role, place in (("training", folder), ("test", tmp_path))
         )
         with pytest.raises(UserError, match="hold the same voxels"):
             refuse_overlap([one, other])
