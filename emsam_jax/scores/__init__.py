@@ -4,7 +4,6 @@ from emsam_jax.scores.contingency import ContingencyTable, count_pairs
 from emsam_jax.scores.measures import SCORE_NAMES
 from emsam_jax.scores.score import WAYS, report_segmentation, score_segmentation
 from emsam_jax.scores.skeletons import Skeleton, make_skeletons, read_skeletons, score_skeletons
-from emsam_jax.scores.sweep import format_sweep, plot_sweeps, sweep_thresholds
 from emsam_jax.scores.tabulate import Conventions
 
 __all__ = [
@@ -14,12 +13,9 @@ __all__ = [
     "Conventions",
     "Skeleton",
     "count_pairs",
-    "format_sweep",
     "make_skeletons",
-    "plot_sweeps",
     "read_skeletons",
     "report_segmentation",
     "score_segmentation",
     "score_skeletons",
-    "sweep_thresholds",
 ]

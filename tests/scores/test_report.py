@@ -1,4 +1,4 @@
-"""Planted errors, the four ways, volumes on disk, sweeps and bootstraps."""
+"""Planted errors, the four ways, volumes on disk and bootstraps."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from emsam_jax.errors import UserError
 from emsam_jax.scores import Conventions, report_segmentation, score_segmentation
 from emsam_jax.scores.measures import bootstrap_objects, object_terms
-from emsam_jax.scores.sweep import format_sweep, plot_sweeps, sweep_thresholds
 from emsam_jax.scores.tabulate import tabulate
 from emsam_jax.scores.worst_objects import locate
 
@@ -161,19 +159,12 @@ def test_bootstrap_over_objects() -> None:
     assert bootstrap(np.ones_like(TRUTH), np.ones_like(TRUTH), 10)["voi"] is None
 
 
-def test_sweep_as_table_and_plot(tmp_path: Path) -> None:
+def test_what_has_merged_by_hand() -> None:
     merged = np.where(TRUTH > 8, 8, TRUTH)
-    rows = sweep_thresholds([0.3, 0.6, 0.9], [TRUTH, merged, np.ones_like(TRUTH)], TRUTH)
-    assert [row["largest_segment_share"] for row in rows] == pytest.approx([1 / 16, 9 / 16, 1])
-    assert [row["voi_merge"] for row in rows] == pytest.approx([0, 9 / 16 * np.log2(9), 4])
-    lines = format_sweep(rows).splitlines()
-    assert lines[0].split()[:3] == ["threshold", "voi_split", "voi_merge"]
-    assert lines[3].split()[:4] == ["0.9000", "0.0000", "4.0000", "4.0000"]
-    nothing = sweep_thresholds([0.5], [TRUTH], np.zeros_like(TRUTH))
-    assert "-" in format_sweep(nothing)
-    plot_sweeps({"mean": rows, "nothing": nothing}, tmp_path / "sweep.png")
-    pixels = np.asarray(Image.open(tmp_path / "sweep.png").convert("RGB")).reshape(-1, 3)
-    assert (pixels == (31, 119, 180)).all(1).sum() > 200  # the first curve is there
+    scores = [score_segmentation(labels, TRUTH) for labels in (TRUTH, merged, np.ones_like(TRUTH))]
+    assert [score["largest_segment_share"] for score in scores] == pytest.approx([1 / 16, 9 / 16, 1])
+    assert [score["voi_merge"] for score in scores] == pytest.approx([0, 9 / 16 * np.log2(9), 4])
+    assert score_segmentation(TRUTH, np.zeros_like(TRUTH))["voi"] is None
 
 
 def test_conventions_are_checked() -> None:
