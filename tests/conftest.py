@@ -84,7 +84,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(f"Largest test processes: {told}; at most {_limit(config):g} GiB", red=above)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
     """(size, version) -> the official PyTorch model, with random weights, and the file that holds it."""
     torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
@@ -105,7 +105,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(make_checkpoint) -> tuple[Any, Path]:
     return make_checkpoint("tiny")
 

@@ -63,7 +63,12 @@ ABLATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+QUICK = ("as it is", "enlarged fpn, five levels", "one gate", "gate from uncertainty", "half precision", "remat")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ABLATIONS]
+)
 def test_both_maps_are_as_large_as_the_input_and_float32(name):
     full = ((2, 3, 64, 32, 3), jnp.float32)
     assert maps_of(ABLATIONS[name]) == (full, full)

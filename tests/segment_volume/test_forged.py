@@ -69,6 +69,7 @@ def segment(out: Path) -> np.ndarray:
     return segment_blockwise(open_volume(out.parent / "affinities.zarr", channel="all"), out, RECIPE, BLOCK)[...]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

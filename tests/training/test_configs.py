@@ -43,7 +43,6 @@ def variants(file: Path) -> list[str]:
 
 PATHS = [path for file in FILES for path in variants(file)]
 each_config = pytest.mark.parametrize("path", PATHS, ids=lambda path: Path(path).name)
-QUICK = "baseline.py:literature"  # those with an encoder are compiled for a minute
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +87,8 @@ def shrunk(config: Config, volume: DeclaredVolume) -> Config:
     )
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.endswith(QUICK) else pytest.mark.slow) for path in PATHS],
-    ids=lambda path: Path(path).name,
-)
+@pytest.mark.slow
+@each_config
 def test_it_trains_two_steps(path, volumes, start_run, rows_of, tmp_path):
     config = load_config(path)
     encoder, config = config.model.encoder, shrunk(config, volumes[config.model.isotropic])
