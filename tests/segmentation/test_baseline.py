@@ -50,7 +50,10 @@ def test_voi_on_fib25(read_fib25):
 
 @pytest.mark.parametrize(
     ("shape", "voxel_size"),
-    [((20, 256, 256), (40.0, 8.0, 8.0)), pytest.param((128, 128, 128), (10.0, 10.0, 10.0), marks=pytest.mark.slow)],
+    [
+        ((20, 256, 256), (40.0, 8.0, 8.0)),
+        pytest.param((128, 128, 128), (10.0, 10.0, 10.0), marks=pytest.mark.slow),
+    ],
 )
 def test_synthetic_volumes_are_hard_for_intensity_and_easy_for_truth(shape, voxel_size):
     volume = synthetic_volume(shape, 0, voxel_size)
