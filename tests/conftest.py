@@ -9,6 +9,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -84,11 +85,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(f"Largest test processes: {told}; at most {_limit(config):g} GiB", red=above)
 
 
-@pytest.fixture(scope="module")
-def make_checkpoint(tmp_path_factory: pytest.TempPathFactory):
-    """(size, version) -> the official PyTorch model, with random weights, and the file that holds it."""
-    torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch, with sam2 beside it, which only the processes hold whose tests use it."""
     pytest.importorskip("sam2", reason="sam2 is not installed (the [convert] extra)")
+    return pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
+
+
+@pytest.fixture(scope="module")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory, torch: ModuleType):
+    """(size, version) -> the official PyTorch model, with random weights, and the file that holds it."""
     from emsam_jax.porting import parity
 
     made: dict[tuple[str, str], tuple[Any, Path]] = {}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,14 @@ import pytest
 from emsam_jax.config import EncoderConfig, ModelConfig
 from emsam_jax.model import abstract_fgnet, flat_state, merge_fgnet
 
-torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
-pytest.importorskip("sam2", reason="sam2 is not installed (the [convert] extra)")
+pytestmark = pytest.mark.usefixtures("torch")
+
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_both_compute_the_same_function(monkeypatch):
+def test_both_compute_the_same_function(torch, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import torch_fgnet  # type: ignore[reportMissingImports]
 
@@ -38,17 +39,17 @@ def test_both_compute_the_same_function(monkeypatch):
     raw = rng.random((2, 3, 32, 32, 1), dtype=np.float32)
     seen = [4 * draw(2, 3, side, side, 4) for side in (8, 4, 2, 1)]
     maps = jax.jit(lambda model, raw, seen: model.decode(raw, seen))(ours, raw, tuple(map(jnp.asarray, seen)))
+
+    def to_torch(a: np.ndarray) -> Any:
+        return torch.from_numpy(np.array(a)).movedim(-1, 1)
+
     with torch.inference_mode():
-        found = theirs.decode(*(torch_last(raw), [torch_last(f) for f in seen]))
-        stages = theirs.encode(torch_last(raw))
+        found = theirs.decode(to_torch(raw), [to_torch(f) for f in seen])
+        stages = theirs.encode(to_torch(raw))
     assert [tuple(f.shape) for f in stages] == [(2, 4, 3, side, side) for side in (8, 4, 2, 1)]
     for a, b in zip(maps, found, strict=True):
         assert jnp.abs(a).max() > 0.1
         np.testing.assert_allclose(a, b.movedim(1, -1).numpy(), atol=1e-4)
-
-
-def torch_last(a: np.ndarray):
-    return torch.from_numpy(a).movedim(-1, 1)
 
 
 @pytest.mark.slow

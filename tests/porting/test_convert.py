@@ -16,11 +16,9 @@ import pytest
 
 from emsam_jax.errors import UserError
 from emsam_jax.model import flat_state, load_image_encoder
-
-torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
-from safetensors.torch import save_file
-
 from emsam_jax.porting import convert, converter
+
+pytestmark = pytest.mark.usefixtures("torch")
 
 TOOL = Path(__file__).parents[2] / "convert" / "sam2_to_flax.py"
 
@@ -105,7 +103,9 @@ def test_overwriting_replaces_a_converted_encoder_and_nothing_else(tiny, make_ch
 
 
 @pytest.mark.slow
-def test_layouts_of_the_file_give_the_same_encoder(tiny, tmp_path):
+def test_layouts_of_the_file_give_the_same_encoder(torch, tiny, tmp_path):
+    from safetensors.torch import save_file
+
     model, checkpoint = tiny
     state = model.state_dict()
     torch.save(state, tmp_path / "bare.pt")
@@ -125,7 +125,7 @@ class Evil:
         return os.system, ("touch executed",)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
+def test_code_in_a_checkpoint_is_not_run(torch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, "zip.pt")
     Path("bare.pt").write_bytes(pickle.dumps(Evil()))
@@ -135,7 +135,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.pt", "zip.pt"]
 
 
-def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path):
+def test_a_file_that_unpacks_to_more_than_it_holds(torch, tmp_path):
     """Compressed beside it, PyTorch would read it into 1000 times its memory."""
     torch.save({"model": {"a": torch.zeros(1 << 22)}}, tmp_path / "sound.pt")
     deflated = zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED)
@@ -148,7 +148,7 @@ def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path):
 
 
 @pytest.mark.slow
-def test_tensors_that_do_not_fit_are_named(tiny, tmp_path):
+def test_tensors_that_do_not_fit_are_named(torch, tiny, tmp_path):
     state = {name: tensor for name, tensor in tiny[0].state_dict().items() if name.startswith("image_encoder.")}
     qkv = "image_encoder.trunk.blocks.3.attn.qkv"
 
@@ -168,7 +168,7 @@ def test_tensors_that_do_not_fit_are_named(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["faulty.pt"]
 
 
-def test_other_models_are_recognised(tmp_path):
+def test_other_models_are_recognised(torch, tmp_path):
     files = {
         "sam1": {"image_encoder.pos_embed": (1, 64, 64, 8), "image_encoder.blocks.0.attn.rel_pos_h": (27, 64)},
         "hf": {"vision_encoder.backbone.patch_embed.projection.weight": (144, 3, 7, 7)}
@@ -189,7 +189,9 @@ def test_other_models_are_recognised(tmp_path):
 
 
 @pytest.mark.slow
-def test_files_that_cannot_be_read_are_told_apart(tiny, tmp_path):
+def test_files_that_cannot_be_read_are_told_apart(torch, tiny, tmp_path):
+    from safetensors.torch import save_file
+
     whole = tiny[1].read_bytes()
     save_file({"a": torch.zeros(1000)}, tmp_path / "short.safetensors")
     files = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from emsam_jax.model import flat_state, load_image_encoder
-
-torch = pytest.importorskip("torch", reason="torch is not installed (the [convert] extra)")
 from emsam_jax.porting import convert, names, parity
+
+pytestmark = pytest.mark.usefixtures("torch")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_outputs_equal_the_official_ones(make_checkpoint, tmp_path, size, versio
 
 
 @pytest.mark.slow
-def test_gradients_equal_torchs(tiny, tmp_path):
+def test_gradients_equal_torchs(torch, tiny, tmp_path):
     model, checkpoint = tiny
     convert(checkpoint, tmp_path / "flax")
     encoder = load_image_encoder(tmp_path / "flax")
