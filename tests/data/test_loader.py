@@ -19,7 +19,7 @@ from emsam_jax.data.loader import read_samples
 from emsam_jax.data.warp import draw_field, sample_linear, turns
 from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Specimen, Volume, read_mirrored
-from tests.programs import PATIENCE
+from tests.programs import PATIENCE, environment
 
 PATCH = (4, 16, 16)
 
@@ -193,11 +193,9 @@ def test_two_processes_make_the_batches_of_one(tmp_path):
         np.testing.assert_array_equal(one, other)
 
     port = 20000 + os.getpid() % 20000
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    program = environment(XLA_FLAGS="--xla_force_host_platform_device_count=4")
     workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(process), str(port), str(tmp_path)], env={**os.environ, **flags}
-        )
+        subprocess.Popen([sys.executable, __file__, str(process), str(port), str(tmp_path)], env=program)
         for process in range(2)
     ]
     assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
