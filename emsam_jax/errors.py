@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+_LONGEST = 500  # characters of a message: paths that a damaged file names may be of any length
 EXIT_STOPPED = 75  # a command's exit code: temporary failure, the same command resumes
 
 
@@ -16,8 +17,11 @@ class StoppedError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the message of a library's error without TensorStore's specification and source lines."""
-    return re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0] if str(error) else type(error).__name__
+    """Returns the message of a library's error without TensorStore's specification and source lines, shortened."""
+    if not str(error):
+        return type(error).__name__
+    line = re.split(r"\s\[(?=\w+=|source)", str(error).splitlines()[0])[0]
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"  # ends with why
 
 
 @contextlib.contextmanager

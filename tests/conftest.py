@@ -23,7 +23,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-_MOST_MEMORY = {"not slow": 2.0}  # GiB, of a test process; where slow ones run, PyTorch's models stand beside ours
+# GiB, of a test process: 1.7 to 2.0 were measured; where slow tests run, PyTorch's models stand beside ours.
+_MOST_MEMORY = {"not slow": 2.2}
 _REAL_DATA = Path(os.environ.get("EMSAM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

@@ -39,7 +39,10 @@ def folder_spec(url: str) -> dict[str, Any]:
     """Returns TensorStore's JSON of the key-value store whose keys are the files under `url`."""
     if not is_remote(url):
         return {"driver": "file", "path": url.rstrip("/") + "/"}
-    return ts.KvStore.Spec(url + "/").to_json()
+    try:
+        return ts.KvStore.Spec(url + "/").to_json()
+    except ValueError as error:
+        raise UserError(f"{url}: expected a URL of a folder: {first_line(error)}.") from None
 
 
 def open_folder(url: str, context: ts.Context | None = None) -> ts.KvStore:

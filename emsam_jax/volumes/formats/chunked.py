@@ -60,6 +60,8 @@ def _open_zarr3(url: str, metadata: Field, level: int) -> Native | None:
     if metadata["node_type"].value == "array":
         names = [name.value for name in metadata["dimension_names"]]
         if names and all(names):
+            if not isinstance(attributes.value, dict | None):
+                raise attributes.unlike("a mapping")
             attributes = Field({"dimension_names": names} | (attributes.value or {}), attributes.file, "attributes")
         return _open_array(url, "zarr3", attributes, level)
     image = multiscale(attributes)
