@@ -88,6 +88,18 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval_95": [mean - half, mean + half]}
 
 
+def all_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the seeds' rows of a result come to, by each way of counting, and the rows; prints a line a way."""
+    found = {
+        way: {name: over_seeds([row["ways"][way][name] for row in rows]) for name in SCORES} for way in rows[0]["ways"]
+    }
+    oracle = over_seeds([row["oracle_no_result"]["voi"] for row in rows])
+    for way, scores in found.items():
+        print(f"{way:<16} VOI {tell(scores['voi'])}, ARAND {tell(scores['arand'])}")
+    print(f"oracle, no result: VOI {tell(oracle)}")
+    return {"over_seeds": found, "oracle_no_result": oracle, "seeds": list(rows)}
+
+
 def tell(found: dict[str, Any]) -> str:
     """A mean with its interval, as `over_seeds` gives them."""
     bounds = found["interval_95"]

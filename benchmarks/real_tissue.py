@@ -57,22 +57,14 @@ def main(_: list[str]) -> None:
     for seed in range(_SEEDS.value):
         rows.append({"seed": seed, **train_and_evaluate(runs / str(seed), seed, data)})
         print(_tell(rows[-1]), flush=True)
-    ways = rows[0]["ways"]
     results = {
         "machine": measure.machine(),
         "versions": measure.versions("bioimage-cpp", "flax", "jax", "numpy", "optax", "waterz"),
         "config": str(CONFIG.relative_to(ROOT)),
         "overrides": _overrides(),
         "symmetries": _SYMMETRIES.value,
-        "over_seeds": {
-            way: {name: held_out.over_seeds([row["ways"][way][name] for row in rows]) for name in held_out.SCORES}
-            for way in ways
-        },
-        "oracle_no_result": held_out.over_seeds([row["oracle_no_result"]["voi"] for row in rows]),
-        "seeds": rows,
+        **held_out.all_seeds(rows),
     }
-    for way, scores in results["over_seeds"].items():
-        print(f"{way:<16} VOI {held_out.tell(scores['voi'])}, ARAND {held_out.tell(scores['arand'])}")
     print(f"Results: {measure.write(_NAME, results, _OUT.value)}")
 
 
