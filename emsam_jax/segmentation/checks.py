@@ -16,7 +16,7 @@ def check_stored(affinities: Volume) -> None:
     if len(affinities.shape) != 4 or affinities.shape[0] < len(SHORT_OFFSETS):
         raise UserError(
             f"{affinities.url}: expected affinities [channels, z, y, x] of 3 or more channels, found the shape "
-            f"{affinities.shape}; open them with channel='all'."
+            f"{affinities.shape}; name a volume of affinities (and in Python open it with channel='all')."
         )
     if affinities.offsets and affinities.offsets[:3] != SHORT_OFFSETS:
         raise UserError(

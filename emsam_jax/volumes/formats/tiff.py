@@ -59,7 +59,10 @@ def opened(url: str) -> Iterator[tifffile.TiffFile]:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """Of a file that was cut off tifffile reads the pages that are left, and says so only in its log."""
+    """Of a file that was cut off tifffile reads the pages that are left, and says so only in its log.
+
+    Nothing of that log reaches the terminal: what matters in it becomes a sentence.
+    """
     found: list[str] = []
 
     class Handler(logging.Handler):
@@ -69,11 +72,13 @@ def _complaints() -> Iterator[list[str]]:
                 found.append(message)
 
     handler, logger = Handler(), tifffile.logger()
+    propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
         yield found
     finally:
         logger.removeHandler(handler)
+        logger.propagate = propagates
 
 
 def _letters(axes: str) -> str | None:
