@@ -1,0 +1,107 @@
+"""Trains and evaluates by the commands that a user types, and counts what they took."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import held_out
+
+ROOT = Path(__file__).parents[1]
+FIB25 = ROOT / "emsam_jax" / "configs" / "fib25.py"
+SMALL = (  # what makes FIB-25's config fit `draw_fib25`, in two steps
+    "--config.data.train[0].roi=0:24,:,:",
+    "--config.data.validation[0].roi=24:40,:,:",
+    "--config.data.test[0].roi=40:56,:,:",
+    "--config.data.patch=16,16,16",
+    "--config.data.selection.largest=1",
+    "--config.model.channels=4,4",
+    "--config.optim.steps=2",
+    "--config.validation.every=2",
+)
+METHODS = ("waterz_mean", "waterz_q50", "waterz_q75", "multicut")
+
+
+def train_and_evaluate(
+    workdir: Path,
+    config: Path,
+    overrides: Sequence[str],
+    *,
+    data: str,
+    symmetries: int = 1,
+    methods: Sequence[str] = METHODS,
+) -> dict[str, Any]:
+    """A row of a result: the run's scores on its test volume, with everything chosen on its validation volume.
+
+    Both commands resume. `data` is the folder of FIB-25; `looks` counts the evaluations.
+    """
+    environment = {**os.environ, "EMSAM_DATA": data, "PYTHONPATH": str(ROOT)}
+    training = run(
+        workdir, "training", ["train.py", f"--config={config}", f"--workdir={workdir}", *overrides], environment
+    )
+    evaluate = ["eval.py", f"--ckpt={workdir}", f"--predict=symmetries={symmetries}", f"--methods={','.join(methods)}"]
+    evaluation = run(workdir, "evaluation", evaluate, environment)
+    scores = json.loads((workdir / "eval" / "scores.json").read_text())
+    (by_method,) = scores["volumes"].values()
+    found, recipe = by_method[scores["headline"]], scores["recipes"][scores["headline"]]
+    return {
+        "training": training,
+        "evaluation": evaluation,
+        "looks": evaluation["calls"],
+        "step": scores["model"]["step"],
+        "method": scores["headline"],
+        "threshold": recipe["threshold"],
+        "boundary_threshold": recipe["fragments"]["boundary_threshold"],
+        "seed_distance": recipe["fragments"]["seed_distance"],
+        "ways": {way: {name: row[name] for name in held_out.SCORES} for way, row in found["ways"].items()},
+        "oracle_no_result": {name: found["oracle"][name] for name in ("threshold", "voi", "arand")},
+        "methods": {name: {key: row[key] for key in ("threshold", "voi", "arand")} for name, row in by_method.items()},
+        "worst": found["worst"],
+    }
+
+
+def draw_fib25(folder: Path) -> str:
+    """Draws a synthetic volume where FIB-25 would lie."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tissue = held_out.draw_tissue()
+    with h5py.File(folder / "fib25_training2.h5", "w") as file:
+        file["raw"], file["labels"] = tissue.raw, tissue.labels
+    return str(folder)
+
+
+def run(workdir: Path, name: str, command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Ends with the command where it fails; gives calls and seconds, of those before as well."""
+    print(f"$ python {' '.join(command)}", flush=True)
+    path = workdir.parent / f"{workdir.name}-{name}.json"
+    took = json.loads(path.read_text()) if path.exists() else {"calls": 0, "seconds": 0.0, "core_seconds": 0.0}
+    start, before = time.perf_counter(), _core_seconds()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=False)
+    took["calls"] += 1
+    took["seconds"] += time.perf_counter() - start
+    took["core_seconds"] += _core_seconds() - before
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(took) + "\n")
+    if done.returncode:
+        sys.exit(done.returncode)
+    return took
+
+
+def tell(row: dict[str, Any]) -> str:
+    scores, oracle = row["ways"]["all"], row["oracle_no_result"]
+    return (
+        f"step {row['step']}, {row['method']}, boundary {row['boundary_threshold']}, seed distance "
+        f"{row['seed_distance']}, threshold {row['threshold']:g}: VOI {scores['voi']:.3f}, ARAND {scores['arand']:.3f} "
+        f"(oracle {oracle['voi']:.3f} at {oracle['threshold']:g}); trained in {row['training']['seconds']:.0f} s, "
+        f"{row['training']['core_seconds']:.0f} s of a core"
+    )
+
+
+def _core_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
