@@ -1,54 +1,12 @@
-"""Converts the image encoder of a SAM2 or SAM2.1 checkpoint from PyTorch to Flax.
-
-    python convert/sam2_to_flax.py --checkpoint=sam2.1_hiera_large.pt --out=weights/sam2.1_hiera_l
-    python convert/sam2_to_flax.py --download=sam2.1_hiera_tiny --out=weights/sam2.1_hiera_t --verify
-
-Needs PyTorch: pip install 'emsam-jax[convert]'. What it writes is read by emsam_jax.model.load_image_encoder, which
-needs none.
-"""
-
 import sys
-from pathlib import Path
 
 try:
-    from emsam_jax.command_line import FLAGS, flags, group, required, run
+    from emsam_jax.commands import call
 except ModuleNotFoundError as missing:  # called by its path it finds the package only where that is installed
     sys.exit(
         f"sam2_to_flax: {missing.name} is not installed here. Activate the environment (source .venv/bin/activate), "
         "which `make demo` makes, or call .venv/bin/python."
     )
 
-from emsam_jax.errors import UserError
-from emsam_jax.porting import BASE_URL, OFFICIAL, convert, default_cache, download, refuse_to_overwrite
-
-
-def define_flags() -> None:
-    with group("Input (one of two)"):
-        flags.DEFINE_string("checkpoint", None, "PyTorch checkpoint `FILE`: SAM2's own .pt, or .safetensors.")
-        flags.DEFINE_enum(
-            "download", None, list(OFFICIAL), f"Official checkpoint `NAME` to download: {', '.join(OFFICIAL)}."
-        )
-        flags.DEFINE_string("cache", str(default_cache()), "Cache `FOLDER` of downloaded checkpoints.")
-        flags.DEFINE_string("base_url", BASE_URL, "Download server's `URL`, for a mirror of your own.")
-    with group("Output"):
-        flags.DEFINE_string("out", None, "Converted encoder's `FOLDER`; it must not exist yet.")
-        flags.DEFINE_bool("overwrite", False, "Replace a converted encoder at --out.")
-        flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Stored type; bfloat16 halves the file.")
-        flags.DEFINE_bool("verify", False, "Compare with the official PyTorch encoder before --out is put in place.")
-
-
-def main(_: list[str]) -> None:
-    out = Path(required("out"))
-    refuse_to_overwrite(out, FLAGS.overwrite)
-    if FLAGS.checkpoint and not FLAGS.download:
-        source = Path(FLAGS.checkpoint)
-    elif FLAGS.download and not FLAGS.checkpoint:
-        source = download(FLAGS.download, Path(FLAGS.cache), FLAGS.base_url)
-    else:
-        raise UserError("Give one of --checkpoint=FILE and --download=NAME (see --help).")
-    print(convert(source, out, dtype=FLAGS.dtype, overwrite=FLAGS.overwrite, verify=FLAGS.verify))
-
-
 if __name__ == "__main__":
-    define_flags()
-    run(main, __doc__)
+    call("convert")

@@ -1,17 +1,20 @@
 """Commands: their flags in groups, which --help prints as a page, and the ways in which they end.
 
 A command's page is its docstring, whose indented lines are examples, and its flags in the order and the groups in which
-it defines them. In a flag's help the words in backquotes stand for its value.
+it defines them. Examples of `emsam NAME` are shown as the command was called. In a flag's help the words in backquotes
+stand for its value.
 """
 
 import contextlib
+import difflib
 import inspect
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from emsam_jax.errors import EXIT_STOPPED, StoppedError, UserError
 
@@ -24,14 +27,15 @@ except ModuleNotFoundError as missing:
     )
 
 FLAGS = flags.FLAGS
+HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
 _WIDTH, _COLUMN = 96, 30
-_HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
 _ENDING = "--helpfull lists absl's flags too, such as --flagfile=FILE, which reads flags from a file."
 _OVERRIDE = "--config.FIELD=VALUE"
 _OVERRIDE_HELP = """Replace one field of the config, as often as needed: --config.optim.peak_lr=5e-4,
 --config.data.train[0].raw=em.zarr. Fields, units and defaults: emsam_jax/config/experiment.py, model.py and
 augmentation.py; a field that does not exist is answered with the nearest one that does."""
 _groups: dict[str, list[str]] = {}
+_arguments: list[str] = []
 
 
 @contextlib.contextmanager
@@ -54,6 +58,11 @@ def define_ids(name: str, default: Sequence[int], help_text: str) -> None:
     flags.DEFINE(_Numbers(int), name, tuple(default), help_text, serializer=flags.CsvListSerializer(","))
 
 
+def define_arguments(*names: str) -> None:
+    """What is no flag, in this order; names of optional ones stand in brackets."""
+    _arguments.extend(names)
+
+
 def required(name: str) -> Any:
     """The value of a flag that has no default."""
     flag = FLAGS[name]
@@ -62,29 +71,38 @@ def required(name: str) -> Any:
     return flag.value
 
 
-def run(main: Callable[[list[str]], None], page: str | None, arguments: str = "") -> None:
-    """Parses the command line, calls `main` with what is no flag, and exits: 0, 1 after a sentence, 75 if stopped.
+def show(page: str) -> NoReturn:
+    """Prints a page and exits; in silence where a pipe, as to `head`, takes no more of it."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(page)
+    sys.exit()
 
-    `arguments` are the names of what is no flag, optional ones in brackets. Overrides of a config, where the flag
-    --config is defined, are passed to `main` as they stand.
+
+def run(
+    main: Callable[[list[str]], None], page: str | None, line: Sequence[str] | None = None, called: str = ""
+) -> None:
+    """Parses the line, calls `main` with what is no flag, and exits: 0, 1 after a sentence, 75 if stopped.
+
+    The line is this process's own, unless it is given together with what was `called`, such as `emsam train`. Overrides
+    of a config, where the flag --config is defined, are passed to `main` as they stand.
     """
-    called, name = _program()
+    called, name = (called, called.rpartition(" ")[2]) if called else _program()
 
-    def parse(line: Sequence[str]) -> list[str]:
-        if _HELP & set(line):
-            print(_page(called, inspect.cleandoc(page or ""), arguments))
-            sys.exit()
-        overrides = [text for text in line if text.startswith("--config.") and "config" in FLAGS]
+    def parse(words: Sequence[str]) -> list[str]:
+        if HELP & set(words):
+            show(_page(called, inspect.cleandoc(page or "")))
+        overrides = [text for text in words if text.startswith("--config.") and "config" in FLAGS]
         try:
-            program, *rest = FLAGS([text for text in line if text not in overrides])
+            program, *rest = FLAGS([text for text in words if text not in overrides])
         except flags.Error as error:
-            sys.exit(f"{name}: {' '.join(str(error).split()).replace(' ?', '?')} (see --help)")
-        _check_count(rest, arguments, name)
+            sys.exit(f"{name}: {_told(error)} (see --help)")
+        _check_count(rest, name)
         if FLAGS["verbosity"].using_default_value:
             FLAGS.verbosity = logging.WARNING  # jax and orbax tell of each of their steps
         return [program, *rest, *overrides]
 
-    app.run(lambda line: _end_in_a_sentence(main, line[1:], name), flags_parser=parse)
+    words = sys.argv if line is None else [called, *line]
+    app.run(lambda words: _end_in_a_sentence(main, words[1:], name), words, parse)
 
 
 def _end_in_a_sentence(main: Callable[[list[str]], None], arguments: list[str], name: str) -> None:
@@ -103,15 +121,25 @@ def _end_in_a_sentence(main: Callable[[list[str]], None], arguments: list[str], 
         sys.exit(f"{name}: {where} cannot be written or read: {said}." if where else f"{name}: {said}.")
 
 
-def _check_count(found: list[str], arguments: str, name: str) -> None:
-    names = arguments.split()
-    needed = [text for text in names if not text.startswith("[")]
-    if len(found) > len(names):
+def _told(error: flags.Error) -> str:
+    """Names the nearest flag, as absl does; for an override whose beginning is mistyped or missing, the right one."""
+    mistyped = getattr(error, "flagname", "")
+    first, dot, field = mistyped.partition(".")
+    if dot and "config" in FLAGS:
+        meant = field if difflib.get_close_matches(first, ["config"]) else mistyped
+        return f"Unknown command line flag {mistyped!r}. Did you mean: config.{meant}?"
+    return " ".join(str(error).split()).replace(" ?", "?")
+
+
+def _check_count(found: list[str], name: str) -> None:
+    needed = [text for text in _arguments if not text.startswith("[")]
+    if len(found) > len(_arguments):
         sys.exit(
-            f"{name}: unexpected argument {found[len(names)]!r}: every option is given as --name=value (see --help)"
+            f"{name}: unexpected argument {found[len(_arguments)]!r}: "
+            "every option is given as --name=value (see --help)"
         )
     if len(found) < len(needed):
-        sys.exit(f"{name}: expected {arguments}, found {' '.join(found) or 'none'} (see --help)")
+        sys.exit(f"{name}: expected {' '.join(_arguments)}, found {' '.join(found) or 'none'} (see --help)")
 
 
 def _program() -> tuple[str, str]:
@@ -123,18 +151,19 @@ def _program() -> tuple[str, str]:
     return f"python -m {module}", module.rpartition(".")[2]
 
 
-def _page(called: str, text: str, arguments: str) -> str:
-    sections = [f"usage: {' '.join((called, *arguments.split()))} [--flag=value ...]"]
+def _page(called: str, text: str) -> str:
+    sections = [f"usage: {' '.join((called, *_arguments))} [--flag=value ...]"]
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("    "):
-            examples = textwrap.indent(textwrap.dedent(paragraph), "  ")
+            shown = re.sub(r"^    emsam \w+", f"    {called}", paragraph, flags=re.MULTILINE)
+            examples = textwrap.indent(textwrap.dedent(shown), "  ")
             sections.append(f"Examples:\n{examples}")
         else:
             sections.append(textwrap.fill(paragraph, _WIDTH))
     for title, names in _groups.items():
         entries = [_entry(FLAGS[name]) for name in names]
         if "config" in names:
-            entries.insert(names.index("config") + 1, _two_columns(_OVERRIDE, _OVERRIDE_HELP))
+            entries.insert(names.index("config") + 1, two_columns(_OVERRIDE, _OVERRIDE_HELP))
         sections.append("\n".join((f"{title}:", *entries)))
     return "\n\n".join((*sections, _ENDING))
 
@@ -144,10 +173,10 @@ def _entry(flag: flags.Flag) -> str:
     # absl puts an enum's choices before the help, and a remark after that of a flag which may be repeated.
     said = re.sub(r"^<.*?>: |;\s+repeat this option.*", "", str(flag.help), flags=re.DOTALL).replace("`", "")
     if flag.boolean:
-        return _two_columns(f"--[no]{flag.name}" if flag.default else f"--{flag.name}", said)
+        return two_columns(f"--[no]{flag.name}" if flag.default else f"--{flag.name}", said)
     if flag.default not in (None, "", (), []):
         said += f" (default: {str(usual).strip(chr(39))})"
-    return _two_columns(f"--{flag.name}={_value(flag)}", said)
+    return two_columns(f"--{flag.name}={_value(flag)}", said)
 
 
 def _value(flag: flags.Flag) -> str:
@@ -158,12 +187,12 @@ def _value(flag: flags.Flag) -> str:
     return named[1] if named else "|".join(choices) if choices else kinds.get(flag.flag_type(), "TEXT")
 
 
-def _two_columns(left: str, right: str) -> str:
-    lines = textwrap.wrap(" ".join(right.split()), _WIDTH - _COLUMN, break_on_hyphens=False, break_long_words=False)
-    if len(left) + 4 > _COLUMN:
-        return "\n".join((f"  {left}", *(" " * _COLUMN + line for line in lines)))
+def two_columns(left: str, right: str, column: int = _COLUMN) -> str:
+    lines = textwrap.wrap(" ".join(right.split()), _WIDTH - column, break_on_hyphens=False, break_long_words=False)
+    if len(left) + 4 > column:
+        return "\n".join((f"  {left}", *(" " * column + line for line in lines)))
     first, *others = lines
-    return "\n".join((f"  {left}".ljust(_COLUMN) + first, *(" " * _COLUMN + line for line in others)))
+    return "\n".join((f"  {left}".ljust(column) + first, *(" " * column + line for line in others)))
 
 
 class _Numbers(flags.ArgumentParser):

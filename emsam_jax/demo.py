@@ -1,7 +1,7 @@
 """Trains and evaluates a small model from scratch on synthetic volumes, and explains each step.
 
-    python -m emsam_jax.demo --out=runs/demo
-    python -m emsam_jax.demo --out=runs/quick --divide=2 --override=--config.optim.steps=100
+    emsam demo --out=runs/demo
+    emsam demo --out=runs/quick --divide=2 --override=--config.optim.steps=100
 
 Takes about five minutes on two CPU cores. Leaves volumes, the trained model, a report and demo.json, its figures.
 """
@@ -20,8 +20,6 @@ from emsam_jax.evaluation import BASELINE
 from emsam_jax.storage import destination, write_whole
 from emsam_jax.volumes.synthetic import Stain, check_place, synthetic_volume, write_synthetic
 
-ROOT = Path(__file__).parents[1]
-CONFIG = "emsam_jax/configs/demo.py"
 VOLUMES = """\
 Electron microscopes image brain tissue section by section: grey cells, dark membranes around them. Here tissue is
 made up instead, so that the true outline of every neuron is known: one volume to learn from, one to choose settings
@@ -52,7 +50,7 @@ def define_flags() -> None:
     with group("Quicker trials"):
         flags.DEFINE_integer("divide", 1, "Divisor of the volumes' sides.")
         flags.DEFINE_multi_string(
-            "override", [], "`FLAG` for train.py, such as --override=--config.optim.steps=4. May be repeated."
+            "override", [], "`FLAG` for emsam train, such as --override=--config.optim.steps=4. May be repeated."
         )
 
 
@@ -67,9 +65,9 @@ def main(_: list[str]) -> None:
     if FLAGS.volumes_only:
         return
     say("2 of 3: training", TRAINING)
-    call(out, "train.py", f"--config={CONFIG}", f"--workdir={FLAGS.out}", *FLAGS.override)
+    call(out, "train", "--config=demo", f"--workdir={FLAGS.out}", *FLAGS.override)
     say("3 of 3: evaluation", EVALUATION)
-    call(out, "eval.py", f"--ckpt={FLAGS.out}")
+    call(out, "eval", f"--ckpt={FLAGS.out}")
     summary = summarise(json.loads((out / "eval" / "scores.json").read_text()), time.perf_counter() - start)
     write_whole(out / "demo.json", json.dumps(summary, indent=2) + "\n")
     print(CONCLUSION.format(**summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html"))
@@ -89,13 +87,9 @@ def say(title: str, text: str) -> None:
 
 def call(out: Path, *command: str) -> None:
     """Prints the command as one would type it, runs it, and exits with it where it fails."""
-    print(f"$ python {' '.join(command)}", flush=True)
-    program, *arguments = command
-    done = subprocess.run(
-        [sys.executable, str(ROOT / program), *(a.replace(CONFIG, str(ROOT / CONFIG)) for a in arguments)],
-        env={**os.environ, "EMSAM_DEMO": str(out)},
-        check=False,
-    )
+    print(f"$ emsam {' '.join(command)}", flush=True)
+    settings = {**os.environ, "EMSAM_DEMO": str(out)}
+    done = subprocess.run([sys.executable, "-m", "emsam_jax", *command], env=settings, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -2,23 +2,24 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from emsam_jax.commands import MODULES
+
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ["train.py", "eval.py", "segment.py", "convert/sam2_to_flax.py"]
-MODULES = {
-    f"-m emsam_jax.{path.replace('/', '.').removesuffix('.__main__')}": f"emsam_jax/{path}.py"
-    for path in (
-        *("demo", "data/sheet", "training/summary"),
-        *("volumes/ingest/__main__", "volumes/verify/__main__", "volumes/synthetic/__main__"),
-    )
-}
+PACKAGE = ROOT / "emsam_jax"
+SCRIPTS = {"train.py": "train", "eval.py": "eval", "segment.py": "segment", "convert/sam2_to_flax.py": "convert"}
+ON_THEIR_OWN = ["data.sheet", "training.summary", "volumes.synthetic.__main__"]  # pages of no `emsam NAME`
 DEFINED = re.compile(r'(?:DEFINE|define)_\w+\(\s*"(\w+)"')
-SOURCES = {**{script: script for script in SCRIPTS}, **MODULES}
+PAGES = {
+    **{f"emsam {name}": module for name, module in MODULES.items()},
+    **{f"python -m emsam_jax.{module.removesuffix('.__main__')}": module for module in ON_THEIR_OWN},
+}
 
 
 def call(*arguments: str, folder: Path = ROOT, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
@@ -35,16 +36,50 @@ def test_outside_the_environment_each_says_how_to_get_in(script):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", SOURCES)
+def emsam(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return call("-m", "emsam_jax", *arguments)
+
+
+def source(module: str) -> str:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()
+
+
+def test_the_commands_are_the_pages_that_there_are():
+    texts = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
+    pages = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path, text in texts.items()
+        if "\ndef define_flags() -> None:\n" in text
+    }
+    assert sorted(pages) == sorted([*MODULES.values(), *ON_THEIR_OWN])
+    done = emsam("--help")
+    assert done.returncode == 0
+    entries = re.findall(r"^  (\w+)  +(\S.+(?:\n {12}.+)*)", done.stdout, re.MULTILINE)
+    said = {name: " ".join(text.split()) for name, text in entries}
+    assert list(said) == list(MODULES)  # in the order of the work
+    for name, module in MODULES.items():
+        assert source(module).startswith(f'"""{said[name]}\n'), name
+    assert emsam().stdout == done.stdout
+
+
+def test_scripts_and_modules_are_the_same_code():
+    for script, name in SCRIPTS.items():
+        assert re.findall(r'call\("(\w+)"\)', (ROOT / script).read_text()) == [name]
+    for called, name in (("train.py", "train"), ("-m emsam_jax.volumes.ingest", "ingest")):
+        page = emsam(name, "--help").stdout
+        assert call(*called.split(), "--help").stdout == page.replace(f"emsam {name}", f"python {called}")
+
+
+@pytest.mark.parametrize("command", PAGES)
 def test_help_is_a_page_of_purpose_examples_and_every_flag(command: str):
-    done = call(*command.split(), "--help")
+    done = call(*shlex.split(command.replace("emsam ", "python -m emsam_jax "))[1:], "--help")
     assert done.returncode == 0, done.stderr
     page = done.stdout
     assert max(map(len, page.splitlines())) <= 100
     usage, purpose, examples, *_ = page.split("\n\n")
-    assert usage.startswith(f"usage: python {command}")
+    assert usage.startswith(f"usage: {command} ")
     assert re.match(r"[A-Z]\w+s .+\.$", " ".join(purpose.split()))
-    defined = DEFINED.findall((ROOT / SOURCES[command]).read_text())
+    defined = [flag for flag in DEFINED.findall(source(PAGES[command])) if flag.islower()]
     for flag in defined:
         entries = re.findall(rf"^  --(?:\[no\])?{flag}(?:=\S+)?(?:  +|\n +)(.+)", page, re.MULTILINE)
         assert len(entries) == 1, flag
@@ -53,23 +88,40 @@ def test_help_is_a_page_of_purpose_examples_and_every_flag(command: str):
     assert shown.pop(0) == "Examples:"
     assert len(shown) >= 2
     for example in shown:
-        assert example.startswith(f"  python {command} ")
+        assert example.startswith(f"  {command} ")
         assert set(re.findall(r" --(?:config\.)?(\w+)", example)) <= {*defined, "optim", "model", "data"}, example
     assert ("--config.FIELD=VALUE" in page) == ("config" in defined)
 
 
 def test_pages_name_only_flags_that_exist():
-    sources = [path for place in (".", "convert", "benchmarks", "emsam_jax") for path in (ROOT / place).glob("*.py")]
-    sources += (ROOT / "emsam_jax").glob("*/**/*.py")
+    sources = [*(ROOT / "benchmarks").glob("*.py"), *PACKAGE.rglob("*.py")]
     defined = {flag for path in sources for flag in DEFINED.findall(path.read_text())}
-    of_others = {"help", "gres", "nthreads", "port", "protocol", "resources"}  # absl's, Slurm's and Dask's
+    of_others = {
+        "help",
+        "version",
+        "gres",
+        "nthreads",
+        "port",
+        "protocol",
+        "resources",
+    }  # absl's, of emsam itself, Slurm's and Dask's
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         named = set(re.findall(r"(?<![\w-])--(?:no)?([a-z_]+)\b(?![-.])", page.read_text()))
         assert named <= defined | of_others, page
 
 
-def test_a_mistyped_flag_and_a_stray_word_are_answered_in_a_sentence():
+def test_what_is_mistyped_is_answered_in_a_sentence_with_the_nearest_that_there_is():
     for arguments, sentence in (
+        (["-m", "emsam_jax", "trian"], "emsam: there is no command 'trian'; did you mean 'train'? (see emsam --help)"),
+        (["-m", "emsam_jax", "--config=a.py"], "emsam: there is no command '--config=a.py'; expected one of verify, "),
+        (
+            ["-m", "emsam_jax", "train", "--optim.steps=1"],
+            "train: Unknown command line flag 'optim.steps'. Did you mean: config.optim.steps? ",
+        ),
+        (
+            ["-m", "emsam_jax", "train", "--cofnig.seed=1"],
+            "train: Unknown command line flag 'cofnig.seed'. Did you mean: config.seed? ",
+        ),
         (["train.py", "--confg=a.py"], "train: Unknown command line flag 'confg'. Did you mean: config? (see --help)"),
         (["train.py", "--workdir=a"], "train: Expected --config=FILE.py[:VARIANT], found none (see --help)."),
         (["train.py", "runs/a", "--config=a.py"], "train: unexpected argument 'runs/a'"),

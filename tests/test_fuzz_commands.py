@@ -60,7 +60,7 @@ COMMANDS = [
         ("seed defects", "shape voxel_size", "", "picture"),
     ),
     Command(
-        "segment",
+        "emsam_jax.commands.segment",
         lambda folder, case: [f"--affinities={folder}/affinities.zarr", f"--out={folder}/segmented", "--dry_run"],
         (
             "threshold guard_size guard_threshold workers memory",
@@ -70,7 +70,7 @@ COMMANDS = [
         ),
     ),
     Command(
-        "eval",
+        "emsam_jax.commands.eval",
         lambda folder, case: [
             *(f"--raw={folder}/raw.zarr", f"--labels={folder}/labels.zarr", f"--segmentation={folder}/labels.zarr"),
             f"--out={folder}/judged/{case}",

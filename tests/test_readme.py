@@ -29,7 +29,7 @@ COMMANDS = list(
     )
 )
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-PROGRAMS = [command for command in COMMANDS if command.startswith("python ")]
+PROGRAMS = [command for command in COMMANDS if command.startswith(("python ", "emsam "))]
 MENTIONED = re.findall(r"`(?:EMSAM_DATA=\S+ )?python (benchmarks/\w+\.py)`", TEXT)
 # Small stand-ins for what takes long.
 QUICKLY = {
@@ -57,16 +57,19 @@ RUN_BY_THEIR_ROOMS_TESTS = {
 
 # Downloads are checked by their digest: here the stand-in's is the official one.
 WITH_STAND_IN = """
-import hashlib, importlib, pathlib, runpy, sys
+import hashlib, importlib, pathlib, runpy
 official = importlib.import_module("emsam_jax.porting.download").OFFICIAL
 for name in official:
     if (file := pathlib.Path("cache", f"{name}.pt")).exists():
         official[name] = official[name]._replace(sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("emsam_jax", run_name="__main__")
 """
 SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1"]
 STEPS = ["optim.steps=5", "validation.every=5"]
+
+
+def emsam(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "emsam_jax", *arguments]
 
 
 def run(command: list[str], folder: Path, *, expected: int = 0) -> str:
@@ -101,8 +104,6 @@ def test_make_targets_exist():
 def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which `make demo` ran, smaller, and what it said."""
     folder = tmp_path_factory.mktemp("demo")
-    for name in ("emsam_jax", "train.py", "eval.py", "segment.py"):
-        (folder / name).symlink_to(ROOT / name)
     recipe = subprocess.run(["make", "-n", "demo"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     (demo,) = (line.split("-m ")[1] for line in recipe.splitlines() if "emsam_jax.demo" in line)
     flags = [f"--override=--config.{change}" for change in (*SMALL, *STEPS)]
@@ -127,15 +128,15 @@ def test_commands_on_the_demos_run(demonstrated):
     folder, _ = demonstrated
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
-        if program == "train.py" and "demo" in command:
+        if program == "train" and "demo" in command:
             flags += [f"--config.{change}" for change in (*SMALL, *STEPS)]
-            assert "Trained for 5 steps" in run([sys.executable, program, *flags], folder)
-        elif program == "train.py":
-            assert "sample_A" in run([sys.executable, program, *flags], folder, expected=1)
-        elif program == "eval.py" and "--ckpt" in command:
-            assert "Report: " in run([sys.executable, program, *flags], folder)
-        elif program == "segment.py":
-            said = run([sys.executable, program, *flags], folder)
+            assert "Trained for 5 steps" in run(emsam(program, *flags), folder)
+        elif program == "train":
+            assert "sample_A" in run(emsam(program, *flags), folder, expected=1)
+        elif program == "eval" and "--ckpt" in command:
+            assert "Report: " in run(emsam(program, *flags), folder)
+        elif program == "segment":
+            said = run(emsam(program, *flags), folder)
             expected = {"--status": "labels: 1 of 1 blocks done", "--dry_run": "Nothing was written."}
             assert next((text for flag, text in expected.items() if flag in command), "Labels: ") in said
 
@@ -150,8 +151,7 @@ def at_hand(tmp_path: Path) -> Path:
     np.save(tmp_path / "raw.npy", np.clip(180 - 100 * borders + noise, 0, 255).astype(np.uint8))
     create_volume(tmp_path / "labels.zarr", truth.shape, truth.dtype, voxel_size_zyx=(40, 4, 4))[...] = truth
     np.savez(tmp_path / "ideal.npz", affinities=ideal_affinities(truth), truth=truth)
-    for folder in ("convert", "benchmarks", "emsam_jax", "eval.py"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     return tmp_path
 
 
@@ -161,10 +161,15 @@ def find_borders(truth: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_volumes_and_segmentation_run_in_order(at_hand):
-    modules = [command for command in PROGRAMS if command.startswith("python -m ")]
-    judgements = [command for command in PROGRAMS if "--segmentation" in command]
-    for command in modules + judgements:
-        run([sys.executable, *shlex.split(command)[1:]], at_hand)
+    beginnings = ("python -m ", "emsam ingest ", "emsam verify ")
+    for command in PROGRAMS:
+        if command.startswith(beginnings) or "--segmentation" in command:
+            run(
+                shlex.split(
+                    f"{sys.executable} {command.removeprefix('python ').replace('emsam ', '-m emsam_jax ', 1)}"
+                ),
+                at_hand,
+            )
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
     volumes, segmentation, batches, first = (code for code in PYTHON if "load_image_encoder" not in code)
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
@@ -189,7 +194,7 @@ def test_encoder_and_benchmarks_run_in_order(at_hand, request):
     shutil.copy(checkpoint, cache / "sam2.1_hiera_tiny.pt")  # tests/porting/test_download.py fetches for real
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
-        if program.startswith("convert"):
+        if program == "convert":
             run([sys.executable, "-c", WITH_STAND_IN, program, *flags, f"--cache={cache}"], at_hand)
     (encoder,) = (code for code in PYTHON if "load_image_encoder" in code)
     checked = f"{encoder}\nassert [f.shape[3] for f in features.fpn] == [256] * 3"

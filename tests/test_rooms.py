@@ -16,13 +16,16 @@ ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
-    *("evaluation", "segment_volume", "training", "porting", "demo"),
+    *("evaluation", "segment_volume", "training", "porting", "demo", "commands"),
 )
 WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
-BY_PATH = {"evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "configs.demo"}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-COMMANDS = [*ROOT.glob("*.py"), *(ROOT / "convert").glob("*.py")]
+BY_PATH = {
+    *("evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "training.command"),
+    "configs.demo",
+}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
+SCRIPTS = [*ROOT.glob("*.py"), *(ROOT / "convert").glob("*.py"), PACKAGE / "__main__.py"]
 
 
 def module_name(path: Path) -> str:
@@ -69,7 +72,7 @@ def test_a_face_exports_what_others_import_and_nothing_else():
     contract = {"load_image_encoder", "affinities_from_labels", "create_volume", "write_volume", "ideal_affinities"}
     shown = re.findall(r"^from emsam_jax\.([\w.]+) import (.+)$", (ROOT / "docs/python_api.md").read_text(), re.M)
     wanted = defaultdict(set, {room: {name.strip() for name in names.split(",")} for room, names in shown})
-    for path in (*MODULES, *COMMANDS):
+    for path in (*MODULES, *SCRIPTS):
         here = room_of(module_name(path)) if path in MODULES else ""
         for module, name in ours(path):
             if module in ROOMS and not f"{here}.".startswith(f"{module}."):
@@ -114,7 +117,9 @@ def test_files_stay_small():
 
 def test_the_ground_floor_is_light():
     heavy = ["jax", "flax", "optax", "orbax", "grain", "torch", "dask", "distributed", "matplotlib", "scipy", "waterz"]
-    code = f"import sys, emsam_jax.config, emsam_jax.volumes; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, emsam_jax.commands, emsam_jax.volumes; print([name for name in {heavy} if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"[]\n"
-    code = "import sys, emsam_jax.config; print('tensorstore' in sys.modules)"
+    code = "import sys, emsam_jax.commands, emsam_jax.config; print('tensorstore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"

@@ -1,6 +1,7 @@
 """Reads configs from files and command lines: `--config=file.py[:variant]`, `--config.optim.peak_lr=5e-5`, config.json.
 
-A config file has `get_config(variant)`; an override names a field by its path, with [i] for an item of a list.
+A config file has `get_config(variant)`; those of emsam_jax/configs are found by their names too. An override names a
+field by its path, with [i] for an item of a list.
 """
 
 import ast
@@ -23,6 +24,7 @@ from emsam_jax.config.limits import ANY, LIMITS, numbers_of
 from emsam_jax.errors import UserError
 
 PREFIX = "--config."
+_SHIPPED = Path(__file__).parents[1] / "configs"
 _FIELD = re.compile(r"\w+(\[\d+\])*(\.\w+(\[\d+\])*)*")
 
 
@@ -33,7 +35,7 @@ class _Text(str):
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Loads `file.py`, `file.py:variant` or `config.json`, and applies `--config.field=value` in order."""
+    """Loads `file.py[:variant]`, `name[:variant]` or `config.json`, and applies `--config.field=value` in order."""
     return _overridden(_from_json(path) if path.endswith(".json") else _from_python(path), overrides)
 
 
@@ -78,9 +80,8 @@ def differences(one: Any, other: Any, path: str = "config") -> list[tuple[str, A
 
 
 def _from_python(path: str) -> dict[str, Any]:
-    file, _, variant = path.partition(":")
-    if not Path(file).is_file():
-        raise UserError(f"--config={path}: expected a Python file, found none at {file!r}.")
+    name, _, variant = path.partition(":")
+    file = _find(name)
     with _running(file):
         get_config = runpy.run_path(file).get("get_config")
     if not callable(get_config):
@@ -98,6 +99,18 @@ def _from_python(path: str) -> dict[str, Any]:
         return to_dict(config)
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: expected plain values in its fields, found something else: {error}.") from None
+
+
+def _find(name: str) -> str:
+    """The file at this path, else the one of this name that comes with the package."""
+    if Path(name).is_file():
+        return name
+    shipped = {file.stem: str(file) for file in sorted(_SHIPPED.glob("*.py")) if not file.stem.startswith("_")}
+    if name in shipped:
+        return shipped[name]
+    close = difflib.get_close_matches(Path(name).stem, shipped, 1)
+    advice = f"did you mean {close[0]!r}?" if close else f"or one of {', '.join(shipped)}."
+    raise UserError(f"--config: expected a config file, found none at {_shown(name)}; {advice}")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ class EncoderConfig:
     """SAM2's image encoder, which sees each section by itself."""
 
     size: EncoderSize = "none"  # none: the field's residual 3D U-Net; toy: a small Hiera for tests and the demo
-    weights: str = ""  # folder that convert/sam2_to_flax.py wrote; empty: from scratch; random: so even where frozen
+    weights: str = ""  # folder that emsam convert wrote; empty: from scratch; random: so even where frozen
     frozen: bool = True  # neither differentiated nor optimised
     features: Literal["trunk", "fpn"] = "trunk"  # Hiera's four stages, or the three levels of SAM2's pyramid
     upsample: int = 1  # factor by which sections are enlarged before the encoder, 1 or 2
@@ -73,7 +73,7 @@ def check_weights(config: EncoderConfig) -> None:
         name = "tiny" if config.size == "toy" else config.size
         raise UserError(
             f"config.model.encoder.weights: expected the weights of the frozen encoder ({config.size}), found none. "
-            f"Convert SAM2's by `python convert/sam2_to_flax.py --download=sam2.1_hiera_{name} --out=weights/{name}` "
+            f"Convert SAM2's by `emsam convert --download=sam2.1_hiera_{name} --out=weights/{name}` "
             "and name that folder; or choose config.model.encoder.size=none, the 3D U-Net without it; or "
             f"encoder.frozen=False, from scratch; or, for an ablation, encoder.weights={RANDOM}."
         )

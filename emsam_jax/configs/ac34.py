@@ -1,12 +1,12 @@
 """AC3/AC4, mouse cortex, 30 x 6 x 6 nm: FGNet with SAM2's base+ encoder, first frozen, then fine-tuned.
 
-    python train.py --config=emsam_jax/configs/ac34.py:frozen --workdir=runs/ac34-frozen
-    python train.py --config=emsam_jax/configs/ac34.py:finetuned --workdir=runs/ac34-finetuned
+    emsam train --config=ac34:frozen --workdir=runs/ac34-frozen
+    emsam train --config=ac34:finetuned --workdir=runs/ac34-finetuned
 
 Data: the densely labelled crops of Kasthuri et al., 2015 (SNEMI3D's tissue), as the field passes them on:
 AC3_inputs.h5, AC3_labels.h5, AC4_inputs.h5, AC4_labels.h5, each with one dataset `main`, in the folder that EMSAM_DATA
 names.
-Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
+Encoder: emsam convert --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: AC4 sections 0-79 train, 80-99 choose; the first 100 of AC3 are reported. Result: not measured.
 The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """

@@ -1,7 +1,7 @@
 """The field's residual 3D U-Net ("Superhuman"), without SAM2, on AC3/AC4: what FGNet is compared with.
 
-    python train.py --config=emsam_jax/configs/baseline.py --workdir=runs/baseline
-    python train.py --config=emsam_jax/configs/baseline.py:literature --workdir=runs/baseline-literature
+    emsam train --config=baseline --workdir=runs/baseline
+    emsam train --config=baseline:literature --workdir=runs/baseline-literature
 
 `literature` learns at the constant 1e-4 that is usual with this network. Protocol: see ac34.py.
 Data: see ac34.py.

@@ -1,13 +1,13 @@
 """CREMI, fly brain, 40 x 4 x 4 nm, each sample by itself: FGNet with SAM2's base+ encoder, frozen, then fine-tuned.
 
-    python train.py --config=emsam_jax/configs/cremi.py:frozen --workdir=runs/cremi-A-frozen
-    python train.py --config=emsam_jax/configs/cremi.py:finetuned --workdir=runs/cremi-A-finetuned
-    CREMI_SAMPLE=B python train.py --config=emsam_jax/configs/cremi.py:frozen --workdir=runs/cremi-B-frozen
-    CREMI_SAMPLE=B python train.py --config=emsam_jax/configs/cremi.py:finetuned --workdir=runs/cremi-B-finetuned
+    emsam train --config=cremi:frozen --workdir=runs/cremi-A-frozen
+    emsam train --config=cremi:finetuned --workdir=runs/cremi-A-finetuned
+    CREMI_SAMPLE=B emsam train --config=cremi:frozen --workdir=runs/cremi-B-frozen
+    CREMI_SAMPLE=B emsam train --config=cremi:finetuned --workdir=runs/cremi-B-finetuned
 
 and likewise for C. Data: https://cremi.org/data, sample_A_20160501.hdf and the like, in the folder that EMSAM_DATA
 names.
-Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
+Encoder: emsam convert --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: sections 0-84 train, 85-99 choose, 100-124 are reported. Result: not measured.
 The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """

@@ -2,10 +2,10 @@
 
     make demo
 
-or its two halves, after `python -m emsam_jax.demo --volumes_only`:
+or its two halves, after `emsam demo --volumes_only`:
 
-    python train.py --config=emsam_jax/configs/demo.py --workdir=runs/demo
-    python eval.py --ckpt=runs/demo
+    emsam train --config=demo --workdir=runs/demo
+    emsam eval --ckpt=runs/demo
 
 Data: emsam_jax/volumes/synthetic/__main__.py, 20 x 8 x 8 nm, in the folder that EMSAM_DEMO names (runs/demo).
 Result: VOI 0.62 to 0.68 on the test volume, by machine and seed; smoothed intensity 2.06 to 2.30 at its best threshold,

@@ -1,15 +1,15 @@
 """FIB-25, fly medulla, isotropic 10 nm: plain 3D U-Nets, and FGNet with SAM2's base+ encoder, frozen or fine-tuned.
 
-    python train.py --config=emsam_jax/configs/fib25.py --workdir=runs/fib25
-    python train.py --config=emsam_jax/configs/fib25.py:gpu --workdir=runs/fib25-gpu
-    python train.py --config=emsam_jax/configs/fib25.py:frozen --workdir=runs/fib25-frozen
-    python train.py --config=emsam_jax/configs/fib25.py:finetuned --workdir=runs/fib25-finetuned
+    emsam train --config=fib25 --workdir=runs/fib25
+    emsam train --config=fib25:gpu --workdir=runs/fib25-gpu
+    emsam train --config=fib25:frozen --workdir=runs/fib25-frozen
+    emsam train --config=fib25:finetuned --workdir=runs/fib25-finetuned
 
 The first is for two CPU cores and about an hour (`make bench-real`); the others are by judgement, for a GPU.
 Affinities 3 and 9 voxels away are learned as well, at a third of the weight, to help those to neighbours, which alone
 decide the segmentation.
 Data: fib25_training2.h5 (Janelia FlyEM, NeuroProof's examples; `raw` and `labels`) in the folder that EMSAM_DATA names.
-Encoder: python convert/sam2_to_flax.py --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
+Encoder: emsam convert --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported. Result: not measured.
 The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """

@@ -1,4 +1,4 @@
-"""The body of eval.py: predict, choose a recipe, segment, score, report.
+"""The body of `emsam eval`: predict, choose a recipe, segment, score, report.
 
 Importing it, and choosing a recipe, needs no jax.
 """

@@ -80,7 +80,7 @@ def recipes_to_try(name: str, fragments: Sequence[FragmentParameters], *, isotro
 
 
 def runs_by_block(recipe: Recipe) -> bool:
-    """Returns whether segment.py takes the recipe."""
+    """Returns whether emsam segment takes the recipe."""
     try:
         check_recipe(recipe)
     except UserError:

@@ -78,7 +78,7 @@ class Predicted(AffinitySource):
 
     def take_over(self, recipe: Recipe) -> None:
         """Stores the recipe in the checkpoint; the score that ranks steps stays that of training's validation."""
-        check_recipe(recipe)  # segment.py will read it
+        check_recipe(recipe)  # emsam segment will read it
         score = self.recipe.chosen.get("score") if self.recipe else None
         chosen = recipe.chosen | {"score": score, "score_by_eval": recipe.chosen.get("score")}
         dataclasses.replace(recipe, chosen=chosen).write(self.trained.path / RECIPE_FILE)

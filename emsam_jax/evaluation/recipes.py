@@ -43,7 +43,7 @@ def choose_recipes(
 
 
 def best_method(choices: Mapping[str, Choice]) -> str:
-    """Returns the method of lowest smoothed validation VOI, among those that segment.py runs, if any."""
+    """Returns the method of lowest smoothed validation VOI, among those that emsam segment runs, if any."""
     runnable = [name for name in choices if runs_by_block(choices[name].recipe)]
     return min(runnable or choices, key=lambda name: choices[name].recipe.chosen["score"])
 
@@ -119,6 +119,6 @@ def _passed_over(choices: dict[str, Choice], headline: str) -> str:
     score = {name: choice.recipe.chosen["score"] for name, choice in choices.items()}
     better = [name for name in choices if score[name] < score[headline]]
     if not better:
-        return "" if runs_by_block(choices[headline].recipe) else f" segment.py does not run {headline}."
+        return "" if runs_by_block(choices[headline].recipe) else f" emsam segment does not run {headline}."
     told = ", ".join(f"{name} ({score[name]:.3f}, {headline} {score[headline]:.3f})" for name in better)
-    return f" Lower there, but nothing that segment.py runs: {told}."
+    return f" Lower there, but nothing that emsam segment runs: {told}."

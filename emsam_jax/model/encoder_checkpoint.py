@@ -108,7 +108,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads `encoder.json`, or raises UserError about why this is no checkpoint of an image encoder."""
     file = Path(path) / FACTS_FILE
     if not Path(path).exists():
-        raise UserError(f"No image encoder at {path}: there is no such folder. convert/sam2_to_flax.py makes one.")
+        raise UserError(f"No image encoder at {path}: there is no such folder. emsam convert makes one.")
     try:
         facts = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
@@ -116,7 +116,7 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise UserError(
             f"{path} is no checkpoint of an image encoder: expected a readable {FACTS_FILE} in it. "
-            "convert/sam2_to_flax.py makes one."
+            "emsam convert makes one."
         )
     sizes = (*SIZES, "toy")
     if facts.get("format") != FORMAT or facts.get("size") not in sizes or not isinstance(facts.get("hash"), str):
@@ -135,7 +135,7 @@ def load_image_encoder(
     remat: bool = False,
     attention: AttentionKernel = "xla",
 ) -> ImageEncoder:
-    """Loads the encoder that `convert/sam2_to_flax.py` wrote, computing in `dtype` with float32 parameters."""
+    """Loads the encoder that `emsam convert` wrote, computing in `dtype` with float32 parameters."""
     facts = read_facts(path)
     encoder = abstract_encoder(
         SIZES[facts["size"]], dtype=dtype, drop_path_rate=drop_path_rate, remat=remat, attention=attention

@@ -1,4 +1,4 @@
-"""SAM2's PyTorch checkpoints to Flax. The only room that knows torch; nothing but convert/ imports it."""
+"""SAM2's PyTorch checkpoints to Flax. The only room that knows torch; nothing but `emsam convert` imports it."""
 
 from emsam_jax.porting.converter import convert, refuse_to_overwrite
 from emsam_jax.porting.download import BASE_URL, OFFICIAL, default_cache, download

@@ -1,4 +1,4 @@
-"""The body of segment.py: volumes of any size to neurons, predicted and segmented block by block."""
+"""The body of `emsam segment`: volumes of any size to neurons, predicted and segmented block by block."""
 
 from emsam_jax.segment_volume.forecast import forecast_run
 from emsam_jax.segment_volume.request import SegmentationRequest

@@ -87,5 +87,5 @@ def describe_run(out: str) -> str:
         block = whole.shape if stage in _WHOLE else facts.sides("blocks")
         lines.append(describe_status(ledger, {stage: plan_blocks(whole, whole, block, (1, 1, 1))}))
     if not lines:
-        raise UserError(f"{out}: expected a run of segment.py there, found none; --out names its labels.")
+        raise UserError(f"{out}: expected a run of emsam segment there, found none; --out names its labels.")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ def drop_affinities(affinities: Volume) -> None:
     with RunLock(f"{url}/ledger"):
         facts, ledger = read_facts(f"{url}/ledger", _STAGE), Ledger.existing(f"{url}/ledger", _STAGE)
         if facts is None or ledger is None:
-            raise UserError(f"{url}: expected affinities that segment.py predicted, found no ledger of it.")
+            raise UserError(f"{url}: expected affinities that emsam segment predicted, found no ledger of it.")
         maps = [open_to_write(each) for each in (url, f"{url}/coarse")[: 1 + facts.flag("coarse")]]
         whole = box_of(affinities.shape[-3:])
         for block in plan_blocks(whole, whole, facts.sides("blocks"), (1, 1, 1)):
@@ -139,7 +139,7 @@ def _open_earlier(request: SegmentationRequest, stored: Recipe | None) -> Segmen
     graph = normalise(request.graph)
     facts = read_facts(f"{graph}/ledger", "edges")
     if facts is None:
-        raise UserError(f"{graph}: expected the output of a run of segment.py, found none; --graph names one.")
+        raise UserError(f"{graph}: expected the output of a run of emsam segment, found none; --graph names one.")
     text = read_key(open_folder(graph), _RECIPE)
     recipe = stored if stored or text is None else Recipe.parse(text, f"{graph}/{_RECIPE}")
     chosen = choose_recipe(request, recipe)

@@ -63,7 +63,7 @@ class Recipe:
         except OSError as error:
             raise UserError(
                 f"{path}: expected a post-processing recipe, found that it cannot be read ({error.strerror}); "
-                "eval.py writes one as postprocess.json."
+                "emsam eval writes one as postprocess.json."
             ) from None
         return cls.parse(text, str(path))
 
@@ -77,7 +77,7 @@ class Recipe:
         try:
             return cls(**_check_fields(fields, _FIELDS, ""))
         except _FieldError as error:
-            raise UserError(f"{path}: {error}; eval.py writes a recipe as postprocess.json.") from None
+            raise UserError(f"{path}: {error}; emsam eval writes a recipe as postprocess.json.") from None
 
 
 class _FieldError(ValueError):

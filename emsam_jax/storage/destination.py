@@ -32,15 +32,15 @@ class Kind(NamedTuple):
 
 
 VOLUME = Kind("volume", "a volume")
-CONVERSION = Kind("conversion", "a conversion by emsam_jax.volumes.ingest")
+CONVERSION = Kind("conversion", "a conversion by emsam ingest")
 SYNTHETIC = Kind("synthetic", "a synthetic volume")
-LABELS = Kind("labels", "labels of eval.py")
+LABELS = Kind("labels", "labels of emsam eval")
 PREDICTION = Kind("prediction", "a prediction")
-SEGMENTATION = Kind("segmentation", "a run of segment.py")
-EVALUATION = Kind("evaluation", "results of eval.py", written=("scores.json", "report.html", "postprocess.json"))
+SEGMENTATION = Kind("segmentation", "a run of emsam segment")
+EVALUATION = Kind("evaluation", "results of emsam eval", written=("scores.json", "report.html", "postprocess.json"))
 TRAINING = Kind(
     "training",
-    "a run of train.py",
+    "a run of emsam train",
     written=(
         *("running.json", "config.json", "metrics.jsonl", "curves.png", "checkpoints"),
         *("encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),

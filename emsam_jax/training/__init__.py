@@ -1,1 +1,1 @@
-"""The body of train.py: losses, optimiser, sharding, step, checkpoints, validation, and the loop."""
+"""The body of `emsam train`: losses, optimiser, sharding, step, checkpoints, validation, and the loop."""

@@ -1,4 +1,4 @@
-"""The body of train.py, for one process or several that are joined into one run."""
+"""The body of `emsam train`, for one process or several that are joined into one run."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Measures what fits and how long it takes on the devices at hand: `python train.py --config=... --plan`."""
+"""Measures what fits and how long it takes on the devices at hand: `emsam train --config=... --plan`."""
 
 import dataclasses
 import sys

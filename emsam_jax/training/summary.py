@@ -1,7 +1,7 @@
 """Prints what a config's model is made of, and what it costs.
 
-    python -m emsam_jax.training.summary --config=emsam_jax/configs/cremi.py:frozen
-    python -m emsam_jax.training.summary --config=emsam_jax/configs/fib25.py --config.model.remat=True
+    python -m emsam_jax.training.summary --config=cremi:frozen
+    python -m emsam_jax.training.summary --config=fib25 --config.model.remat=True
 
 Parameters by part, the shapes of its levels, floating-point operations a voxel, and the memory of a patch's gradient.
 """
@@ -61,7 +61,10 @@ def _section(title: str, rows: dict[str, str]) -> str:
 def define_flags() -> None:
     with group("Experiment"):
         flags.DEFINE_string(
-            "config", None, "Experiment: a config file, `FILE.py[:VARIANT]`, or the config.json of a run."
+            "config",
+            None,
+            "Experiment: a config file, `FILE.py[:VARIANT]`, or one of this package by its name, such as cremi:frozen, "
+            "or the config.json of an earlier run.",
         )
         flags.DEFINE_bool("compile", True, "Compile the gradient, to measure its memory on this machine.")
 

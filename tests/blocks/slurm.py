@@ -15,6 +15,7 @@ _PROGRAMS = {
     """,
     "scancel": 'for job in "$@"; do touch "$QUEUE/$job.cancelled"; kill -- "-$job"; done',
     "python": f'exec "{sys.executable}" "$@"',
+    "emsam": f'exec "{sys.executable}" -m emsam_jax "$@"',
 }
 
 

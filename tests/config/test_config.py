@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emsam_jax import configs
 from emsam_jax.config import (
     Config,
     DataConfig,
@@ -43,6 +44,14 @@ def file(tmp_path: Path) -> str:
 def test_variants(file):
     assert load_config(file).name == "frozen"
     assert load_config(f"{file}:finetuned").name == "finetuned"
+
+
+def test_those_of_the_package_are_found_by_name_where_no_file_has_it(file, tmp_path, monkeypatch):
+    shipped = Path(configs.__path__[0]) / "fib25.py"
+    assert load_config("fib25:gpu") == load_config(f"{shipped}:gpu")
+    monkeypatch.chdir(tmp_path)
+    Path(file).rename("fib25")
+    assert load_config("fib25").name == "frozen"
 
 
 def test_overrides_have_the_fields_type(file):
@@ -121,8 +130,10 @@ def test_mistakes_are_said_in_a_sentence(file, override, said):
 def test_files_that_are_none(file, tmp_path):
     with pytest.raises(UserError, match=r"expected one of the variants frozen, finetuned; found 'thawed'\."):
         load_config(f"{file}:thawed")
-    with pytest.raises(UserError, match=r"found none at 'nowhere\.py'"):
+    with pytest.raises(UserError, match=r"found none at 'nowhere\.py'; or one of ac34, baseline, cremi, demo, fib25\."):
         load_config("nowhere.py")
+    with pytest.raises(UserError, match=r"found none at 'configs/fib52\.py'; did you mean 'fib25'\?"):
+        load_config("configs/fib52.py:gpu")
     with pytest.raises(UserError, match="there is no such file"):
         load_config(str(tmp_path / "nowhere.json"))
     (tmp_path / "broken.json").write_text("{")

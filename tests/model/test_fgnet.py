@@ -210,7 +210,7 @@ def test_noise_is_frozen_only_where_that_is_said():
     assert ModelConfig().encoder.size == "none"
     for model in (ModelConfig(), SMALL):
         refused = changed(model, encoder={"size": "base_plus", "weights": ""})
-        with pytest.raises(UserError, match=r"encoder\.weights: expected .*\(base_plus\).*convert/sam2_to_flax\.py"):
+        with pytest.raises(UserError, match=r"encoder\.weights: expected .*\(base_plus\).*emsam convert"):
             pretrained_encoder(refused)
         assert pretrained_encoder(changed(refused, encoder={"weights": "random"})) == {}
         assert pretrained_encoder(changed(refused, encoder={"frozen": False})) == {}

@@ -33,7 +33,6 @@ GUIDE = (ROOT / "docs/scaling.md").read_text()
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with em.zarr and runs/cremi, a run that learned nothing."""
     folder = tmp_path_factory.mktemp("laboratory")
-    (folder / "segment.py").symlink_to(ROOT / "segment.py")
     raw = synthetic_volume((8, 64, 64), 0).raw
     create_volume(folder / "em.zarr", raw.shape, raw.dtype, (40, 8, 8))[...] = raw
     config = Config(
@@ -61,7 +60,7 @@ def run(folder: Path, command: str) -> str:
 
 def assert_same_as_here(folder: Path, out: str) -> None:
     """As processes of this machine make it, from the same affinities."""
-    run(folder, f"python segment.py --affinities={out}/affinities --out=here-{out} --workers=1")
+    run(folder, f"emsam segment --affinities={out}/affinities --out=here-{out} --workers=1")
     np.testing.assert_array_equal(open_volume(folder / out)[...], open_volume(folder / f"here-{out}")[...])
 
 
@@ -70,7 +69,7 @@ def test_slurm(laboratory: Path):
         re.sub(r"--workers=\d+", "--workers=2", line)
         for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
         for line in block.splitlines()
-        if line.startswith("python ")
+        if line.startswith("emsam ")
     ]
     dry, first, threshold, status = commands
     assert re.search(r"^predict +1 .* this process\n.*^labels +1 .* a worker$", run(laboratory, dry), re.M | re.S)

@@ -136,14 +136,14 @@ def test_fine_tuning_starts_from_the_run_that_the_header_makes(monkeypatch):
     for file in FILES:
         made = []
         for line in file.read_text().split('"""')[1].splitlines():
-            words = shlex.split(line) if "python train.py" in line else []
+            words = shlex.split(line) if "emsam train" in line else []
             if not words:
                 continue
             flags = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--"))
             with monkeypatch.context() as patch:
-                for name, value in (word.split("=") for word in words[: words.index("python")]):
+                for name, value in (word.split("=") for word in words[: words.index("emsam")]):
                     patch.setenv(name, value)
-                config = load_config(flags["config"].replace("emsam_jax/configs", str(file.parent)))
+                config = load_config(flags["config"])
             if config.init_from:
                 assert config.init_from == made[-1], line
                 found += 1

@@ -1,4 +1,4 @@
 """Conversion of volumes of any format, shard by shard and with a ledger.
 
-The command is `python -m emsam_jax.volumes.ingest`.
+The command is `emsam ingest`.
 """

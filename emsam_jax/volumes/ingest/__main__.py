@@ -1,7 +1,7 @@
 """Converts or rechunks a volume of any format into OME-Zarr (or precomputed), in bounded memory.
 
-    python -m emsam_jax.volumes.ingest raw.npy em.zarr --voxel_size=40,4,4
-    python -m emsam_jax.volumes.ingest labels.h5/volumes/labels labels.zarr --pyramid=mode
+    emsam ingest raw.npy em.zarr --voxel_size=40,4,4
+    emsam ingest labels.h5/volumes/labels labels.zarr --pyramid=mode
 
 Reads SRC, a path or URL, shard by shard. Stopped at any moment, the same command resumes; nothing opens DST before it
 is whole.
@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from emsam_jax.blocks import stopping_on_signals
-from emsam_jax.command_line import FLAGS, define_zyx, flags, group, run
+from emsam_jax.command_line import FLAGS, define_arguments, define_zyx, flags, group, run
 from emsam_jax.errors import UserError
 from emsam_jax.storage import normalise, set_cache_limit
 from emsam_jax.volumes.axes import Channel
@@ -22,6 +22,7 @@ from emsam_jax.volumes.verify import check_present
 
 
 def define_flags() -> None:
+    define_arguments("SRC", "DST")
     with group("Input"):
         flags.DEFINE_integer("level", 0, "Pyramid level of the source; 0 is the finest.")
         flags.DEFINE_string("channel", None, "Channel of the source, `N|all`.")
@@ -81,4 +82,4 @@ def _channel(text: str | None) -> Channel:
 
 if __name__ == "__main__":
     define_flags()
-    run(main, __doc__, "SRC DST")
+    run(main, __doc__)

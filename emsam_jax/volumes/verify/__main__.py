@@ -1,7 +1,7 @@
 """Checks a volume and its labels before a model is trained on them.
 
-    python -m emsam_jax.volumes.verify em.zarr labels.zarr
-    python -m emsam_jax.volumes.verify em.zarr labels.zarr mask.zarr --out=check.png
+    emsam verify em.zarr labels.zarr
+    emsam verify em.zarr labels.zarr mask.zarr --out=check.png
 
 Prints what is there, then warnings and errors, a sentence each, and draws raw and labels side by side. Exit codes: 0
 without errors, 1 with some.
@@ -9,7 +9,7 @@ without errors, 1 with some.
 
 import sys
 
-from emsam_jax.command_line import FLAGS, define_ids, define_zyx, flags, group, run
+from emsam_jax.command_line import FLAGS, define_arguments, define_ids, define_zyx, flags, group, run
 from emsam_jax.config import LabelRules
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.picture import check_picture
@@ -17,6 +17,7 @@ from emsam_jax.volumes.verify.report import report, verify
 
 
 def define_flags() -> None:
+    define_arguments("RAW", "[LABELS]", "[MASK]")
     with group("Raw volume"):
         flags.DEFINE_integer("raw_level", 0, "Pyramid level of RAW; 0 is the finest.")
         define_zyx("voxel_size", float, "Voxel size of RAW, `z,y,x` in nm, in place of its metadata's.")
@@ -53,4 +54,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    run(main, __doc__, "RAW [LABELS] [MASK]")
+    run(main, __doc__)

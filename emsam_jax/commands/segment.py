@@ -1,0 +1,131 @@
+"""Segments a volume of any size into neurons, block by block, from a trained model or stored affinities.
+
+    emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
+    emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run
+    emsam segment --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
+    emsam segment --graph=neurons.zarr --out=finer.zarr --threshold=0.4
+    emsam segment --status --out=neurons.zarr
+
+Killed at any moment, the same command resumes. Exit codes: 0 when all is done, 1 after a mistake or with blocks that
+failed, 75 when it was stopped (SIGTERM, Ctrl-C) or lost its scheduler.
+"""
+
+from emsam_jax.blocks import stopping_on_signals
+from emsam_jax.blocks.dask import Tls
+from emsam_jax.command_line import FLAGS, define_zyx, flags, group
+from emsam_jax.config import DeclaredVolume, Intensity
+from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
+from emsam_jax.segmentation.blockwise import Guard, read_summary
+
+
+def define_flags() -> None:
+    with group("What is segmented (one of three)"):
+        flags.DEFINE_string("ckpt", "", "Trained model: `FOLDER` of a run (its best checkpoint) or of one checkpoint.")
+        flags.DEFINE_string("affinities", "", "Stored affinities: `PATH` or URL of a volume [channels, z, y, x].")
+        flags.DEFINE_string(
+            "graph", "", "Earlier output, `PATH` or URL, whose fragments and edges are cut at another threshold."
+        )
+    with group("Raw volume (with --ckpt)"):
+        flags.DEFINE_string("raw", "", "Raw volume: `PATH` or URL.")
+        flags.DEFINE_string("roi", "", "Region to segment, `z0:z1,y0:y1,x0:x1` in voxels of the raw volume.")
+        flags.DEFINE_string("mask", "", "Mask: `PATH` or URL of a volume; where it is 0 the labels are 0 (background).")
+        define_zyx("voxel_size", float, "Voxel size of the raw volume, `z,y,x` in nm, in place of its metadata's.")
+        flags.DEFINE_bool("invert", False, "Invert the raw volume's contrast: its membranes are bright.")
+        flags.DEFINE_multi_string(
+            "predict", [], "Override of config.predict, `FIELD=VALUE`, such as symmetries=16. May be repeated."
+        )
+        flags.DEFINE_bool(
+            "gpu", False, "Predict only on workers that declare the resource GPU, and wait until there are some."
+        )
+    with group("Output"):
+        flags.DEFINE_string("out", "", "Labels to write, `PATH` or URL; tables, fragments and the ledger lie below it.")
+        flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Format of the labels.")
+        flags.DEFINE_bool(
+            "keep_affinities", True, "Keep predicted affinities; --nokeep_affinities deletes them once edges are made."
+        )
+    with group("Segmentation"):
+        flags.DEFINE_string("recipe", "", "Recipe `FILE`, a postprocess.json, in place of the checkpoint's.")
+        flags.DEFINE_string("method", "", "Segmentation method in place of the recipe's: `waterz|multicut|components`.")
+        flags.DEFINE_float(
+            "threshold", None, "Threshold in place of the recipe's: merge where the affinity is above 1 - threshold."
+        )
+        flags.DEFINE_integer(
+            "guard_size", 0, "Object size in voxels from which merges of two large objects need --guard_threshold."
+        )
+        flags.DEFINE_float(
+            "guard_threshold",
+            0.0,
+            "Threshold for merges of two objects of --guard_size, lower than --threshold; waterz with mean only.",
+        )
+        define_zyx("block", int, "Block size, `z,y,x` in voxels; by default a shard of the output.")
+    with group("Workers"):
+        flags.DEFINE_integer("workers", 0, "Number of worker processes or jobs; 0: one a core of this machine.")
+        flags.DEFINE_string("memory", "auto", "Memory limit of each worker, `BYTES` such as 8GiB.")
+        flags.DEFINE_string(
+            "cluster", "", "Queueing system, `NAME`, whose jobs are the workers: slurm, pbs, sge, lsf or another."
+        )
+        flags.DEFINE_multi_string(
+            "job", [], "Option of dask-jobqueue, `NAME=VALUE`, such as queue=gpu or walltime=08:00:00. May be repeated."
+        )
+        flags.DEFINE_string(
+            "scheduler", "", "Address of a Dask scheduler whose workers do the work, `tls://HOST:PORT`."
+        )
+        flags.DEFINE_string("tls_ca", "", "Certificate authority `FILE` for a scheduler at tls://.")
+        flags.DEFINE_string("tls_cert", "", "Certificate `FILE` of this client for a scheduler at tls://.")
+        flags.DEFINE_string("tls_key", "", "Private key `FILE` of this client for a scheduler at tls://.")
+        flags.DEFINE_string(
+            "dashboard", "", "Address of Dask's dashboard, `[HOST]:PORT` such as :8787; on this machine without HOST."
+        )
+    with group("Planning and resuming"):
+        flags.DEFINE_bool("dry_run", False, "Estimate time, storage and memory from a sample; write nothing.")
+        flags.DEFINE_bool("status", False, "Print how far the run at --out is; do nothing else.")
+        flags.DEFINE_bool(
+            "check", True, "When resuming, compare finished blocks with their checksums; --nocheck trusts them."
+        )
+
+
+def request() -> SegmentationRequest:
+    return SegmentationRequest(
+        out=FLAGS.out,
+        ckpt=FLAGS.ckpt,
+        predict=tuple(FLAGS.predict),
+        raw=DeclaredVolume(
+            raw=FLAGS.raw,
+            mask=FLAGS.mask,
+            roi=FLAGS.roi,
+            raw_voxel_size_zyx=FLAGS.voxel_size or (),
+            intensity=Intensity(invert=FLAGS.invert),
+        ),
+        affinities=FLAGS.affinities,
+        recipe=FLAGS.recipe,
+        method=FLAGS.method,
+        threshold=FLAGS.threshold,
+        guard=Guard(FLAGS.guard_size, FLAGS.guard_threshold) if FLAGS.guard_size or FLAGS.guard_threshold else None,
+        graph=FLAGS.graph,
+        format=FLAGS.format,
+        keep_affinities=FLAGS.keep_affinities,
+        block=FLAGS.block,
+        scheduler=FLAGS.scheduler,
+        tls=Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key),
+        cluster=FLAGS.cluster,
+        job=tuple(FLAGS.job),
+        gpu=FLAGS.gpu,
+        workers=FLAGS.workers,
+        memory=FLAGS.memory,
+        dashboard=FLAGS.dashboard,
+        check=FLAGS.check,
+    )
+
+
+def main(_: list[str]) -> None:
+    if FLAGS.status:
+        print(describe_run(FLAGS.out))
+        return
+    with stopping_on_signals():
+        if FLAGS.dry_run:
+            print(forecast_run(request()))
+            return
+        labels = segment_volume(request())
+    print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
+    print(f"Found: {read_summary(labels.url)}")
+    print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
