@@ -41,12 +41,9 @@ def train_and_evaluate(
 
     Both commands resume. `data` is the folder of FIB-25; `looks` counts the evaluations.
     """
-    environment = {**os.environ, "EMSAM_DATA": data, "PYTHONPATH": str(ROOT)}
-    training = run(
-        workdir, "training", ["train.py", f"--config={config}", f"--workdir={workdir}", *overrides], environment
-    )
+    training = run(workdir, "training", ["train.py", f"--config={config}", f"--workdir={workdir}", *overrides], data)
     evaluate = ["eval.py", f"--ckpt={workdir}", f"--predict=symmetries={symmetries}", f"--methods={','.join(methods)}"]
-    evaluation = run(workdir, "evaluation", evaluate, environment)
+    evaluation = run(workdir, "evaluation", evaluate, data)
     scores = json.loads((workdir / "eval" / "scores.json").read_text())
     (by_method,) = scores["volumes"].values()
     found, recipe = by_method[scores["headline"]], scores["recipes"][scores["headline"]]
@@ -75,8 +72,9 @@ def draw_fib25(folder: Path) -> str:
     return str(folder)
 
 
-def run(workdir: Path, name: str, command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:
+def run(workdir: Path, name: str, command: Sequence[str], data: str = "") -> dict[str, Any]:
     """Ends with the command where it fails; gives calls and seconds, of those before as well."""
+    environment = {**os.environ, "EMSAM_DATA": data, "PYTHONPATH": str(ROOT)}
     print(f"$ python {' '.join(command)}", flush=True)
     path = workdir.parent / f"{workdir.name}-{name}.json"
     took = json.loads(path.read_text()) if path.exists() else {"calls": 0, "seconds": 0.0, "core_seconds": 0.0}

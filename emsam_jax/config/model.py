@@ -41,6 +41,7 @@ class ModelConfig:
     guidance: Guidance = "attention"  # how the features act on the fine encoder, at each of its levels
     channels: tuple[int, ...] = (32, 40, 48, 64, 80)  # channels of the fine encoder's levels, strides 1, 2, 4, ...
     isotropic: bool = False  # pool z as well, for isotropic voxels
+    filters: bool = False  # fixed filters of raw at four scales beside the learned stem: less is left to learn
     norm_groups: int = 4  # groups of each group normalisation
     offsets: tuple[Offset, ...] = SHORT_OFFSETS  # offset of each affinity channel, voxels z, y, x
     dtype: Dtype = "float32"  # type of the computation; parameters and logits are float32

@@ -84,9 +84,9 @@ def _for_two_cores(config: Config) -> Config:
     little = little.without_section_defects()
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, channels=(12, 24, 48, 96), dtype="float32"),
-        data=dataclasses.replace(config.data, patch=(64, 64, 64), augmentation=little),
-        optim=OptimConfig(steps=2000, batch=1, peak_lr=2e-3, warmup=50, ema=0.99),
+        model=dataclasses.replace(config.model, channels=(12, 24, 48, 96), filters=True, dtype="float32"),
+        data=dataclasses.replace(config.data, patch=(64, 64, 64), widening="none", augmentation=little),
+        optim=OptimConfig(steps=1000, batch=1, peak_lr=2e-3, warmup=50, ema=0.99),
         checkpoint=CheckpointConfig(every=100, keep=2),
         validation=dataclasses.replace(config.validation, every=500),
         log=LogConfig(every=20, pictures_every=500),

@@ -59,7 +59,7 @@ class FGNet(nnx.Module):
         options: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         shared: dict[str, Any] = {"groups": config.norm_groups, **options}
         outputs, size = len(config.offsets), config.projected
-        self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, **shared)
+        self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, filters=config.filters, **shared)
         self.refined_decoder = AffinityDecoder(config.channels, outputs, entry=self.fine_encoder.entry, **shared)
         seen: tuple[int, ...] = ()  # channels of the image encoder's levels
         self.encoder = None if config.encoder.size == "none" else _image_encoder(config.encoder, **options)
@@ -113,7 +113,7 @@ class FGNet(nnx.Module):
             sure = jnp.abs(2 * jax.nn.sigmoid(jax.lax.stop_gradient(coarse)) - 1)
             uncertainty = (1 - sure).mean(-1, keepdims=True).astype(self.config.dtype)
 
-        x = self.fine_encoder.enter(raw.astype(self.config.dtype))
+        x = self.fine_encoder.enter(raw, jnp.dtype(self.config.dtype))
         levels = []
         for number, block in enumerate(self.fine_encoder.blocks):
             pool = self.fine_encoder.pool
