@@ -86,9 +86,9 @@ def _for_two_cores(config: Config) -> Config:
         config,
         model=dataclasses.replace(config.model, channels=(12, 24, 48, 96), filters=True, dtype="float32"),
         data=dataclasses.replace(config.data, patch=(64, 64, 64), widening="none", augmentation=little),
-        optim=OptimConfig(steps=1000, batch=1, peak_lr=2e-3, warmup=50, ema=0.99),
+        optim=OptimConfig(steps=800, batch=1, peak_lr=2e-3, warmup=50, ema=0.99),
         checkpoint=CheckpointConfig(every=100, keep=2),
-        validation=dataclasses.replace(config.validation, every=500),
+        validation=dataclasses.replace(config.validation, every=400),
         log=LogConfig(every=20, pictures_every=500),
         # One block holds all 100 sections of the report part: two would compute a quarter of the windows twice.
         predict=PredictConfig(stride=(0.67, 0.67, 0.67), block=(128, 256, 256)),

@@ -113,7 +113,7 @@ class FGNet(nnx.Module):
             sure = jnp.abs(2 * jax.nn.sigmoid(jax.lax.stop_gradient(coarse)) - 1)
             uncertainty = (1 - sure).mean(-1, keepdims=True).astype(self.config.dtype)
 
-        x = self.fine_encoder.enter(raw, jnp.dtype(self.config.dtype))
+        x = self.fine_encoder.enter(raw)
         levels = []
         for number, block in enumerate(self.fine_encoder.blocks):
             pool = self.fine_encoder.pool

@@ -11,57 +11,73 @@ from jaxtyping import Array, Float
 from scipy.ndimage import gaussian_filter1d
 
 SIGMAS = (1.0, 1.6, 2.5, 4.0)  # voxels
-_EPSILON = 1e-6
 Image = Float[Array, "b z y x"]
 Axes = tuple[int, ...]  # of the image, that are filtered
+Orders = tuple[int, ...]  # of derivatives along those axes
 
 
 def count_filters(axes: Axes) -> int:
     return len(SIGMAS) * (3 + 2 * len(axes))
 
 
-def filter_raw(raw: Image, axes: Axes) -> Float[Array, "b z y x c"]:
+def filter_raw(raw: Image, axes: Axes) -> Float[Array, "b c z y x"]:
     """Returns, for each scale: the smoothed image, its gradient's length, its Laplacian, and the eigenvalues of its
-    Hessian and of its structure tensor, in order. Each has mean 0 and standard deviation 1 over the patch.
+    Hessian and of its structure tensor, in order.
     """
     found: list[Image] = []
+    pairs = list(itertools.combinations_with_replacement(range(len(axes)), 2))
     for sigma in SIGMAS:
-        half = {axis: _differentiate(raw, axes, sigma / 2, {axis: 1}) for axis in axes}
-        pairs = list(itertools.combinations_with_replacement(axes, 2))
-        tensor = {(i, j): _differentiate(half[i] * half[j], axes, sigma, {}) for i, j in pairs}
-        hessian = {(i, j): _differentiate(raw, axes, sigma, {i: 2} if i == j else {i: 1, j: 1}) for i, j in pairs}
-        slopes = [_differentiate(raw, axes, sigma, {axis: 1}) for axis in axes]
+        derivatives = _differentiate(raw, axes, sigma, most=2)
+        half = _differentiate(raw, axes, sigma / 2, most=1)
+        hessian = {(i, j): derivatives[_orders(axes, i, j)] for i, j in pairs}
+        slopes = [half[_orders(axes, i)] for i in range(len(axes))]
+        tensor = {(i, j): _differentiate(slopes[i] * slopes[j], axes, sigma, most=0)[_orders(axes)] for i, j in pairs}
         found += [
-            _differentiate(raw, axes, sigma, {}),
-            jnp.sqrt(sum(slope**2 for slope in slopes)),
-            sum(hessian[axis, axis] for axis in axes),
-            *_eigenvalues(hessian, axes),
-            *_eigenvalues(tensor, axes),
+            derivatives[_orders(axes)],
+            jnp.sqrt(sum(derivatives[_orders(axes, i)] ** 2 for i in range(len(axes)))),
+            sum(hessian[i, i] for i in range(len(axes))),
+            *_eigenvalues(hessian, len(axes)),
+            *_eigenvalues(tensor, len(axes)),
         ]
-    stacked = jnp.stack(found, -1)
-    centred = stacked - stacked.mean((1, 2, 3), keepdims=True)
-    return centred / jnp.sqrt((centred**2).mean((1, 2, 3), keepdims=True) + _EPSILON**2)
+    return jnp.stack(found, 1)
 
 
-def _differentiate(image: Image, axes: Axes, sigma: float, orders: dict[int, int]) -> Image:
-    """Filters by derivatives of a Gaussian, of order 0 where none is given: along each axis one matrix product."""
+def _orders(axes: Axes, *along: int) -> Orders:
+    return tuple(along.count(axis) for axis in range(len(axes)))
+
+
+def _differentiate(image: Image, axes: Axes, sigma: float, most: int) -> dict[Orders, Image]:
+    """Filters by the derivatives of a Gaussian up to an order in all: along each axis one matrix product."""
+    found: dict[Orders, Image] = {(): image}
     for axis in axes:
-        side = image.shape[axis]
-        matrix = gaussian_filter1d(np.eye(side), sigma, axis=0, order=orders.get(axis, 0), mode="reflect")
-        image = jnp.moveaxis(jnp.tensordot(jnp.asarray(matrix, image.dtype), image, (1, axis)), 0, axis)
-    return image
+        identity = np.eye(image.shape[axis])
+        matrices = [
+            jnp.asarray(gaussian_filter1d(identity, sigma, axis=0, order=order, mode="reflect"), image.dtype)
+            for order in range(most + 1)
+        ]
+        found = {
+            (*orders, order): _multiply(matrices[order], partly, axis)
+            for orders, partly in found.items()
+            for order in range(most + 1 - sum(orders))
+        }
+    return found
 
 
-def _eigenvalues(matrix: dict[tuple[int, int], Image], axes: Axes) -> list[Image]:
+def _multiply(matrix: Float[Array, "n n"], image: Image, axis: int) -> Image:
+    axes = "bzyx"
+    return jnp.einsum(f"i{axes[axis]},{axes}->{axes.replace(axes[axis], 'i')}", matrix, image)
+
+
+def _eigenvalues(matrix: dict[tuple[int, int], Image], size: int) -> list[Image]:
     """Returns the eigenvalues of a symmetric matrix at each voxel, the largest first, in closed form."""
-    diagonal = [matrix[axis, axis] for axis in axes]
-    middle = sum(diagonal) / len(axes)
-    off = [matrix[pair] for pair in itertools.combinations(axes, 2)]
+    diagonal = [matrix[i, i] for i in range(size)]
+    middle = sum(diagonal) / size
+    off = [matrix[pair] for pair in itertools.combinations(range(size), 2)]
     spread = sum((value - middle) ** 2 for value in diagonal) + 2 * sum(value**2 for value in off)
-    if len(axes) == 2:
+    if size == 2:
         radius = jnp.sqrt(spread / 2)
         return [middle + radius, middle - radius]
-    a, b, c = ((value - middle) for value in diagonal)
+    a, b, c = (value - middle for value in diagonal)
     d, e, f = off  # (z, y), (z, x), (y, x)
     determinant = a * (b * c - f**2) - d * (d * c - f * e) + e * (d * f - b * e)
     radius = jnp.sqrt(spread / 6)

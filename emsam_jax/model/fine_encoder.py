@@ -1,17 +1,16 @@
 """The Fine-Grained Encoder: the light 3D network that sees voxels at full resolution."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from emsam_jax.model.by_platform import elu
-from emsam_jax.model.filter_bank import count_filters, filter_raw
-from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBlock, conv
+from emsam_jax.model.filter_bank import Axes, count_filters, filter_raw
+from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBlock
 
 _MIXED = 32  # channels between filters and the first level
+_EPSILON = 1e-6
 
 
 class FineEncoder(nnx.Module):
@@ -39,14 +38,27 @@ class FineEncoder(nnx.Module):
         )
 
         self.axes = (1, 2, 3) if isotropic else (2, 3)
-        sizes = (count_filters(self.axes), _MIXED, channels[0]) if filters else ()
-        self.mixing = nnx.List([conv(a, b, (1, 1, 1), dtype=dtype, rngs=rngs) for a, b in itertools.pairwise(sizes)])
+        self.filters = FilteredStem(self.axes, channels[0], dtype=dtype, rngs=rngs) if filters else None
 
-    def enter(self, raw: Float[Array, "b z y x 1"], dtype: jnp.dtype) -> FeatureMap:
-        """Computes filters in float32: eigenvalues are differences of what is almost equal."""
-        x = self.stem(raw.astype(dtype))
-        if self.mixing:
-            first, second = self.mixing
-            filtered = filter_raw(jax.lax.stop_gradient(raw[..., 0]), self.axes).astype(dtype)
-            x += second(elu(first(filtered)))
-        return elu(x)
+    def enter(self, raw: Float[Array, "b z y x 1"]) -> FeatureMap:
+        x = self.stem(raw.astype(self.stem.conv.dtype))
+        return elu(x if self.filters is None else x + self.filters(raw[..., 0]))
+
+
+class FilteredStem(nnx.Module):
+    """Fixed filters, each with mean 0 and standard deviation 1 over the patch, and two layers voxel by voxel."""
+
+    def __init__(self, axes: Axes, cout: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.axes = axes
+        self.first = nnx.Linear(count_filters(axes), _MIXED, dtype=dtype, rngs=rngs)
+        self.second = nnx.Linear(_MIXED, cout, dtype=dtype, rngs=rngs)
+
+    def __call__(self, raw: Float[Array, "b z y x"]) -> FeatureMap:
+        """Filters in float32: eigenvalues are differences of what is almost equal."""
+        filtered = filter_raw(jax.lax.stop_gradient(raw.astype(jnp.float32)), self.axes)
+        filtered -= filtered.mean((2, 3, 4), keepdims=True)
+        deviation = jnp.sqrt((filtered**2).mean((2, 3, 4)) + _EPSILON**2)
+        kernel = self.first.kernel[...] / deviation[..., None]  # scaled once, not voxel by voxel
+        dtype = self.first.dtype
+        mixed = jnp.einsum("bczyx,bcd->bzyxd", filtered.astype(dtype), kernel.astype(dtype))
+        return self.second(elu(mixed + self.first.bias[...].astype(dtype)))

@@ -16,19 +16,17 @@ from emsam_jax.model.filter_bank import SIGMAS, count_filters, filter_raw
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (2, 3)])
 def test_filters_are_those_of_another_library(axes: tuple[int, ...]):
-    """Linear in what they are, after both have been brought to one scale; far from faces, which are mirrored there."""
+    """Far from faces, where theirs are cut off otherwise, and up to a factor: they norm derivatives in another way."""
     raw = gaussian_smoothing(np.random.default_rng(0).random((48, 48, 48)).astype(np.float32), 1.0)
-    found = np.asarray(filter_raw(jnp.asarray(raw)[None], axes))[0]
+    found = np.moveaxis(np.asarray(filter_raw(jnp.asarray(raw)[None], axes))[0], 0, -1)
     expected = _by_volume(raw) if len(axes) == 3 else np.stack([_by_volume(section) for section in raw])
     assert found.shape[-1] == count_filters(axes) == expected.shape[-1]
     far = (slice(18, -18),) * 3
     for index in range(count_filters(axes)):
         ours, theirs = found[far][..., index], expected[far][..., index]
         slope, offset = np.polyfit(theirs.ravel(), ours.ravel(), 1)
-        np.testing.assert_allclose(ours, slope * theirs + offset, atol=0.02)
-        assert slope > 0
-    np.testing.assert_allclose(found.mean((0, 1, 2)), 0, atol=1e-3)
-    np.testing.assert_allclose(found.std((0, 1, 2)), 1, atol=0.1)  # less where a filter is about 0 everywhere
+        assert 0.7 < slope < 1.01
+        np.testing.assert_allclose(ours, slope * theirs + offset, atol=0.05 * ours.std())
 
 
 def _by_volume(raw: np.ndarray) -> np.ndarray:
