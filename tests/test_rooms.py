@@ -16,7 +16,7 @@ ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
-    *("evaluation", "segment_volume", "training", "porting", "demo", "commands"),
+    *("evaluation", "segment_volume", "training", "sharing", "porting", "demo", "commands"),
 )
 WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
@@ -72,7 +72,7 @@ def test_a_face_exports_what_others_import_and_nothing_else():
     contract = {"load_image_encoder", "affinities_from_labels", "create_volume", "write_volume", "ideal_affinities"}
     shown = re.findall(r"^from emsam_jax\.([\w.]+) import (.+)$", (ROOT / "docs/python_api.md").read_text(), re.M)
     wanted = defaultdict(set, {room: {name.strip() for name in names.split(",")} for room, names in shown})
-    for path in (*MODULES, *SCRIPTS):
+    for path in (*MODULES, PACKAGE / "__init__.py", *SCRIPTS):
         here = room_of(module_name(path)) if path in MODULES else ""
         for module, name in ours(path):
             if module in ROOMS and not f"{here}.".startswith(f"{module}."):

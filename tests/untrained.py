@@ -17,4 +17,6 @@ def save_untrained(workdir: Path, config: Config, voxel_size_zyx: tuple[float, f
     """Save step 3 of a run that learned nothing: its affinities are poor, but certain."""
     parts = tuple(part_of("training", open_declared(volume)) for volume in config.data.train)
     with Checkpoints(workdir, config, Measured(voxel_size_zyx, parts=parts, **measured)) as checkpoints:
-        checkpoints.save(3, new_state(config, make_mesh(1, jax.devices()[:1]))[0])
+        state, frozen = new_state(config, make_mesh(1, jax.devices()[:1]))
+        checkpoints.keep_frozen(frozen)
+        checkpoints.save(3, state)

@@ -19,6 +19,7 @@ MODULES = {
     "train": "commands.train",
     "eval": "commands.eval",
     "segment": "commands.segment",
+    "push": "sharing.push",
     "demo": "demo",
 }
 

@@ -15,12 +15,17 @@ from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import METHODS, EvaluationRequest, evaluate
 from emsam_jax.scores import Conventions
-from emsam_jax.storage import usable_cores
+from emsam_jax.storage import is_on_hub, usable_cores
 
 
 def define_flags() -> None:
     with group("What is judged (one of three)"):
-        flags.DEFINE_string("ckpt", "", "Trained model: `FOLDER` of a run (its best checkpoint) or of one checkpoint.")
+        flags.DEFINE_string(
+            "ckpt",
+            "",
+            "Trained `MODEL`: a folder of a run (its best checkpoint), of a checkpoint or of a pushed model; or "
+            "hf:OWNER/NAME[@REVISION] on the Hugging Face hub.",
+        )
         flags.DEFINE_string("affinities", "", "Stored affinities: `PATH` of a volume [channels, z, y, x].")
         flags.DEFINE_string("segmentation", "", "Stored segmentation: `PATH` of a volume of labels.")
         flags.DEFINE_string("method", "", "Name of the stored affinities or segmentation in the report.")
@@ -104,7 +109,8 @@ def request() -> EvaluationRequest:
         name = volume.name and f"{volume.name} (validation)"
         validation = (dataclasses.replace(volume, name=name, roi=FLAGS.validation_roi),)
     return EvaluationRequest(
-        out=FLAGS.out or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt else "runs/eval"),
+        out=FLAGS.out
+        or (f"{FLAGS.ckpt.rstrip('/')}/eval" if FLAGS.ckpt and not is_on_hub(FLAGS.ckpt) else "runs/eval"),
         ckpt=FLAGS.ckpt,
         predict=tuple(FLAGS.predict),
         affinities=FLAGS.affinities,

@@ -20,7 +20,12 @@ from emsam_jax.segmentation.blockwise import Guard, read_summary
 
 def define_flags() -> None:
     with group("What is segmented (one of three)"):
-        flags.DEFINE_string("ckpt", "", "Trained model: `FOLDER` of a run (its best checkpoint) or of one checkpoint.")
+        flags.DEFINE_string(
+            "ckpt",
+            "",
+            "Trained `MODEL`: a folder of a run (its best checkpoint), of a checkpoint or of a pushed model; or "
+            "hf:OWNER/NAME[@REVISION] on the Hugging Face hub.",
+        )
         flags.DEFINE_string("affinities", "", "Stored affinities: `PATH` or URL of a volume [channels, z, y, x].")
         flags.DEFINE_string(
             "graph", "", "Earlier output, `PATH` or URL, whose fragments and edges are cut at another threshold."

@@ -44,8 +44,9 @@ class Predicted(AffinitySource):
         self.recipe = Recipe.read(trained.recipe) if trained.recipe else None
         clock.show(f"  {self.title}: {trained.path}")
         data = self.config.data
+        own = request.validation or (() if request.test and trained.pushed else data.validation)
         self.test = tuple(declare_as_trained(volume, trained) for volume in request.test or data.test)
-        self.validation = tuple(declare_as_trained(volume, trained) for volume in request.validation or data.validation)
+        self.validation = tuple(declare_as_trained(volume, trained) for volume in own)
 
     def read(self, subject: Subject) -> Example:
         named = hash_of([str(subject.box), subject.specimen.raw.url, dataclasses.asdict(self.settings)])[:8]
@@ -62,7 +63,7 @@ class Predicted(AffinitySource):
 
     @property
     def title(self) -> str:
-        return f"{self.config.name or self.trained.path.parent.parent.name}, step {self.step}"
+        return f"{self.trained.name}, step {self.step}"
 
     def describe(self) -> dict[str, Any]:
         return {

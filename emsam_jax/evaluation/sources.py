@@ -12,6 +12,7 @@ from emsam_jax.evaluation.compared import METHODS
 from emsam_jax.evaluation.subject import Example, Subject, read_example
 from emsam_jax.scores import Conventions
 from emsam_jax.segmentation import Recipe, check_stored
+from emsam_jax.storage import is_on_hub
 from emsam_jax.volumes import Part, Voxel, open_volume
 
 Offsets = tuple[tuple[int, int, int], ...]
@@ -49,8 +50,10 @@ class EvaluationRequest:
             )
         if self.threads < 1:
             raise UserError(f"--threads: expected 1 or more, found {self.threads}.")
-        if self.update_checkpoint and not self.ckpt:
-            raise UserError("--update_checkpoint changes the recipe of --ckpt: expected that, found none.")
+        if self.update_checkpoint and (not self.ckpt or is_on_hub(self.ckpt)):
+            raise UserError(
+                f"--update_checkpoint changes the recipe of --ckpt: expected a folder, found {self.ckpt or 'none'}."
+            )
         if self.predict and not self.ckpt:
             raise UserError(f"--predict={self.predict[0]}: expected --ckpt, which predicts, found --{given[0]}.")
         if not self.ckpt and not self.test:

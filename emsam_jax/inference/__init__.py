@@ -1,8 +1,9 @@
 """From a model and a volume to affinities: windows, blending, blocks, calibration."""
 
-from emsam_jax.inference.as_trained import declare_as_trained, intensity_as_trained
+from emsam_jax.inference.as_trained import check_voxel_size, declare_as_trained, intensity_as_trained
 from emsam_jax.inference.calibrated import Calibrated, calibrate, without_prior
 from emsam_jax.inference.fitting import free_bytes, out_of_memory
+from emsam_jax.inference.model_folder import FORMAT, MODEL_FILES
 from emsam_jax.inference.output import Output
 from emsam_jax.inference.predict import predict_affinities
 from emsam_jax.inference.predictor import Predictor
@@ -37,6 +38,8 @@ __all__ = [
     "EMA",
     "ENCODER_FOLDER",
     "FACTS",
+    "FORMAT",
+    "MODEL_FILES",
     "ODDS",
     "OPTIMIZER",
     "PARAMS",
@@ -50,6 +53,7 @@ __all__ = [
     "Trained",
     "calibrate",
     "check_item",
+    "check_voxel_size",
     "checksum_of_facts",
     "checksums",
     "count_affinities",

@@ -27,6 +27,11 @@ def declare_as_trained(declared: DeclaredVolume, trained: Trained) -> DeclaredVo
     return dataclasses.replace(declared, raw_level=_level_that_fits(raw, levels, size))
 
 
+def check_voxel_size(raw: Volume, trained: Trained) -> None:
+    """Refuses voxels that are not as large as the training's."""
+    _level_that_fits(raw, (raw.voxel_size_zyx,), trained.measured.voxel_size_zyx)
+
+
 def intensity_as_trained(declared: DeclaredVolume, training: Sequence[DeclaredVolume], measured: Measured) -> Intensity:
     """Returns the declared intensity; if nothing is declared, that of the first training volume.
 

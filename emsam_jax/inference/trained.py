@@ -1,4 +1,4 @@
-"""Loads a trained model from a run's folder (its best step by validation, or its newest) or a step's own folder."""
+"""Loads a trained model: of a run's folder its best step by validation, or its newest; a step's own; one pushed."""
 
 import dataclasses
 import json
@@ -6,13 +6,14 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emsam_jax.config import Config, from_dict, override
 from emsam_jax.errors import UserError
 from emsam_jax.inference.calibrated import Calibrated, calibrate
+from emsam_jax.inference.model_folder import find_model_folder, is_model_folder, read_model_folder
 from emsam_jax.model import FACTS_FILE, merge_fgnet, read_arrays, read_facts, read_params
 from emsam_jax.volumes import Part, part_from
 
@@ -42,26 +43,59 @@ class Trained:
     config: Config
     step: int
     recipe: Path | None  # postprocess.json, where this step was validated
-    path: Path  # the step's own folder
+    path: Path  # the step's own folder, or that of a model that travels
     measured: Measured
+    name: str  # the experiment's, or else the folder's
+    pushed: bool  # whose volumes may be elsewhere; or a run's
+
+
+class _Stored(NamedTuple):
+    params: dict[str, np.ndarray]  # the running mean of all, a frozen encoder's too
+    config: Config
+    step: int
+    measured: Measured
+    shift: tuple[float, ...]  # of the log odds, by channel; empty: none was measured
+    folder: Path
+    name: str
 
 
 def load_trained(path: str | Path, predict: Sequence[str] = ()) -> Trained:
-    """Loads a model. `predict` overrides fields of its `config.predict`, such as symmetries=16."""
+    """Loads a model from a run, a step, a folder that `sharing` wrote, or the hub (hf:OWNER/NAME@REVISION).
+
+    `predict` overrides fields of its `config.predict`, such as symmetries=16.
+    """
+    params, config, step, measured, shift, folder, name = _read(path)
+    config = override(config, [f"predict.{field}" for field in predict])
+    model = calibrate(merge_fgnet(config.model, params, {}), measured.prior, shift)
+    recipe = folder / RECIPE_FILE
+    known = recipe if recipe.exists() else None
+    return Trained(model, config, step, known, folder, measured, name, pushed=is_model_folder(folder))
+
+
+def _read(path: str | Path) -> _Stored:
+    folder = find_model_folder(path)
+    if folder is not None:
+        return _read_model(folder)
     folder = find_step(path)
     facts = read_step_facts(folder)
-    config = override(from_dict(facts["config"]), [f"predict.{field}" for field in predict])
-    recipe = folder / RECIPE_FILE
-    measured = measured_from(facts)
-    model = merge_fgnet(config.model, read_item(folder, EMA, facts), _read_frozen(folder, facts))
-    return Trained(
-        calibrate(model, measured.prior, read_shift(folder)),
-        config,
-        facts["step"],
-        recipe if recipe.exists() else None,
-        folder,
-        measured,
-    )
+    params = {**read_item(folder, EMA, facts), **_read_frozen(folder, facts)}
+    config = from_dict(facts["config"])
+    name = config.name or folder.parent.parent.name
+    return _Stored(params, config, facts["step"], measured_from(facts), read_shift(folder), folder, name)
+
+
+def _read_model(folder: Path) -> _Stored:
+    params, facts = read_model_folder(folder)
+    try:
+        config, measured = from_dict(facts["config"]), measured_from(facts)
+        shift = tuple(map(float, facts["shift"]))
+        if min(measured.voxel_size_zyx) <= 0 or not math.isfinite(sum((*measured.voxel_size_zyx, *shift))):
+            raise ValueError
+        return _Stored(params, config, int(facts["step"]), measured, shift, folder, str(facts["name"]))
+    except UserError as error:
+        raise UserError(f"{folder}: {str(error).rstrip('.')}: another version of this software wrote it.") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+        raise UserError(f"{folder}: expected readable facts in its config.json, found damaged ones.") from None
 
 
 def measured_from(facts: Mapping[str, Any]) -> Measured:
@@ -89,9 +123,7 @@ def read_shift(folder: Path) -> tuple[float, ...]:
 
 def read_trained_params(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the running mean of all parameters, a frozen encoder's too, by their dotted names."""
-    folder = find_step(path)
-    facts = read_step_facts(folder)
-    return {**read_item(folder, EMA, facts), **_read_frozen(folder, facts)}
+    return _read(path).params
 
 
 def find_step(path: str | Path) -> Path:

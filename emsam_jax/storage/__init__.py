@@ -7,6 +7,7 @@ from emsam_jax.storage.destination import (
     CONVERSION,
     EVALUATION,
     LABELS,
+    MODEL,
     PREDICTION,
     SEGMENTATION,
     SYNTHETIC,
@@ -20,6 +21,7 @@ from emsam_jax.storage.destination import (
     claim,
 )
 from emsam_jax.storage.fields import Field
+from emsam_jax.storage.hub import commit_to_hub, fetch_from_hub, is_on_hub
 from emsam_jax.storage.location import (
     folder_spec,
     is_remote,
@@ -39,6 +41,7 @@ __all__ = [
     "CONVERSION",
     "EVALUATION",
     "LABELS",
+    "MODEL",
     "PREDICTION",
     "SEGMENTATION",
     "SYNTHETIC",
@@ -54,12 +57,15 @@ __all__ = [
     "check_free",
     "check_memory",
     "claim",
+    "commit_to_hub",
     "end_replacing",
+    "fetch_from_hub",
     "file_context",
     "folder_spec",
     "free_disk",
     "free_memory",
     "inode_of",
+    "is_on_hub",
     "is_remote",
     "locking_context",
     "metadata_files",

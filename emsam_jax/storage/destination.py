@@ -46,9 +46,10 @@ TRAINING = Kind(
         *("encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
     ),
 )
+MODEL = Kind("model", "a model that travels")
 DEMO = Kind("demo", "a run of the demo", written=("demo.json",))
 VOLUMES = (VOLUME, CONVERSION, SYNTHETIC, LABELS)  # which may be overwritten where that is asked for
-_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, EVALUATION, TRAINING, DEMO)
+_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, EVALUATION, TRAINING, DEMO, MODEL)
 _TITLES = {kind.name: kind.title for kind in _KINDS}
 
 
