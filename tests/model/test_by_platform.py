@@ -117,7 +117,7 @@ def test_accelerators_compile_the_plain_layers_and_cpus_their_own(platform: str,
     assert ("stablehlo.exponential_minus_one" in program) != on_cpu  # jax's elu
 
 
-def test_options_are_those_of_the_platform_that_the_shardings_name():
+def test_options_are_those_of_the_platform_that_the_shardings_name(monkeypatch: pytest.MonkeyPatch):
     class Chip:
         """Stands for one that is not here."""
 
@@ -128,3 +128,6 @@ def test_options_are_those_of_the_platform_that_the_shardings_name():
     assert compiled_for({"out_shardings": (there, None), "donate_argnums": 0}) == "tpu"
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     assert compiled_for({"out_shardings": {"params": here}}) == compiled_for({}) == "cpu"
+    monkeypatch.setattr(jax, "jit", lambda function, **options: options["compiler_options"])
+    assert jit(abs, out_shardings=there) == {}
+    assert jit(abs, out_shardings=here) == cpu.COMPILER_OPTIONS
