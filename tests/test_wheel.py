@@ -98,7 +98,6 @@ def emsam(wheel: Path):
     return folder, call
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_the_whole_package(wheel: Path):
     with zipfile.ZipFile(wheel) as content:
         names = {name for name in content.namelist() if not name.split("/")[0].endswith(".dist-info")}
