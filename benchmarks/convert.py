@@ -19,7 +19,6 @@ from emsam_jax.porting import parity
 
 _SIZE = flags.DEFINE_enum("size", "large", list(SIZES), "Which model.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
-_TOOL = Path(__file__).parents[1] / "convert" / "sam2_to_flax.py"
 
 
 def main(_: list[str]) -> None:
@@ -28,7 +27,7 @@ def main(_: list[str]) -> None:
         torch.save({"model": parity.build_official(_SIZE.value, whole=True).state_dict()}, checkpoint)
         file_bytes = checkpoint.stat().st_size
         start = time.perf_counter()
-        command = [sys.executable, _TOOL, f"--checkpoint={checkpoint}", f"--out={folder}/flax"]
+        command = [sys.executable, "-m", "emsam_jax", "convert", f"--checkpoint={checkpoint}", f"--out={folder}/flax"]
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - start
     peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # Linux counts in KiB

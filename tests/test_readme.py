@@ -161,15 +161,15 @@ def find_borders(truth: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_volumes_and_segmentation_run_in_order(at_hand):
-    beginnings = ("python -m ", "emsam ingest ", "emsam verify ")
-    for command in PROGRAMS:
-        if command.startswith(beginnings) or "--segmentation" in command:
-            run(
-                shlex.split(
-                    f"{sys.executable} {command.removeprefix('python ').replace('emsam ', '-m emsam_jax ', 1)}"
-                ),
-                at_hand,
-            )
+    programs = [shlex.split(command) for command in PROGRAMS]
+    for program, *words in programs:
+        if program == "python":
+            run([sys.executable, *words], at_hand)
+        elif words[0] in ("ingest", "verify"):
+            run(emsam(*words), at_hand)
+    for _, *words in programs:
+        if any(word.startswith("--segmentation") for word in words):
+            run(emsam(*words), at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
     volumes, segmentation, batches, first = (code for code in PYTHON if "load_image_encoder" not in code)
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
