@@ -34,7 +34,7 @@ def train_and_evaluate(
     overrides: Sequence[str],
     *,
     data: str,
-    symmetries: int = 1,
+    predict: Sequence[str] = (),
     methods: Sequence[str] = METHODS,
 ) -> dict[str, Any]:
     """A row of a result: the run's scores on its test volume, with everything chosen on its validation volume.
@@ -42,7 +42,8 @@ def train_and_evaluate(
     Both commands resume. `data` is the folder of FIB-25; `looks` counts the evaluations.
     """
     training = run(workdir, "training", ["train.py", f"--config={config}", f"--workdir={workdir}", *overrides], data)
-    evaluate = ["eval.py", f"--ckpt={workdir}", f"--predict=symmetries={symmetries}", f"--methods={','.join(methods)}"]
+    settings = [f"--predict={setting}" for setting in predict]
+    evaluate = ["eval.py", f"--ckpt={workdir}", f"--methods={','.join(methods)}", *settings]
     evaluation = run(workdir, "evaluation", evaluate, data)
     scores = json.loads((workdir / "eval" / "scores.json").read_text())
     (by_method,) = scores["volumes"].values()

@@ -22,7 +22,7 @@ _DATA = flags.DEFINE_string("data", os.environ.get("EMSAM_DATA", ""), "Folder of
 _RUNS = flags.DEFINE_string("runs", "runs/real_tissue", "Folder of the runs, one a seed.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings, each from a seed of its own.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Of each training; 0: as many as the config has.")
-_SYMMETRIES = flags.DEFINE_integer("symmetries", 8, "That each prediction of eval.py is the mean over.")
+_PREDICT = flags.DEFINE_multi_string("predict", ["symmetries=4"], "For eval.py, which predicts with it.")
 _OVERRIDES = flags.DEFINE_multi_string("override", [], "For train.py, such as --override=--config.data.widening=none.")
 _QUICK = flags.DEFINE_bool("quick", False, "A small synthetic volume and model, two steps: to see that it runs.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
@@ -38,8 +38,8 @@ def main(_: list[str]) -> None:
     rows = []
     for seed in range(_SEEDS.value):
         overrides = [f"--config.seed={seed}", *_overrides()]
-        symmetries = 1 if _QUICK.value else _SYMMETRIES.value
-        row = by_commands.train_and_evaluate(runs / str(seed), FIB25, overrides, data=data, symmetries=symmetries)
+        predict = () if _QUICK.value else _PREDICT.value
+        row = by_commands.train_and_evaluate(runs / str(seed), FIB25, overrides, data=data, predict=predict)
         rows.append({"seed": seed, **row})
         print(f"seed {seed}: {by_commands.tell(row)}", flush=True)
     results = {
@@ -47,7 +47,7 @@ def main(_: list[str]) -> None:
         "versions": measure.versions("bioimage-cpp", "flax", "jax", "numpy", "optax", "waterz"),
         "config": str(FIB25.relative_to(ROOT)),
         "overrides": _overrides(),
-        "symmetries": _SYMMETRIES.value,
+        "predict": _PREDICT.value,
         **held_out.all_seeds(rows),
     }
     print(f"Results: {measure.write(_NAME, results, _OUT.value)}")
