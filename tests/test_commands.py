@@ -106,7 +106,7 @@ def test_pages_name_only_flags_that_exist():
 def test_what_is_mistyped_is_answered_in_a_sentence_with_the_nearest_that_there_is():
     for arguments, sentence in (
         (["-m", "emsam_jax", "trian"], "emsam: there is no command 'trian'; did you mean 'train'? (see emsam --help)"),
-        (["-m", "emsam_jax", "--config=a.py"], "emsam: there is no command '--config=a.py'; expected one of verify, "),
+        (["-m", "emsam_jax", "--config=a.py"], "emsam: there is no command '--config=a.py'; expected one of prepare, "),
         (
             ["-m", "emsam_jax", "train", "--optim.steps=1"],
             "train: Unknown command line flag 'optim.steps'. Did you mean: config.optim.steps? ",

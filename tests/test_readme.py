@@ -128,7 +128,9 @@ def test_commands_on_the_demos_run(demonstrated):
     folder, _ = demonstrated
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
-        if program == "train" and "demo" in command:
+        if program == "prepare" and "demo" in command:
+            assert "Next:\n  emsam train --config=experiment." in run(emsam(program, *flags), folder)
+        elif program == "train" and "demo" in command:
             flags += [f"--config.{change}" for change in (*SMALL, *STEPS)]
             assert "Trained for 5 steps" in run(emsam(program, *flags), folder)
         elif program == "train":

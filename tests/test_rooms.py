@@ -16,12 +16,13 @@ ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
-    *("evaluation", "segment_volume", "training", "sharing", "porting", "demo", "commands"),
+    *("evaluation", "segment_volume", "training", "prepare", "sharing", "porting", "demo", "commands"),
 )
 WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
 BY_PATH = {
     *("evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "training.command"),
+    *("training.cost", "training.plan"),
     "configs.demo",
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))

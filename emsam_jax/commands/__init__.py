@@ -13,6 +13,7 @@ from pathlib import Path
 from emsam_jax.command_line import HELP, run, show, two_columns
 
 MODULES = {
+    "prepare": "prepare.__main__",
     "verify": "volumes.verify.__main__",
     "ingest": "volumes.ingest.__main__",
     "convert": "commands.convert",

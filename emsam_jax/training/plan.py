@@ -67,12 +67,9 @@ def plan(
         say(f"Warning: {warning}")
     say(f"  {'patch z, y, x':<16}{'batch':>6}{'GiB each':>11}{'steps/s':>10}{'patches/s':>12}{'hours':>10}")
     best = None
-    for patch in patches(config.data.patch):
-        for trial in _growing(_put(config, patch=patch), mesh, limit, note):
-            say(trial.row())
-            best = trial if best is None or trial.rate > best.rate else best
-        if best is not None and best.seconds:
-            break
+    for trial in _trials(config, mesh, limit, note):
+        say(trial.row())
+        best = trial if best is None or trial.rate > best.rate else best
     if best is None or best.seconds is None:
         say("Nothing fits.")
     else:
@@ -93,6 +90,30 @@ def plan(
         if size <= SMALL_CARD:
             break
     return best if best is not None and best.seconds else None
+
+
+def measure(config: Config, devices: Sequence[Any]) -> Trial:
+    """Tries the config's own patch and batch."""
+    mesh = make_mesh(config.fsdp, devices)
+    return _try(config, mesh, free_bytes(mesh.devices.flat[0]) or sys.maxsize)
+
+
+def fastest(config: Config, devices: Sequence[Any]) -> Trial:
+    """Tries batches twice as large each time, of smaller patches where no batch fits, and returns the fastest."""
+    mesh = make_mesh(config.fsdp, devices)
+    limit = free_bytes(mesh.devices.flat[0]) or sys.maxsize
+    return max(_trials(config, mesh, limit, lambda _: None), key=lambda trial: trial.rate)
+
+
+def _trials(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]) -> Iterator[Trial]:
+    """Tries growing batches of the first patch that fits at all."""
+    for patch in patches(config.data.patch):
+        fitted = False
+        for trial in _growing(_put(config, patch=patch), mesh, limit, note):
+            fitted = fitted or trial.seconds is not None
+            yield trial
+        if fitted:
+            return
 
 
 def patches(patch: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:

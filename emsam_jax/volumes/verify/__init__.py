@@ -3,6 +3,7 @@
 The command is `emsam verify`.
 """
 
+from emsam_jax.volumes.verify.alignment import border_contrasts
 from emsam_jax.volumes.verify.findings import check_present, quick_findings
 
-__all__ = ["check_present", "quick_findings"]
+__all__ = ["border_contrasts", "check_present", "quick_findings"]
