@@ -39,6 +39,8 @@ class Anatomy:
     waviness: float = 65.0  # how far borders are bent, nm
     mitochondria: float = 0.06  # chance a step that one begins
     boutons: float = 0.03  # likewise
+    mitochondrion_fill: tuple[float, float] = (0.5, 0.75)  # of the neurite's radius
+    mitochondrion_girth: tuple[float, float] = (60.0, 170.0)  # radius, nm
 
 
 def grow(rng: np.random.Generator, size: Triple, anatomy: Anatomy) -> Balls:
@@ -92,7 +94,7 @@ def _advance(rng: np.random.Generator, walkers: _Walkers, anatomy: Anatomy) -> _
     left = left - steps[:, None]
 
     begins = (left[:, 0] < -200) & (rng.random(n) < anatomy.mitochondria) & (radii > 110)
-    girth = np.clip(rng.uniform(0.5, 0.75, n) * radii, 60, 170)
+    girth = np.clip(rng.uniform(*anatomy.mitochondrion_fill, n) * radii, *anatomy.mitochondrion_girth)
     offset = _unit(rng.standard_normal((n, 3))) * ((radii - girth) * rng.uniform(0, 0.5, n))[:, None]
     mitochondria = np.where(begins[:, None], np.column_stack([offset, girth]), mitochondria)
     left[:, 0] = np.where(begins, rng.uniform(200, 1500, n), left[:, 0])
