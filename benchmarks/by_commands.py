@@ -36,8 +36,8 @@ def train_and_evaluate(
     data: str,
     predict: Sequence[str] = (),
     methods: Sequence[str] = METHODS,
-) -> dict[str, Any]:
-    """A row of a result: the run's scores on its test volume, with everything chosen on its validation volume.
+) -> dict[str, dict[str, Any]]:
+    """A row of a result for each test volume: the run's scores, with everything chosen on its validation volumes.
 
     Both commands resume. `data` is the folder of FIB-25; `looks` counts the evaluations.
     """
@@ -46,17 +46,24 @@ def train_and_evaluate(
     evaluate = ["eval.py", f"--ckpt={workdir}", f"--methods={','.join(methods)}", *settings]
     evaluation = run(workdir, "evaluation", evaluate, data)
     scores = json.loads((workdir / "eval" / "scores.json").read_text())
-    (by_method,) = scores["volumes"].values()
-    found, recipe = by_method[scores["headline"]], scores["recipes"][scores["headline"]]
-    return {
+    chosen = scores["headline"]
+    recipe = scores["recipes"][chosen]
+    run_row = {
         "training": training,
         "evaluation": evaluation,
         "looks": evaluation["calls"],
         "step": scores["model"]["step"],
-        "method": scores["headline"],
+        "method": chosen,
         "threshold": recipe["threshold"],
         "boundary_threshold": recipe["fragments"]["boundary_threshold"],
         "seed_distance": recipe["fragments"]["seed_distance"],
+    }
+    return {name: {**run_row, **_scored(by_method, chosen)} for name, by_method in scores["volumes"].items()}
+
+
+def _scored(by_method: dict[str, Any], chosen: str) -> dict[str, Any]:
+    found = by_method[chosen]
+    return {
         "ways": {way: {name: row[name] for name in held_out.SCORES} for way, row in found["ways"].items()},
         "oracle_no_result": {name: found["oracle"][name] for name in ("threshold", "voi", "arand")},
         "methods": {name: {key: row[key] for key in ("threshold", "voi", "arand")} for name, row in by_method.items()},

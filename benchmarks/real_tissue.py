@@ -39,7 +39,8 @@ def main(_: list[str]) -> None:
     for seed in range(_SEEDS.value):
         overrides = [f"--config.seed={seed}", *_overrides()]
         predict = () if _QUICK.value else _PREDICT.value
-        row = by_commands.train_and_evaluate(runs / str(seed), FIB25, overrides, data=data, predict=predict)
+        scored = by_commands.train_and_evaluate(runs / str(seed), FIB25, overrides, data=data, predict=predict)
+        (row,) = scored.values()
         rows.append({"seed": seed, **row})
         print(f"seed {seed}: {by_commands.tell(row)}", flush=True)
     results = {

@@ -89,7 +89,8 @@ def main(_: list[str]) -> None:
                 run = runs / f"{labelled}-{arm}-{seed}"
                 overrides = [text.format(encoder=encoder) for text in (*_common(), *ARMS[arm])]
                 overrides += [f"--config.seed={seed}", f"--config.data.train[0].mask={mask}"]
-                row = by_commands.train_and_evaluate(run, FIB25, overrides, data=data, methods=["waterz_mean"])
+                scored = by_commands.train_and_evaluate(run, FIB25, overrides, data=data, methods=["waterz_mean"])
+                (row,) = scored.values()
                 found.setdefault(name, []).append({"seed": seed, **row})
                 print(f"{name}, seed {seed}: {by_commands.tell(row)}", flush=True)
     rows = {}

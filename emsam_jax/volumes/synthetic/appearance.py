@@ -1,4 +1,4 @@
-"""How tissue looks under a focused ion beam, and what differs from one laboratory, animal and microscope to the next."""
+"""How tissue looks under a focused ion beam, and what differs between laboratories, animals and microscopes."""
 
 import dataclasses
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bioimage_cpp.filters import gaussian_smoothing
-from jaxtyping import Float, Int, UInt32
+from jaxtyping import Int, UInt32
 
 from emsam_jax.volumes.synthetic.appearance import Appearance, draw_settings
 from emsam_jax.volumes.synthetic.neurites import Anatomy, Triple, claim, grow, smooth_noise, tidy
@@ -31,7 +31,7 @@ def ion_beam_volume(
     rng = np.random.default_rng(seed)
     z, y, x = (n * spacing for n, spacing in zip(shape, voxel_size_zyx, strict=True))
     balls = grow(rng, (z, y, x), anatomy)
-    nearest, bent = claim(rng, balls, shape, voxel_size_zyx, anatomy)
+    nearest, bent = claim(rng, balls, shape, voxel_size_zyx, anatomy, classes=3)
     neurites = balls.neurites[nearest].astype(np.uint32) + 1
     wrapped = _wrapped(rng, neurites, voxel_size_zyx, appearance)
     labels = tidy(wrapped, smallest=max(int(_SMALLEST / np.prod(voxel_size_zyx)), 8))
@@ -94,12 +94,13 @@ def _stained(rng: np.random.Generator, cells: _Cells, voxel_size: Triple, appear
     vesicles = _places(rng, cells.boutons & (depth > 40) & (cells.mitochondria < 0), look.vesicles * volume)
     dense = rng.random(len(vesicles)) < look.dense
     for at, full in zip(vesicles, dense, strict=True):
-        _place(image, at, float(rng.uniform(16, 30)), voxel_size, look.membrane, fill=look.membrane if full else None)
+        core = look.membrane if full else None
+        _place(image, at, voxel_size, radius=float(rng.uniform(16, 30)), membrane=look.membrane, fill=core)
     vacuoles = _places(rng, (depth > 100) & (cells.mitochondria < -60), look.vacuoles * volume)
     for at in vacuoles:
         radius = float(rng.uniform(0.3, 0.9) * min(depth[tuple(at)], 250))
         fill = float(look.cytoplasm + 0.12 * rng.standard_normal()) if rng.random() < 0.7 else None
-        _place(image, at, radius, voxel_size, look.membrane, fill=fill)
+        _place(image, at, voxel_size, radius=radius, membrane=look.membrane, fill=fill)
 
     inside = np.minimum(cells.mitochondria + 12 * noise(120), depth - look.margin)
     matrix = look.mitochondrion + look.variety / 3 * rng.standard_normal(count, dtype=np.float32)
@@ -124,7 +125,13 @@ def _places(rng: np.random.Generator, where: np.ndarray, density: float) -> Int[
 
 
 def _place(
-    image: Image, at: Int[np.ndarray, " 3"], radius: float, voxel_size: Triple, membrane: float, fill: float | None
+    image: Image,
+    at: Int[np.ndarray, " 3"],
+    voxel_size: Triple,
+    *,
+    radius: float,
+    membrane: float,
+    fill: float | None,
 ) -> None:
     """Draws a ball with a membrane into the image; without a fill what is there shines through."""
     reach = [int((radius + 20) / spacing) + 1 for spacing in voxel_size]

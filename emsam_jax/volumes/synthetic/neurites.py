@@ -143,11 +143,21 @@ def _spline_basis(cells: float, n: int) -> Float[np.ndarray, "n lattice"]:
 
 
 def claim(
-    rng: np.random.Generator, balls: Balls, shape: tuple[int, int, int], voxel_size: Triple, anatomy: Anatomy
+    rng: np.random.Generator,
+    balls: Balls,
+    shape: tuple[int, int, int],
+    voxel_size: Triple,
+    anatomy: Anatomy,
+    *,
+    classes: int = 1,
 ) -> tuple[Int[np.ndarray, "z y x"], Float[np.ndarray, "z y x 3"]]:
-    """Returns each voxel's ball, and the bent coordinates, in nm, in which the ball is a ball."""
-    largest = balls.radii.max()
-    tree = KDTree(np.column_stack([balls.centres, np.sqrt(largest**2 - balls.radii**2)]), leafsize=32)
+    """Returns each voxel's ball, and the bent coordinates, in nm, in which the ball is a ball.
+
+    Where radii differ much, a tree for each of several classes of size answers sooner than one for all.
+    """
+    limits = np.geomspace(balls.radii.min(), balls.radii.max(), classes + 1)[1:-1]
+    groups = [found for i in range(classes) if len(found := np.flatnonzero(np.digitize(balls.radii, limits) == i))]
+    trees = [_tree(balls, group) for group in groups]
     bent = np.empty((*shape, 3), np.float32)
     for axis, (n, spacing) in enumerate(zip(shape, voxel_size, strict=True)):
         waves = smooth_noise(rng, shape, voxel_size, 3.5 * anatomy.waviness)
@@ -160,7 +170,13 @@ def claim(
     def query(coordinates: Float[np.ndarray, "... 3"]) -> Int[np.ndarray, "..."]:
         flat = np.zeros((*coordinates.shape[:-1], 4))
         flat[..., :3] = coordinates
-        return np.asarray(tree.query(flat, workers=-1)[1]).astype(np.int32)
+        least, nearest = np.inf, np.int32(0)
+        for (tree, largest), group in zip(trees, groups, strict=True):
+            distances, found = tree.query(flat, workers=-1)
+            power = distances**2 - largest**2
+            nearest = np.where(power < least, group[found], nearest).astype(np.int32)
+            least = np.minimum(power, least)
+        return nearest
 
     # Every fourth voxel along fine axes first; then, twice as fine, only where neighbours belong to different neurites.
     steps = [4 if spacing < 2 * min(voxel_size) else 1 for spacing in voxel_size]
@@ -174,6 +190,13 @@ def claim(
             nearest, unsure = (np.repeat(a, 2, axis).take(range(finer.shape[axis]), axis) for a in (nearest, unsure))
         nearest[unsure] = query(finer[unsure])
     return nearest, bent
+
+
+def _tree(balls: Balls, group: Int[np.ndarray, " m"]) -> tuple[KDTree, float]:
+    """Returns the tree of some balls, and the radius of their largest."""
+    radii = balls.radii[group]
+    largest = float(radii.max())
+    return KDTree(np.column_stack([balls.centres[group], np.sqrt(largest**2 - radii**2)]), leafsize=32), largest
 
 
 def _differs_nearby(values: Int[np.ndarray, "z y x"], axes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "z y x"]:
