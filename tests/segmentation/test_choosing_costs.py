@@ -53,3 +53,15 @@ def test_real_tissue_runs(tmp_path: Path):
     assert first["ways"]["all"]["voi"] >= first["oracle_no_result"]["voi"] > 0
     assert (first["looks"], again["looks"]) == (1, 2)
     assert first["training"]["core_seconds"] > 0
+
+
+def test_no_labels_runs(tmp_path: Path):
+    """Draws, trains, chooses and reports, and the second time only looks again, at the same volumes."""
+    flags = ("--quick", f"--runs={tmp_path}/runs")
+    first, again = (run("no_labels", tmp_path, *flags)["volumes"] for _ in range(2))
+    assert list(first) == ["FIB-25 150:250"]
+    (one,), (other,) = (found["FIB-25 150:250"]["seeds"] for found in (first, again))
+    assert one["ways"] == other["ways"]
+    assert (one["looks"], other["looks"]) == (1, 2)
+    trained = json.loads((tmp_path / "runs/0/config.json").read_text())["data"]["train"]
+    assert [volume["name"] for volume in trained] == ["synthetic 0", "synthetic 1"]

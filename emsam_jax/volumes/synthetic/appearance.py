@@ -44,14 +44,14 @@ def draw_settings(seed: int) -> tuple[Anatomy, Appearance]:
     """Draws a tissue's anatomy and appearance from ranges that leave any one data set in their middle."""
     rng = np.random.default_rng((seed, 1))
 
-    def between(low: float, high: float) -> float:
+    def between(low: float | int, high: float | int) -> float:
         return float(rng.uniform(low, high))
 
-    def factor(low: float, high: float) -> float:
+    def factor(low: float | int, high: float | int) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     anatomy = Anatomy(
-        radius=factor(60, 170),
+        radius=factor(45, 125),
         radius_spread=between(0.4, 0.9),
         radius_range=(35.0, between(500, 1000)),
         bend=between(0.1, 0.3),
@@ -69,8 +69,8 @@ def draw_settings(seed: int) -> tuple[Anatomy, Appearance]:
         variety=between(0.02, 0.12),
         dark=between(0, 0.25),
         darker=between(0.08, 0.22),
-        texture=factor(0.025, 0.09),
-        grain=between(30, 70),
+        texture=factor(0.025, 0.11),
+        grain=factor(18, 70),
         membrane=membrane,
         membrane_width=between(12, 28),
         softness=between(3, 9),

@@ -35,7 +35,7 @@ def ion_beam_volume(
     neurites = balls.neurites[nearest].astype(np.uint32) + 1
     wrapped = _wrapped(rng, neurites, voxel_size_zyx, appearance)
     labels = tidy(wrapped, smallest=max(int(_SMALLEST / np.prod(voxel_size_zyx)), 8))
-    organelles = balls.mitochondria[nearest].astype(np.float32)
+    organelles = balls.mitochondria.astype(np.float32)[nearest]
     within = organelles[..., 3] - np.linalg.norm(bent - organelles[..., :3], axis=-1)
     cells = _Cells(
         labels=labels,
@@ -76,8 +76,8 @@ def _stained(rng: np.random.Generator, cells: _Cells, voxel_size: Triple, appear
     """Returns what a perfect microscope would see, in [0, 1]."""
     look, depth = appearance, cells.depth
 
-    def noise(grain: float) -> Image:
-        return smooth_noise(rng, depth.shape, voxel_size, grain)
+    def noise(grain: float | int) -> Image:
+        return smooth_noise(rng, depth.shape, voxel_size, float(grain))
 
     count = int(cells.labels.max()) + 1
     greys = look.cytoplasm + look.variety * rng.standard_normal(count, dtype=np.float32)
