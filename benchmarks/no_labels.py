@@ -30,7 +30,7 @@ _RUNS = flags.DEFINE_string("runs", "runs/no_labels", "Folder of the volumes, an
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings, each from a seed of its own, on the same volumes.")
 _VOLUMES = flags.DEFINE_integer("volumes", 16, "Synthetic volumes that train.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Of each training; 0: as many as the config has.")
-_SYMMETRIES = flags.DEFINE_integer("symmetries", 8, "That each prediction of eval.py is the mean over.")
+_PREDICT = flags.DEFINE_multi_string("predict", ["symmetries=8"], "For eval.py, such as --predict=symmetries=16.")
 _OVERRIDES = flags.DEFINE_multi_string("override", [], "For train.py, such as --override=--config.data.widening=none.")
 _QUICK = flags.DEFINE_bool("quick", False, "Small volumes and model, two steps: to see that it runs.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
@@ -62,9 +62,9 @@ def main(_: list[str]) -> None:
     ]
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(_SEEDS.value):
-        symmetries = 1 if _QUICK.value else _SYMMETRIES.value
+        predict = () if _QUICK.value else _PREDICT.value
         asked = [f"--config.seed={seed}", *overrides]
-        scored = by_commands.train_and_evaluate(runs / str(seed), config, asked, data=data, symmetries=symmetries)
+        scored = by_commands.train_and_evaluate(runs / str(seed), config, asked, data=data, predict=predict)
         for name, row in scored.items():
             rows.setdefault(name, []).append({"seed": seed, **row})
             print(f"seed {seed}, {name}: {by_commands.tell(row)}", flush=True)
@@ -78,7 +78,7 @@ def main(_: list[str]) -> None:
         "config": str(FIB25.relative_to(ROOT)),
         "overrides": _OVERRIDES.value,
         "steps": _STEPS.value,
-        "symmetries": _SYMMETRIES.value,
+        "predict": _PREDICT.value,
         "trained_on": _VOLUMES.value,
         "chosen_on": CHOOSE_ON,
         "volumes": volumes,
