@@ -62,6 +62,7 @@ NOTHING = Augmentation(
 class Selection:
     """Which patches are drawn."""
 
-    labelled: float = 0.3  # share of voxels that must be labelled
+    labelled: float = 0.3  # share of voxels that must be labelled; 0.001 where truth is sparse
     largest: float = 0.7  # share of the labelled voxels that one object may fill
+    by_label: bool = False  # draw a labelled voxel first, then a patch around it: for sparse truth
     by_object: bool = False  # draw an object first, whatever its size, then a place in it: thin processes are seen

@@ -15,7 +15,7 @@ class DataConfig:
     train: tuple[DeclaredVolume, ...] = ()
     validation: tuple[DeclaredVolume, ...] = ()  # checkpoint, fragments and threshold are chosen on these
     test: tuple[DeclaredVolume, ...] = ()  # emsam eval scores these
-    weights: tuple[float, ...] = ()  # sampling weight of each training volume; empty: its voxels
+    weights: tuple[float, ...] = ()  # sampling weight of each training volume; empty: its voxels, or labelled voxels
     patch: Voxels = (16, 224, 224)  # voxels z, y, x
     widening: Widening = "2d"  # of borders in the training labels: none, 2d (3x3), faces (6 neighbours), 3d (3x3x3)
     radius: int = 1  # radius of the widening, voxels

@@ -13,45 +13,14 @@ from jaxtyping import Float32, Int, Int32, Shaped, UInt32
 
 from emsam_jax.config import Augmentation, Selection, Voxels
 from emsam_jax.data.affinities import UNLABELLED, Target, renumbered
+from emsam_jax.data.label_index import LabelIndex, ObjectIndex
 from emsam_jax.data.warp import Turn, WarpField, draw_field, sample_linear, sample_nearest, turns
 from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Specimen, read_mirrored
 
-_TILE = (32, 256, 256)
-_PLACES = 8  # remembered of an object in a tile
 _INT32_MAX = np.iinfo(np.int32).max
 _TRIES = 200
 Array = jax.Array | np.ndarray
-
-
-class ObjectIndex:
-    """A few places in each object, from one pass over the labels, tile by tile."""
-
-    def __init__(self, specimen: Specimen):
-        ids, places, sizes = [], [], []
-        for tile in specimen.labelled_region.tiles(_TILE):
-            labels, _ = specimen.read_labels(tile)
-            flat = labels.ravel()
-            order = np.argsort(flat, kind="stable")
-            present, first, counts = np.unique(flat[order], return_index=True, return_counts=True)
-            for label, start, count in zip(present, first, counts, strict=True):
-                if label:
-                    chosen = order[start + np.arange(_PLACES) * count // _PLACES]
-                    places.append(np.column_stack(np.unravel_index(chosen, labels.shape)) + tile.start)
-                    ids.append(label)
-                    sizes.append(count)
-        if not ids:
-            raise UserError(f"{specimen.name}: its labels hold no object in the region of interest.")
-        _, numbers = np.unique(ids, return_inverse=True)
-        self.places = np.stack(places)
-        # An object is drawn whatever its size; its tiles as often as it has voxels in them.
-        whole = np.bincount(numbers, weights=sizes)
-        share = np.asarray(sizes) / whole[numbers]
-        self.chances = share / share.sum()
-
-    def draw(self, rng: np.random.Generator) -> Int[np.ndarray, "3"]:
-        tile = rng.choice(len(self.chances), p=self.chances)
-        return self.places[tile, rng.integers(_PLACES)]
 
 
 class Samples(NamedTuple):
@@ -75,13 +44,20 @@ class PatchSource:
         weights: Sequence[float | int] | None = None,
         selection: Selection | None = None,
     ):
-        """`weights`: how often each volume is chosen; by default in proportion to its voxels."""
+        """`weights`: how often each volume is chosen; by default in proportion to its voxels, labelled or all."""
         self.specimens, self.target, self.augmentation, self.seed = tuple(specimens), target, augmentation, seed
         self.selection = selection or Selection()
-        share = np.asarray(weights or [specimen.labelled_region.voxels for specimen in self.specimens], float)
-        self.chances = share / share.sum()
-        self._turns = [_turns(specimen, target, augmentation) for specimen in self.specimens]
+        self.labelled = [LabelIndex(specimen) for specimen in self.specimens] if self.selection.by_label else []
         self._objects = [ObjectIndex(specimen) for specimen in self.specimens] if self.selection.by_object else []
+        # Sparse labels may reach less far than a patch: there is raw around them to be seen.
+        self._regions = [one.region if self.selection.by_label else one.labelled_region for one in self.specimens]
+        voxels = [index.voxels for index in self.labelled] or [region.voxels for region in self._regions]
+        share = np.asarray(weights or voxels, float)
+        self.chances = share / share.sum()
+        self._turns = [
+            _turns(specimen.name, region, target, augmentation)
+            for specimen, region in zip(self.specimens, self._regions, strict=True)
+        ]
 
     def __len__(self) -> int:
         return int(_INT32_MAX)
@@ -111,16 +87,21 @@ class PatchSource:
                 return specimen, turn, place
         raise UserError(
             f"None of {_TRIES} places in {', '.join(specimen.name for specimen in self.specimens)} had a patch of "
-            f"{self.target.patch} (z, y, x) with {self.selection.labelled:.0%} of it labelled and no object above "
-            f"{self.selection.largest:.0%}; lower data.selection.labelled, raise data.selection.largest, or narrow the "
-            "volume's roi to what is labelled."
+            f"{self.target.patch} (z, y, x) with {100 * self.selection.labelled:g}% of it labelled and no object above "
+            f"{self.selection.largest:.0%}; lower data.selection.labelled or raise data.selection.largest; where few "
+            "voxels are labelled, draw patches around them (data.selection.by_label)."
         )
 
     def _place(self, rng: np.random.Generator, number: int, shape: Voxels) -> Box:
-        region = self.specimens[number].labelled_region
+        region, sides = self._regions[number], np.asarray(shape)
         highest = np.subtract(region.stop, shape)
         if self._objects:
-            start = np.clip(self._objects[number].draw(rng) - np.asarray(shape) // 2, region.start, highest)
+            start = np.clip(self._objects[number].draw(rng) - sides // 2, region.start, highest)
+        elif self.labelled:
+            # In the middle half, which prediction weighs most, and not at one place of it: else the network would learn
+            # from no other.
+            before = sides // 4 + rng.integers(np.maximum(sides // 2, 1))
+            start = np.clip(self.labelled[number].draw(rng) - before, region.start, highest)
         else:
             start = rng.integers(region.start, highest, endpoint=True)
         z, y, x = start.tolist()
@@ -135,17 +116,17 @@ class PatchSource:
         return bool(counts.max(initial=0) <= self.selection.largest * labelled.sum())
 
 
-def _turns(specimen: Specimen, target: Target, augmentation: Augmentation) -> list[Turn]:
+def _turns(name: str, region: Box, target: Target, augmentation: Augmentation) -> list[Turn]:
     """Lists the symmetries under which the patch fits into the region: a flat region excludes some."""
-    region = specimen.labelled_region.shape
 
     def fits(shape: Voxels) -> bool:
-        return all(side <= there for side, there in zip(shape, region, strict=True))
+        return all(side <= there for side, there in zip(shape, region.shape, strict=True))
 
     if not fits(target.patch):
         raise UserError(
-            f"{specimen.name}: expected at least a patch of {target.patch} voxels (z, y, x), found {region} in the "
-            "region of interest with labels; choose a smaller patch or a larger volume."
+            f"{name}: expected at least a patch of {target.patch} voxels (z, y, x), found {region.shape} in the "
+            "region of interest with labels; choose a smaller patch or a larger volume, or draw by label "
+            "(data.selection.by_label), which takes raw around the labels too."
         )
     known = turns(target.isotropic) if augmentation.symmetries else [Turn()]
     return [turn for turn in known if fits(turn.shape(target.patch))]
@@ -153,6 +134,8 @@ def _turns(specimen: Specimen, target: Target, augmentation: Augmentation) -> li
 
 def _read_labels(specimen: Specimen, box: Box) -> Int32[np.ndarray, "z y x"]:
     inside = box.within(specimen.labelled_region)
+    if not inside.voxels:
+        return np.full(box.shape, UNLABELLED, np.int32)
     numbers = as_int32(*specimen.read_labels(inside))
     if inside == box:
         return numbers

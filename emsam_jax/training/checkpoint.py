@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from emsam_jax.config import Config, differences, to_dict
+from emsam_jax.config import Config, differences, from_dict, to_dict
 from emsam_jax.errors import UserError
 from emsam_jax.inference import (
     CHECKPOINTS,
@@ -137,7 +137,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         """Restores a step, sharded over this mesh; refuses a config that would have led elsewhere."""
         folder = self.folder / str(step)
         facts = read_step_facts(folder)
-        check_same(facts["config"], to_dict(self.config), folder, step)
+        saved = to_dict(from_dict(facts["config"]))  # fields that came later have their defaults
+        check_same(saved, to_dict(self.config), folder, step)
         self.steps_before = facts["config"]["optim"]["steps"]
         for name, fingerprint in self._facts["data"].items():
             if facts["data"].get(name) != fingerprint:

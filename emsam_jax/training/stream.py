@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from emsam_jax.blocks import content_of
+from emsam_jax.blocks import content_of, hash_of
 from emsam_jax.config import Config
 from emsam_jax.data import Batch, PatchSource, Share, Target, batches, make_augment
 from emsam_jax.errors import UserError
@@ -76,16 +76,24 @@ class Stream:
         for place, specimen in enumerate(self.specimens):
             of_raw = content_of(specimen.read_raw, specimen.region, per_axis=_LOOKS)
             of_labels = content_of(lambda box, s=specimen: s.read_labels(box)[0], specimen.region, per_axis=_LOOKS)
-            found[f"config.data.train[{place}] ({specimen.name})"] = f"{of_raw} {of_labels}"
+            seen = [of_raw, of_labels]
+            if self._source.labelled:  # a stroke is easily missed by a few looks
+                index = self._source.labelled[place]
+                seen.append(hash_of([index.boxes.tolist(), index.ends.tolist()]))
+            found[f"config.data.train[{place}] ({specimen.name})"] = " ".join(seen)
         return found
 
     def describe(self) -> list[str]:
         """Describes each volume in a line, with warnings; raises errors."""
         lines = []
-        for specimen, chance in zip(self.specimens, self._source.chances, strict=True):
+        for place, (specimen, chance) in enumerate(zip(self.specimens, self._source.chances, strict=True)):
             shape = " x ".join(str(side) for side in specimen.labelled_region.shape)
             size = " x ".join(f"{side:g}" for side in specimen.raw.voxel_size_zyx)
             lines.append(f"{specimen.name}: {shape} voxels of {size} nm (z, y, x), {chance:.0%} of the patches")
+            if self._source.labelled:
+                voxels = self._source.labelled[place].voxels
+                share = voxels / specimen.labelled_region.voxels
+                lines.append(f"  {voxels} voxels are labelled, {share:.2g} of all: patches are drawn around them")
             lines += [f"  warning: {text}" for text in _findings(specimen)]
         return lines
 

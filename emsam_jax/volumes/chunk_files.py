@@ -1,6 +1,7 @@
 """Finds which chunks of a volume exist on disk. A missing one reads as 0, as does one of zeros."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import struct
@@ -82,19 +83,27 @@ class ChunkFiles:
         """Finds missing chunks among these ranges, or among all; a sample where there are many."""
         counts = [-(-size // side) for size, side in zip(self.shape, self.chunk, strict=True)]
         ranges = ranges or [range(count) for count in counts]
-        local = self.folder.spec().to_json()["driver"] == "file"
-        most, total = _LOCAL if local else _REMOTE, math.prod(map(len, ranges))
+        most, total = _LOCAL if self._local else _REMOTE, math.prod(map(len, ranges))
         if total <= most:
             wanted = list(itertools.product(*ranges))
         else:
             rng = np.random.default_rng(0)
             drawn = [rng.integers(part.start, part.stop, most).tolist() for part in ranges]
             wanted = sorted(set(zip(*drawn, strict=True)))
-        there = [self._is_file(index) for index in wanted] if local else self._are_stored(wanted)
+        there = [self._is_file(index) for index in wanted] if self._local else self._are_stored(wanted)
         lost = [index for index, found in zip(wanted, there, strict=True) if not found]
         example = self.keys(lost[0])[0] if lost else ""
         shown = self.place + (example if isinstance(example, str) else f" (chunk {lost[0]} of its shards)")
         return Missing(len(lost), len(wanted), total, shown)
+
+    def any_stored(self, ranges: Ranges) -> bool:
+        """Returns whether any chunk among these ranges exists."""
+        wanted = itertools.product(*ranges)
+        return any(map(self._is_file, wanted)) if self._local else any(self._are_stored(list(wanted)))
+
+    @functools.cached_property
+    def _local(self) -> bool:
+        return self.folder.spec().to_json()["driver"] == "file"
 
     @property
     def place(self) -> str:

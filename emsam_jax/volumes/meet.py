@@ -1,6 +1,7 @@
 """Maps volumes of different extents, levels and offsets, in world coordinates, onto the voxels of one of them."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped
@@ -17,11 +18,10 @@ def read_nearest(
 ) -> tuple[Shaped[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"]]:
     """Reads, for each voxel of a box of `grid`, the volume's voxel at its centre, and whether there is one (else 0)."""
     indices = nearest_indices(grid, volume, box)
-    start = tuple(int(i.min()) for i in indices)
-    stop = tuple(int(i.max()) + 1 for i in indices)
-    values = volume.read(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+    span = span_of(indices)
+    values = volume.read(span)
     if values.shape != box.shape:  # another voxel size: some are taken more than once, or not at all
-        values = values[np.ix_(*[i - first for i, first in zip(indices, start, strict=True)])]
+        values = values[np.ix_(*[i - first for i, first in zip(indices, span.start, strict=True)])]
     z, y, x = ((i >= 0) & (i < size) for i, size in zip(indices, volume.shape, strict=True))
     return values, z[:, None, None] & y[None, :, None] & x[None, None, :]
 
@@ -42,6 +42,12 @@ def nearest_indices(raw: Volume, volume: Volume, box: Box) -> list[Integer[np.nd
         place = (centres - volume.offset_zyx[axis]) / volume.voxel_size_zyx[axis]
         found.append(np.floor(place + _ROUNDING).astype(np.int64))
     return found
+
+
+def span_of(indices: Sequence[Integer[np.ndarray, "..."]]) -> Box:
+    """Returns the box that indices along z, y, x lie in."""
+    (z0, z1), (y0, y1), (x0, x1) = ((int(i.min()), int(i.max()) + 1) for i in indices)
+    return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def extent_on(raw: Volume, volume: Volume) -> Box:

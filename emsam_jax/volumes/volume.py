@@ -1,5 +1,6 @@
 """A volume: an array of voxels z, y, x that is read where it is indexed, and its place in the world."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import DTypeLike
 from emsam_jax.errors import UserError, first_line
 from emsam_jax.volumes.axes import Native, Sizes, sizes
 from emsam_jax.volumes.box import Box, Voxel, box_of
+from emsam_jax.volumes.chunk_files import ChunkFiles, Ranges
 
 AFFINITY_OFFSETS = "affinity_offsets"  # in a file's attributes: [z, y, x] in voxels, one a channel
 
@@ -87,6 +89,30 @@ class Volume:
             z, y, x = box.start
             values[(..., *inside.shifted((-z, -y, -x)).slices)] = self[(..., *inside.slices)]
         return values
+
+    def chunks_in(self, box: Box) -> tuple[ChunkFiles, Ranges] | None:
+        """Returns the files of the volume's chunks and the range, along each of their axes, of those that meet a box.
+
+        None where the volume is not one array in a folder of chunks.
+        """
+        files = self._files
+        if self.native is None or files is None:
+            return None
+        sides = dict(zip("zyx", zip(*box, strict=True), strict=True)) | {"t": (0, 1)}
+        ranges = []
+        for axis, size, side in zip(self.native.axes, files.shape, files.chunk, strict=True):
+            start, stop = sides.get(axis, (0, size))
+            ranges.append(range(start // side, -(-stop // side)))
+        return files, ranges
+
+    def is_written(self, box: Box) -> bool:
+        """Returns whether any chunk that meets the box exists; true where that is not known."""
+        found = self.chunks_in(box.within(self.box))
+        return found is None or found[0].any_stored(found[1])
+
+    @functools.cached_property
+    def _files(self) -> ChunkFiles | None:
+        return None if self.native is None else self.native.files or ChunkFiles.of(self.native.store)
 
     def _check(self, index: Any) -> tuple[Any, ...]:
         """Refuses indices beyond the volume: numpy would crop silently, and count negative ones from the end."""

@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 
 from emsam_jax.errors import UserError
-from emsam_jax.volumes.axes import Native
 from emsam_jax.volumes.box import Box
-from emsam_jax.volumes.chunk_files import ChunkFiles, Missing
+from emsam_jax.volumes.chunk_files import Missing
 from emsam_jax.volumes.meet import check_meet, check_within, extent_on, with_size_of
 from emsam_jax.volumes.specimen import Specimen
 from emsam_jax.volumes.verify.alignment import border_contrasts
@@ -39,7 +38,8 @@ def quick_findings(specimen: Specimen) -> list[Finding]:
     """
     found = fit_findings(specimen.raw, specimen.labels, specimen.mask)
     for volume in (specimen.raw, specimen.labels, specimen.mask):
-        found += [] if volume is None else missing_findings(volume)
+        if volume is not None:
+            found += missing_findings(volume, sparse=volume is specimen.labels and 0 in specimen.rules.unlabelled)
     found += _middle(specimen)
     if specimen.labels is None or any(finding.severity == "error" for finding in found):
         return found
@@ -59,13 +59,18 @@ def fit_findings(raw: Volume, labels: Volume | None, mask: Volume | None) -> lis
     return found
 
 
-def missing_findings(volume: Volume, region: Box | None = None) -> list[Finding]:
-    """Finds missing chunks and sections of the region; a sample where there are many."""
+def missing_findings(volume: Volume, region: Box | None = None, *, sparse: bool = False) -> list[Finding]:
+    """Finds missing chunks and sections of the region; a sample where there are many.
+
+    Of labels that are `sparse`, where 0 is unlabelled, most chunks are missing as they should be.
+    """
     native = volume.native
     if native is None:
         return []
     found = [warning(note) for note in native.notes]
-    missing = native.stored() if native.stored else _look_for(native, region or volume.box)
+    if sparse:
+        return found
+    missing = native.stored() if native.stored else _look_for(volume, region or volume.box)
     if missing is None or not missing.missing:
         return found
     count, looked_for, chunks, example = missing
@@ -96,16 +101,9 @@ def check_present(volume: Volume, region: Box | None = None) -> list[str]:
     return [finding.text for finding in found]
 
 
-def _look_for(native: Native, region: Box) -> Missing | None:
-    files = native.files or ChunkFiles.of(native.store)
-    if files is None:
-        return None
-    sides = dict(zip("zyx", zip(*region, strict=True), strict=True)) | {"t": (0, 1)}
-    ranges = []
-    for axis, size, side in zip(native.axes, files.shape, files.chunk, strict=True):
-        start, stop = sides.get(axis, (0, size))
-        ranges.append(range(start // side, -(-stop // side)))
-    return files.find_missing(ranges)
+def _look_for(volume: Volume, region: Box) -> Missing | None:
+    found = volume.chunks_in(region)
+    return None if found is None else found[0].find_missing(found[1])
 
 
 def alignment_findings(specimen: Specimen, crops: int, search: bool = False) -> list[Finding]:

@@ -31,7 +31,8 @@ def verify(
     labels, mask = (None if volume is None else with_size_of(raw, volume) for volume in (labels, mask))
     for volume in (raw, labels, mask):
         if volume is not None:
-            findings += missing_findings(volume) + _size_findings(volume)
+            findings += missing_findings(volume, sparse=volume is labels and 0 in rules.unlabelled)
+            findings += _size_findings(volume)
     fits = not any(finding.severity == "error" for finding in findings)
     try:
         if max(volume.box.voxels for volume in (raw, labels, mask) if volume is not None) > _MOST_VOXELS:
