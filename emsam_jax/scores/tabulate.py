@@ -53,9 +53,15 @@ class Conventions:
         }
 
 
-def find_borders(truth: Integer[np.ndarray, "z y x"], width: int, plane: str) -> Bool[np.ndarray, "z y x"]:
+def find_borders(
+    truth: Integer[np.ndarray, "z y x"],
+    width: int,
+    plane: str,
+    known: Bool[np.ndarray, "z y x"] | None = None,
+) -> Bool[np.ndarray, "z y x"]:
     """Finds voxels up to `width` voxels deep on each side of a border, seen in each section or in 3D.
 
+    Where not all is known a border lies between known voxels: the edge of a stroke is none.
     Width 1 is the voxels with a face neighbour of another id. CREMI's tolerance of d voxels is width d + 1 in 2D.
     """
     borders = np.zeros(truth.shape, bool)
@@ -64,6 +70,9 @@ def find_borders(truth: Integer[np.ndarray, "z y x"], width: int, plane: str) ->
     for axis in (0, 1, 2) if plane == "3d" else (1, 2):
         here, before = (np.moveaxis(truth, axis, 0)[part] for part in (slice(1, None), slice(None, -1)))
         changes = here != before
+        if known is not None:
+            there = np.moveaxis(known, axis, 0)
+            changes &= there[1:] & there[:-1]
         at = np.moveaxis(borders, axis, 0)
         at[1:] |= changes
         at[:-1] |= changes
@@ -143,7 +152,8 @@ def _count_block(
     wide = tuple(slice(max(s.start - halo, 0), min(s.stop + halo, n)) for s, n in zip(box, truth.shape, strict=True))
     inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
     wide_truth, block = np.asarray(truth[wide]), np.asarray(labels[box])
-    inside = None if mask is None else np.asarray(mask[box]) != 0
+    known = None if mask is None else np.asarray(mask[wide]) != 0
+    inside = None if known is None else known[inner]
     tables = []
     for chosen in conventions:
         part = _away_from_faces(box, tuple(truth.shape), chosen.margin_zyx)
@@ -152,7 +162,7 @@ def _count_block(
             continue
         keep = inside
         if chosen.border:
-            apart = ~find_borders(wide_truth, chosen.border, chosen.border_plane)[inner]
+            apart = ~find_borders(wide_truth, chosen.border, chosen.border_plane, known)[inner]
             keep = apart if inside is None else apart & inside
         tables.append(count_pairs(block[part], wide_truth[inner][part], None if keep is None else keep[part]))
     return tables

@@ -100,6 +100,22 @@ def test_without_validation_thresholds_are_the_literatures(study, tmp_path):
     assert entry["voi"] == pytest.approx(score_segmentation(labels, study.truth[20:])["voi"])
 
 
+def test_sparse_truth_judges_the_whole_prediction_where_it_is_labelled(study, tmp_path):
+    """A lone section and a stroke: all affinities are segmented, and labelled voxels alone are compared."""
+    known = np.zeros(study.truth.shape, bool)
+    known[27], known[33, 20:24] = True, True
+    known &= study.truth > 0
+    painted = np.where(known, study.truth, 0)
+    create_volume(tmp_path / "painted.zarr", painted.shape, painted.dtype, SIZE)[...] = painted
+    sparse = {"labels": f"{tmp_path}/painted.zarr", "rules": LabelRules(unlabelled=(0,))}
+    entry = evaluate(ask(study, tmp_path / "out", **sparse), print)["volumes"]["cells"]["waterz_mean"]
+    (labels,) = segmentations(study.affinities[:, 12:], [0.5], fragments=FragmentParameters("3d"))
+    expected = score_segmentation(labels[known[20:]][None, None], study.truth[known][None, None])
+    for name in ("voi_split", "voi_merge", "arand"):
+        assert entry[name] == pytest.approx(expected[name])
+    assert entry["ways"]["borders_ignored"]["voxels"] > 500
+
+
 def test_a_stored_segmentation_with_a_mask_and_unlabelled_ids(study, tmp_path):
     labels = (study.truth // 2).astype(np.int32)  # pairs of cells are one
     mask = np.zeros(labels.shape, np.uint8)

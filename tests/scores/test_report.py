@@ -173,3 +173,20 @@ def test_conventions_are_checked() -> None:
     report = report_segmentation(TRUTH, np.zeros_like(TRUTH))
     assert "background" in report["all"]["reason"]
     assert report["worst"] == {"splits": [], "merges": []}
+
+
+@pytest.mark.parametrize("plane", ["2d", "3d"])
+def test_of_sparse_truth_labelled_voxels_alone_count(plane: str) -> None:
+    """A lone section and a stroke: what lies beside them is neither scored nor a border of theirs."""
+    rng = np.random.default_rng(0)
+    known = np.zeros(TRUTH.shape, bool)
+    known[11], known[4, 6:14] = True, True
+    truth = np.where(known, TRUTH, 0)
+    labels = rng.integers(1, 9, TRUTH.shape) + 10 * TRUTH
+    scores = score_segmentation(labels, truth, mask=known)
+    in_a_row = score_segmentation(labels[known][None, None], TRUTH[known][None, None])
+    assert {**scores, "conventions": 0} == {**in_a_row, "conventions": 0}
+    without = score_segmentation(labels, truth, mask=known, border=1, border_plane=plane)
+    # Of the lone section the outermost cells lose borders on one side less along each axis. The stroke's 8 voxels are
+    # 2 of one cell and 6 of the next.
+    assert without["voxels"] == (7 + 6 + 6 + 7) ** 2 + 8 - 2
