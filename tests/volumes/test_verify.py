@@ -223,6 +223,21 @@ def test_sparse_truth_far_from_where_one_looks_first(make: Make, tmp_path: Path,
     assert any("99.4% of 648000 voxels are unlabelled" in fact for fact in facts)
 
 
+def test_sparse_truth_is_told_and_not_held_against(make: Make, em: np.ndarray, truth: np.ndarray):
+    """Objects in pieces are no fault where nobody labelled what lies between."""
+    raw, rules = make("raw", em), LabelRules(unlabelled=(0,))
+    for name, sections, known in (("lone", [5, 20], "z 0.00%, y 6.67%, x 6.67%"), ("two", [5, 6], "z 3.45%, y 6.67%")):
+        ids = np.zeros_like(truth)
+        ids[sections] = truth[sections]
+        findings, facts = verify(raw, make(name, ids), rules=rules)
+        assert findings == []
+        (told,) = (fact for fact in facts if "Sparse truth" in fact)
+        assert (
+            f"2 of 30 sections ({sections[0]}, {sections[1]}): affinities to neighbours are known for {known}" in told
+        )
+        assert ("paint two sections side by side" in told) == (name == "lone")
+
+
 def test_one_object_fills_everything(make: Make, em: np.ndarray, truth: np.ndarray):
     ids = np.where(truth > 12, np.uint64(12), truth)
     _, warnings = faults(make("raw", em), make("labels", ids))

@@ -16,6 +16,7 @@ from emsam_jax.volumes.specimen import Specimen
 
 _CROP: Voxel = (16, 192, 192)
 _ENOUGH = 0.02  # share of a crop that must be labelled
+_COUNTED = 200  # voxels on borders, below which a crop tells nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,9 @@ def border_contrasts(specimen: Specimen, crops: int, search: bool = False) -> di
             source = orientation.source(local, region.shape).shifted((z, y, x))
             ids, labelled = specimen.read_labels(source)
             contrast = _contrast(raw, orientation.apply(ids), orientation.apply(labelled), isotropic)
-            found.setdefault(orientation, []).append(contrast)
+            if contrast is None and orientation == Orientation():
+                break
+            found.setdefault(orientation, []).append(contrast or 0.0)
     return {orientation: float(np.mean(values)) for orientation, values in found.items()}
 
 
@@ -91,7 +94,7 @@ def _labelled_crops(specimen: Specimen, region: Box, search: bool) -> Iterator[B
             found = True
             yield crop
     if search and not found:
-        for crop, _ in specimen.labelled_boxes((z, y, x)):
+        for crop, _ in sorted(specimen.labelled_boxes((z, y, x)), key=lambda at: -at[1]):
             yield crop
 
 
@@ -100,7 +103,7 @@ def _contrast(
     ids: Integer[np.ndarray, "z y x"],
     labelled: Bool[np.ndarray, "z y x"],
     isotropic: bool,
-) -> float:
+) -> float | None:
     border = np.zeros(ids.shape, bool)
     for axis in (0, 1, 2) if isotropic else (1, 2):
         a = tuple(slice(None, -1) if i == axis else slice(None) for i in range(3))
@@ -109,6 +112,8 @@ def _contrast(
         border[a] |= differ
         border[b] |= differ
     inner, spread = labelled & ~border, raw.std()
-    if not border.any() or not inner.any() or spread == 0:
+    if spread == 0:
         return 0.0
+    if border.sum() < _COUNTED or not inner.any():
+        return None
     return float((raw[inner].mean() - raw[border].mean()) / spread)

@@ -16,6 +16,7 @@ from emsam_jax.volumes.verify.findings import Finding, error, warning
 from emsam_jax.volumes.volume import Volume
 
 Faces = tuple[Integer[np.ndarray, "_ _"], Integer[np.ndarray, "_ _"]]  # pieces and ids
+_SPARSE = 0.5  # of the voxels labelled: below, objects in pieces may be whole where nobody labelled
 _FILLS = 0.7  # of the labelled voxels; the loader passes over patches that one object fills so far
 
 
@@ -110,6 +111,7 @@ def survey_labels(labels: Volume, mask: Volume | None, rules: LabelRules) -> Sur
     """Counts ids, objects and unlabelled voxels, on the labels' own voxels."""
     sections = labels.shape[0]
     labelled_voxels, object_voxels = np.zeros(sections, np.int64), np.zeros(sections, np.int64)
+    known, pairs = np.zeros(3), np.zeros(3)  # of affinities to neighbours along z, y, x: those known, and all
     components = Components()
     negative, lowest = 0, 0
     for box in labels.box.tiles(_BLOCK):
@@ -123,6 +125,10 @@ def survey_labels(labels: Volume, mask: Volume | None, rules: LabelRules) -> Sur
             ids = np.maximum(ids, 0)
         labelled_voxels[box.slices[0]] += labelled.sum((1, 2))
         object_voxels[box.slices[0]] += (ids > 0).sum((1, 2))
+        for axis in range(3):
+            along = np.moveaxis(labelled, axis, 0)
+            both = along[1:] & along[:-1]
+            known[axis], pairs[axis] = known[axis] + both.sum(), pairs[axis] + both.size
         components.add(box, ids)
     survey = Survey(labelled_voxels=labelled_voxels)
     if negative:
@@ -133,7 +139,25 @@ def survey_labels(labels: Volume, mask: Volume | None, rules: LabelRules) -> Sur
             )
         )
     _describe(survey, labels, components.objects(), object_voxels)
+    if 0 < labelled_voxels.sum() < _SPARSE * labels.box.voxels:
+        survey.facts.append(_tell_sparse(labelled_voxels, known / np.maximum(pairs, 1)))
     return survey
+
+
+def _tell_sparse(labelled_voxels: np.ndarray, known: np.ndarray) -> str:
+    """Says what sparse truth can teach, and how to train on it."""
+    painted = np.flatnonzero(labelled_voxels)
+    shares = ", ".join(f"{axis} {share:.2%}" for axis, share in zip("zyx", known, strict=True))
+    beyond = (
+        " Nothing teaches z but symmetries of isotropic voxels, or another volume: paint two sections side by side."
+        if not known[0]
+        else ""
+    )
+    return (
+        f"Sparse truth in {len(painted)} of {len(labelled_voxels)} sections ({_listed(painted)}): affinities to "
+        f"neighbours are known for {shares} of the voxels.{beyond} Train on it with data.selection.by_label=true and "
+        "data.selection.labelled=0.001."
+    )
 
 
 def _describe(survey: Survey, labels: Volume, objects: Objects, object_voxels: np.ndarray) -> None:
@@ -168,9 +192,11 @@ def _describe(survey: Survey, labels: Volume, objects: Objects, object_voxels: n
     if broken.any():
         worst = np.flatnonzero(broken)[np.argsort(-sizes[broken], kind="stable")][:5]
         named = ", ".join(f"{objects.ids[i]} ({objects.pieces[i]} pieces)" for i in worst)
-        survey.findings.append(
-            warning(f"{labels.url}: {int(broken.sum())} of {len(sizes)} labels are disconnected; the largest: {named}.")
-        )
+        told = f"{int(broken.sum())} of {len(sizes)} labels are disconnected; the largest: {named}."
+        if labelled < _SPARSE * everything:
+            survey.facts.append(f"Labels: {told}")
+        else:
+            survey.findings.append(warning(f"{labels.url}: {told}"))
 
 
 def _listed(numbers: np.ndarray, limit: int = 10) -> str:
