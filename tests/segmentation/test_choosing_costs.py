@@ -65,3 +65,17 @@ def test_no_labels_runs(tmp_path: Path):
     assert (one["looks"], other["looks"]) == (1, 2)
     trained = json.loads((tmp_path / "runs/0/config.json").read_text())["data"]["train"]
     assert [volume["name"] for volume in trained] == ["synthetic 0", "synthetic 1"]
+
+
+def test_few_labels_runs(tmp_path: Path):
+    """Each way of painting trains; a table that was stopped is filled up."""
+    flags = ("--quick", f"--runs={tmp_path}/runs")
+    first = run("few_labels", tmp_path, *flags, "--arms=strokes")["arms"]["strokes"]
+    arms = run("few_labels", tmp_path, *flags, "--arms=dense,sections,strokes,strokes_plain,lone_mixed")["arms"]
+    labelled = {arm: rows["seeds"][0]["labelled"] for arm, rows in arms.items()}
+    assert labelled["dense"] == 1
+    assert labelled["sections"] == labelled["lone_mixed"] == 5 / 24
+    assert 0.01 <= labelled["strokes"] == labelled["strokes_plain"] < 0.02
+    assert arms["strokes"]["seeds"][0]["ways"] == first["seeds"][0]["ways"]
+    assert arms["strokes"]["seeds"][0]["training"]["calls"] == 2
+    assert all(rows["over_seeds"]["all"]["voi"]["mean"] > 0 for rows in arms.values())
