@@ -21,6 +21,7 @@ MODULES = {
     "eval": "commands.eval",
     "segment": "commands.segment",
     "push": "sharing.push",
+    "export": "sharing.export",
     "demo": "demo",
 }
 
