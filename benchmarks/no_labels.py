@@ -5,7 +5,8 @@
 Volumes of the generator's ion-beam mode, each of an appearance of its own, train emsam_jax/configs/fib25.py; others
 like them choose checkpoint, fragments, scorer and threshold; and sections 150-249 of FIB-25 and gala's training volume
 are scored with these frozen. Grey values become 0 to 1 by each volume's own percentiles: of the target nothing but raw
-is used. The generator's ranges were set by raw of FIB-25's sections 0-124. Volumes and runs lie in --runs; the same
+is used. The generator's ranges were set by raw of FIB-25's sections 0-124 and of gala's volume, and that a pixel
+classifier learns from them was seen on labels of FIB-25's sections 30-89. Volumes and runs lie in --runs; the same
 command resumes. `looks` counts the evaluations of each run on the scored volumes.
 """
 

@@ -10,7 +10,7 @@ from emsam_jax.volumes.synthetic.likeness import measure_raw
 
 SHAPE = (48, 112, 112)
 # Raw of FIB-25, sections 0-124, has what stands in the middle; the others are what parts of it and gala's volume spread
-# over, widened by a tenth. `python -m emsam_jax.volumes.synthetic --measure=fib25_training2.h5/raw --roi=0:125,:,:`
+# over, widened a little. `python -m emsam_jax.volumes.synthetic --measure=fib25_training2.h5/raw --roi=0:125,:,:`
 MEASURED = {
     "deviation": (0.20, 0.250, 0.29),
     "percentile_25": (0.20, 0.261, 0.40),
