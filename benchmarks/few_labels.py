@@ -65,9 +65,14 @@ def main(_: list[str]) -> None:
         file = runs / f"{arm}-{seed}.json"
         file.write_text(json.dumps(to_dict(config)))
         symmetries = 1 if _QUICK.value else _SYMMETRIES.value
-        row = by_commands.train_and_evaluate(
-            runs / f"{arm}-{seed}", file, [], data=data, symmetries=symmetries, methods=_METHODS.value
-        )
+        (row,) = by_commands.train_and_evaluate(
+            runs / f"{arm}-{seed}",
+            file,
+            [],
+            data=data,
+            predict=[f"symmetries={symmetries}"],
+            methods=_METHODS.value,
+        ).values()
         found[arm].append({"seed": seed, "labelled": labelled, **row})
         print(f"{arm}, seed {seed}: {by_commands.tell(row)}", flush=True)
     table = {arm: held_out.all_seeds(rows) for arm, rows in found.items()}
