@@ -111,8 +111,7 @@ def _open_native(url: str, level: int, allow_gaps: bool) -> Native:
     image = parent if name.isdigit() else url  # of a level
     if read_bounded(open_folder(image), UNFINISHED) is not None:
         raise UserError(
-            f"{image} is unfinished: its conversion was stopped. Call what wrote it again, such as "
-            "emsam_jax.volumes.ingest."
+            f"{image} is unfinished: its conversion was stopped. Call what wrote it again, such as emsam ingest."
         )
     native = open_chunked(url, level)
     if native is not None:
