@@ -21,6 +21,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.sharing.hub import Hub
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # GiB, of a test process: 1.7 to 2.0 were measured; where slow tests run, PyTorch's models stand beside ours.
@@ -115,6 +117,21 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory, torch: ModuleType)
 @pytest.fixture(scope="module")
 def tiny(make_checkpoint) -> tuple[Any, Path]:
     return make_checkpoint("tiny")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, which huggingface_hub takes for its server, with an empty cache."""
+    import huggingface_hub.constants
+
+    with Hub() as hub:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # large files by HTTP, as this hub
+        monkeypatch.setenv("HF_TOKEN", "a token")
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from emsam_jax.command_line import FLAGS, flags, group, required
 from emsam_jax.errors import UserError
-from emsam_jax.porting import BASE_URL, OFFICIAL, convert, default_cache, download, refuse_to_overwrite
+from emsam_jax.porting import (
+    BASE_URL,
+    OFFICIAL,
+    convert,
+    default_cache,
+    download,
+    download_from_hub,
+    refuse_to_overwrite,
+)
 
 
 def define_flags() -> None:
@@ -20,7 +28,10 @@ def define_flags() -> None:
         flags.DEFINE_enum(
             "download", None, list(OFFICIAL), f"Official checkpoint `NAME` to download: {', '.join(OFFICIAL)}."
         )
-        flags.DEFINE_string("cache", str(default_cache()), "Cache `FOLDER` of downloaded checkpoints.")
+        flags.DEFINE_enum(
+            "source", "meta", ["meta", "hf"], "Where --download looks: Meta's server, or the Hugging Face hub."
+        )
+        flags.DEFINE_string("cache", str(default_cache()), "Cache `FOLDER` of downloads from Meta's server.")
         flags.DEFINE_string("base_url", BASE_URL, "Download server's `URL`, for a mirror of your own.")
     with group("Output"):
         flags.DEFINE_string("out", None, "Converted encoder's `FOLDER`; it must not exist yet.")
@@ -35,7 +46,9 @@ def main(_: list[str]) -> None:
     if FLAGS.checkpoint and not FLAGS.download:
         source = Path(FLAGS.checkpoint)
     elif FLAGS.download and not FLAGS.checkpoint:
-        source = download(FLAGS.download, Path(FLAGS.cache), FLAGS.base_url)
+        from_meta = FLAGS.source == "meta"
+        name = FLAGS.download
+        source = download(name, Path(FLAGS.cache), FLAGS.base_url) if from_meta else download_from_hub(name)
     else:
         raise UserError("Give one of --checkpoint=FILE and --download=NAME (see --help).")
     print(convert(source, out, dtype=FLAGS.dtype, overwrite=FLAGS.overwrite, verify=FLAGS.verify))

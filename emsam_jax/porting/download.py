@@ -1,6 +1,7 @@
 """Downloads an official checkpoint: resumes a broken transfer, checks the SHA-256, and only then shows the file.
 
-Our own loop: pooch begins again from scratch after a broken transfer, huggingface_hub knows only its own servers.
+From Meta's server by a loop of our own, since pooch begins again from scratch after a broken transfer; or from the
+Hugging Face hub, by its client.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from emsam_jax.errors import UserError
+from emsam_jax.storage import fetch_from_hub
 
 
 class Official(NamedTuple):
@@ -81,6 +83,17 @@ def download(name: str, cache: Path, base_url: str = BASE_URL, *, pause_s: float
                 "and the same command resumes there."
             )
         time.sleep(pause_s * 2**failures)
+
+
+def download_from_hub(name: str) -> Path:
+    """Returns the official checkpoint of this name from the Hugging Face hub, through its client's cache."""
+    repository, file = f"hf:facebook/{name.replace('_', '-')}", f"{name}.pt"
+    found = fetch_from_hub(repository, [file]) / file
+    if not found.exists():
+        raise UserError(f"{repository}: expected {file} there, found none; leave --source=hf out.")
+    if (digest := sha256(found)) != OFFICIAL[name].sha256:
+        raise _unlike(f"{repository}, {file}", OFFICIAL[name], digest, "leave --source=hf out")
+    return found
 
 
 def _fetch(url: str, part: Path) -> bool:

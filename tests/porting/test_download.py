@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from emsam_jax.errors import UserError
-from emsam_jax.porting import OFFICIAL, download
+from emsam_jax.porting import OFFICIAL, download, download_from_hub
+from tests.sharing.hub import Repo
 
 NAME = "sam2.1_hiera_tiny"
 
@@ -121,6 +122,22 @@ def test_a_refusal_is_final_and_names_the_address(server, tmp_path):
         download("sam3", tmp_path, server.url)
     with closed_port() as url, pytest.raises(UserError, match="Connection refused"):
         download(NAME, tmp_path, url, pause_s=0.0)
+
+
+def test_the_hub_gives_the_same_file_by_its_own_digest_and_ours(hub, monkeypatch):
+    contents = np.random.default_rng(0).bytes(100_000)
+    expect(contents, monkeypatch)
+    repo = hub.repos["facebook/sam2.1-hiera-tiny"] = Repo()
+    repo.commit("main", {f"{NAME}.pt": contents})
+    assert download_from_hub(NAME).read_bytes() == contents
+    repo.commit("main", {f"{NAME}.pt": contents[::-1]})
+    with pytest.raises(
+        UserError, match=r"hf:facebook/sam2.1-hiera-tiny, sam2.1_hiera_tiny.pt: expected .* SHA-256 \w{64}"
+    ):
+        download_from_hub(NAME)
+    repo.commit("main", {})
+    with pytest.raises(UserError, match=r"expected sam2.1_hiera_tiny.pt there, found none"):
+        download_from_hub(NAME)
 
 
 @contextmanager

@@ -1,15 +1,12 @@
-"""A run that learned nothing, whose affinities are certain, and a hub that speaks HTTP on this machine."""
+"""A run that learned nothing, whose affinities are certain."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
 
 from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, Intensity, ModelConfig, PredictConfig
 from emsam_jax.segmentation import FragmentParameters, Recipe
-from tests.sharing.hub import Hub
 from tests.untrained import save_untrained
 
 SIZE = (40.0, 8.0, 8.0)
@@ -38,16 +35,3 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_untrained(folder / "run", config, SIZE, ranges=((33.0, 190.0),), positives=(0.9,) * 3, prior=(1.0, 0.5, 0.25))
     RECIPE.write(folder / "run/checkpoints/3/postprocess.json")
     return folder / "run"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """What huggingface_hub takes for its server, with an empty cache."""
-    with Hub() as hub:
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # large files by HTTP, as this hub
-        monkeypatch.setenv("HF_TOKEN", "a token")
-        yield hub
