@@ -143,6 +143,18 @@ def test_commands_on_the_demos_run(demonstrated):
             assert next((text for flag, text in expected.items() if flag in command), "Labels: ") in said
 
 
+@pytest.mark.slow
+def test_a_trained_model_and_the_notebook_run_on_the_demos(demonstrated):
+    folder, _ = demonstrated
+    (loaded,) = (code for code in PYTHON if "emsam_jax.load" in code)
+    run([sys.executable, "-c", f"{loaded}\nassert (finer == labels).all() and labels.shape == (16, 96, 96)"], folder)
+    cells = json.loads((ROOT / "docs/first_steps.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len([line for line in code.splitlines() if line]) <= 15
+    run([sys.executable, "-c", f"{code}\nassert scores['voi'] > 0; figure.savefig('looked.png')"], folder)
+    assert (folder / "looked.png").stat().st_size > 5_000
+
+
 @pytest.fixture
 def at_hand(tmp_path: Path) -> Path:
     """A folder with what the pages take to be there: volumes, and affinities of theirs."""
@@ -173,7 +185,8 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
         if any(word.startswith("--segmentation") for word in words):
             run(emsam(*words), at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
-    volumes, segmentation, batches, first = (code for code in PYTHON if "load_image_encoder" not in code)
+    others = (code for code in PYTHON if "load_image_encoder" not in code and "emsam_jax.load" not in code)
+    volumes, segmentation, batches, first = others
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
     judged = "assert score_segmentation(labels, truth)['voi'] < 0.5, score_segmentation(labels, truth)"
     run([sys.executable, "-c", f"{setting}{first}\nassert scores['voi'] < 0.5, scores"], at_hand)
