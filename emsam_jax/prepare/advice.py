@@ -4,7 +4,7 @@ import numpy as np
 
 from emsam_jax.prepare.regions import Regions
 from emsam_jax.prepare.truth import Truth
-from emsam_jax.volumes import is_isotropic
+from emsam_jax.volumes import Sizes, is_isotropic
 
 _FEW = 0.1  # of the pairs in the section: fewer pairs along z teach little
 _SHOWN = 6
@@ -22,17 +22,19 @@ def describe_truth(truth: Truth) -> str:
     return f"{start}: sparse, {len(painted)} of {sections} sections are painted{strokes}; {widths}."
 
 
-def what_is_learned(truth: Truth) -> list[str]:
+def what_is_learned(truth: Truth, size: Sizes) -> list[str]:
     """Says which affinities sparse labels teach; nothing of dense ones."""
     if truth.kind == "dense":
         return []
     told = [f"Affinities within the section (y, x) are learned from {_listed(truth.painted)}."]
-    if not truth.known_across:
+    if is_isotropic(size):
+        told.append("Affinities along z are learned from the same: symmetries turn isotropic voxels' sections.")
+    elif not truth.known_across:
         told.append(
             "Affinities along z are not learned: no two neighbouring sections are painted. A segmentation in 3D needs "
-            "them."
+            "them, from painted neighbours, or from a run on another volume of this voxel size (init_from)."
         )
-    elif truth.known_across < _FEW * truth.known_in_plane:
+    elif _few_across(truth, size):
         share = truth.known_across / max(truth.known_in_plane, 1)
         told.append(
             f"Affinities along z are learned from the few sections with a painted neighbour, {share:.1%} as often as "
@@ -45,26 +47,29 @@ def what_is_learned(truth: Truth) -> list[str]:
     return told
 
 
+def _few_across(truth: Truth, size: Sizes) -> bool:
+    return not is_isotropic(size) and truth.known_across < _FEW * max(truth.known_in_plane, 1)
+
+
 def what_to_paint(
     truth: Truth,
     regions: Regions | None,
-    size: tuple[float, float, float],
-    whole: tuple[int, int, int],
+    size: Sizes,
+    sections: int,
     *,
     choosing: bool = True,
 ) -> list[str]:
     """Says what to paint next, the largest gain first; `choosing`: this volume is to be chosen and reported on too."""
     told = []
-    across = truth.known_across < _FEW * max(truth.known_in_plane, 1)
     if truth.kind == "strokes" and not truth.borders:
         told.append("strokes on both sides of membranes: borders between neurons are what is hardest to learn")
-    if across and truth.lone:
-        beside = [_neighbour(z, whole[0]) for z in truth.lone]
+    if _few_across(truth, size) and truth.lone:
+        beside = [_neighbour(z, sections) for z in truth.lone]
         told.append(f"the neighbours of painted sections, such as z {_few(beside)}: each teaches affinities along z")
     if choosing and (regions is None or regions.validation is None):
-        told.append(f"{_far(truth, whole[0])}, far from the others, to choose checkpoint and threshold on")
+        told.append(f"{_far(truth, sections)}, far from the others, to choose checkpoint and threshold on")
     elif choosing and regions is not None and regions.test is None:
-        told.append(f"{_far(truth, whole[0])}, far from the others, to report on")
+        told.append(f"{_far(truth, sections)}, far from the others, to report on")
     if truth.kind == "sections" and is_isotropic(size):
         told.append("a few sections across x or y: isotropic voxels look alike from all sides")
     if truth.kind != "dense" and (gap := _widest_gap(truth)) is not None:

@@ -1,6 +1,5 @@
 """From looks at volumes to an experiment: patch and regions together, then the training that the hours allow."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -113,29 +112,13 @@ def _by_volume(looks: Sequence[Look], patch: Voxel) -> list[Regions] | None:
 def _source(look: Look, number: int, count: int, zero_given: bool) -> Source:
     truth = look.truth
     reasons = {"intensity": tell_intensity(look, look.declared.intensity)}
+    if truth is not None and (told := describe_zero(truth, zero_given)):
+        reasons["rules"] = told
+    if truth is not None and look.sections:
+        reasons["mask"] = f"Only these of {truth.box.shape[0]} sections [start, stop) are painted."
     z, y, x = look.specimen.raw.shape[-3:]
-    runs: list[tuple[int, int]] = []
-    if truth is not None:
-        if told := describe_zero(truth, zero_given):
-            reasons["rules"] = told
-        if truth.zero == "sections" and not look.declared.mask:
-            runs = _runs(truth.painted)
-            reasons["mask"] = f"Only these {len(truth.painted)} of {z} sections [start, stop) are painted."
-    declared = look.declared
-    if runs and any(look.specimen.raw.offset_zyx):
-        declared = dataclasses.replace(declared, mask_offset_zyx=look.specimen.raw.offset_zyx)
     constant = "VOLUME" if count == 1 else f"VOLUME_{number + 1}"
-    return Source(constant, declared, reasons, tuple(runs), (z, y, x))
-
-
-def _runs(sections: Sequence[int]) -> list[tuple[int, int]]:
-    runs: list[tuple[int, int]] = []
-    for z in sections:
-        if runs and runs[-1][1] == z:
-            runs[-1] = (runs[-1][0], z + 1)
-        else:
-            runs.append((z, z + 1))
-    return runs
+    return Source(constant, look.declared, reasons, look.sections, (z, y, x))
 
 
 def _used(source: Source, role: str, look: Look, box: Box, split: Regions | None = None) -> Portion:

@@ -9,7 +9,7 @@ import numpy as np
 
 from emsam_jax.config import DeclaredVolume, Intensity, LabelRules
 from emsam_jax.errors import UserError
-from emsam_jax.prepare.truth import Truth, Zero, describe_zero, rules_of, survey_truth
+from emsam_jax.prepare.truth import Truth, Zero, describe_zero, painted_runs, rules_of, section_mask, survey_truth
 from emsam_jax.volumes import Box, Specimen, open_declared, open_volume
 from emsam_jax.volumes.verify import border_contrasts, quick_findings
 
@@ -38,6 +38,7 @@ class Look:
     declared: DeclaredVolume
     specimen: Specimen
     truth: Truth | None
+    sections: tuple[tuple[int, int], ...]  # that the mask leaves, [start, stop); empty: it is the user's, if any
     greys: tuple[float, float]  # 1st and 99th percentile
     warnings: tuple[str, ...]
     told: tuple[str, ...]  # what was found by convention
@@ -77,26 +78,33 @@ def look_at(places: Sequence[str], asked: Asked) -> Look:
 
 
 def _measure(declared: DeclaredVolume, asked: Asked, told: tuple[str, ...]) -> Look:
-    specimen = open_declared(dataclasses.replace(declared, rules=_all_known(asked.rules)))
+    without_zero = LabelRules(asked.rules.background, tuple(n for n in asked.rules.unlabelled if n))
+    specimen = open_declared(dataclasses.replace(declared, rules=without_zero))
     if not specimen.raw.voxel_size_known:
         raise UserError(
             f"{declared.raw}: expected a voxel size in its metadata, found none; give --voxel_size=z,y,x in nm, "
             "since patch, borders and network follow from it."
         )
-    findings = quick_findings(specimen)
-    for finding in findings:
-        if finding.severity == "error":
-            raise UserError(finding.text)
-    low, high = _greys(specimen)
-    truth = None
+    truth, sections = None, ()
     if specimen.labels is not None:
         truth = survey_truth(specimen, asked.zero)
         if asked.ask is not None and asked.zero is None and (evidence := describe_zero(truth, False)):
             truth = _answered(truth, asked.ask(evidence))
         declared = dataclasses.replace(declared, rules=rules_of(truth, asked.rules))
-    declared = dataclasses.replace(declared, intensity=_intensity(specimen, low, high))
+        if truth.zero == "sections" and not declared.mask:
+            sections = painted_runs(truth)
+            mask = section_mask(sections, specimen.raw.shape)
+            offset = specimen.raw.offset_zyx if any(specimen.raw.offset_zyx) else ()
+            declared = dataclasses.replace(declared, mask=mask, mask_offset_zyx=offset)
+        specimen = open_declared(declared)
+    findings = quick_findings(specimen)
+    for finding in findings:
+        if finding.severity == "error":
+            raise UserError(finding.text)
+    greys = _greys(specimen)
+    declared = dataclasses.replace(declared, intensity=_intensity(specimen, *greys))
     warnings = tuple(finding.text for finding in findings if "intensity.invert" not in finding.text)
-    return Look(declared, specimen, truth, (low, high), warnings, told)
+    return Look(declared, specimen, truth, sections, greys, warnings, told)
 
 
 def _answered(truth: Truth, answer: str) -> Truth:
@@ -105,17 +113,11 @@ def _answered(truth: Truth, answer: str) -> Truth:
     return dataclasses.replace(truth, zero=typing.cast("Zero", answer)) if answer else truth
 
 
-def _all_known(rules: LabelRules) -> LabelRules:
-    """Leaves out the id 0, which has to be looked at first."""
-    return LabelRules(rules.background, tuple(number for number in rules.unlabelled if number))
-
-
 def _greys(specimen: Specimen) -> tuple[float, float]:
     region = specimen.labelled_region
     boxes = [region.middle(_SAMPLE)]
     for z in np.linspace(region.start[0], region.stop[0] - 1, 6).astype(int).tolist():
-        _, (y0, x0) = z, boxes[0].start[1:]
-        boxes.append(Box((z, y0, x0), (z + 1, *boxes[0].stop[1:])))
+        boxes.append(Box((z, *boxes[0].start[1:]), (z + 1, *boxes[0].stop[1:])))
     values = np.concatenate([specimen.read_raw(box).ravel() for box in boxes]).astype(np.float32)
     low, high = np.percentile(values, [1, 99])
     return float(low), float(high)

@@ -10,7 +10,7 @@ from pathlib import Path
 from emsam_jax.config import LabelRules, load_config
 from emsam_jax.errors import UserError
 from emsam_jax.prepare.advice import describe_truth, what_is_learned, what_to_paint
-from emsam_jax.prepare.assemble import Experiment, assemble, duration
+from emsam_jax.prepare.assemble import ROLES, Experiment, assemble, duration
 from emsam_jax.prepare.choices import Basis
 from emsam_jax.prepare.device import estimate_steps, find_device, find_weights, time_steps
 from emsam_jax.prepare.look import Asked, Look, look_at
@@ -111,7 +111,7 @@ def _page(look: Look, zero_given: bool) -> str:
         f"{' x '.join(f'{side:g}' for side in look.size)} nm (z, y, x), {raw.dtype}, 98% of them {low:g} to {high:g}.",
     ]
     if look.truth is not None:
-        lines += [describe_truth(look.truth), *what_is_learned(look.truth)]
+        lines += [describe_truth(look.truth), *what_is_learned(look.truth, look.size)]
         lines += [text for text in [describe_zero(look.truth, zero_given)] if text]
     lines += [f"Warning: {text}" for text in look.warnings]
     return "\n".join(lines)
@@ -167,9 +167,9 @@ def _result(request: Request, looks: list[Look], found: Experiment) -> str:
     lines = [f"{one.role}: {one.declared.name}, {one.holds}" for one in found.used]
     for look, regions in zip(looks, found.regions, strict=False):
         assert look.truth is not None
-        z, y, x = look.specimen.raw.shape[-3:]
-        alone = len(looks) < 3
-        painting = what_to_paint(look.truth, regions if alone else None, look.size, (z, y, x), choosing=alone)
+        alone = len(looks) < len(ROLES)
+        sections = look.specimen.raw.shape[0]
+        painting = what_to_paint(look.truth, regions if alone else None, look.size, sections, choosing=alone)
         if painting:
             lines += [f"What to paint next in {look.declared.name}, the largest gain first:", *painting]
     if found.timing is not None:

@@ -51,15 +51,7 @@ class Portion(NamedTuple):
     @property
     def declared(self) -> DeclaredVolume:
         volume = self.source.volume
-        mask = section_mask(self.source.sections, self.source.shape) if self.source.sections else volume.mask
-        return dataclasses.replace(volume, name=f"{volume.name} {self.box}", roi=str(self.box), mask=mask)
-
-
-def section_mask(sections: Sequence[tuple[int, int]], shape: Sequence[int]) -> str:
-    """Returns a mask in TensorStore's JSON: 1 in these sections, [start, stop), and 0 in the others."""
-    there = [int(any(start <= z < stop for start, stop in sections)) for z in range(shape[0])]
-    across = {"input_shape": list(shape), "output": [{"input_dimension": 0}]}
-    return json.dumps({"driver": "array", "dtype": "uint8", "array": there, "transform": across})
+        return dataclasses.replace(volume, name=f"{volume.name} {self.box}", roi=str(self.box))
 
 
 def config_of(name: str, choices: Iterable[Setting], used: Iterable[Portion]) -> Config:

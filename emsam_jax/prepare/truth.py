@@ -1,6 +1,8 @@
 """Looks at labels: where they lie, how wide neurons are, what the id 0 stands for, which affinities are known."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -91,6 +93,22 @@ def rules_of(truth: Truth, rules: LabelRules) -> LabelRules:
     if truth.zero == "unlabelled":
         return dataclasses.replace(without, unlabelled=(0, *without.unlabelled))
     return dataclasses.replace(without, background=(0, *without.background))
+
+
+def painted_runs(truth: Truth) -> tuple[tuple[int, int], ...]:
+    """Returns the painted sections as runs [start, stop)."""
+    runs: list[tuple[int, int]] = []
+    for z in truth.painted:
+        start = runs.pop()[0] if runs and runs[-1][1] == z else z
+        runs.append((start, z + 1))
+    return tuple(runs)
+
+
+def section_mask(sections: Sequence[tuple[int, int]], shape: Sequence[int]) -> str:
+    """Returns a mask in TensorStore's JSON: 1 in these sections, [start, stop), and 0 in the others."""
+    there = [int(any(start <= z < stop for start, stop in sections)) for z in range(shape[0])]
+    across = {"input_shape": list(shape), "output": [{"input_dimension": 0}]}
+    return json.dumps({"driver": "array", "dtype": "uint8", "array": there, "transform": across})
 
 
 def describe_zero(truth: Truth, flag_given: bool) -> str:

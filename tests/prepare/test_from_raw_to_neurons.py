@@ -11,6 +11,7 @@ import pytest
 
 from emsam_jax.config import load_config
 from emsam_jax.volumes import open_volume
+from emsam_jax.volumes.synthetic import synthetic_volume
 from tests.prepare.conftest import write_cremi, write_sections
 from tests.programs import environment
 
@@ -24,8 +25,8 @@ def run(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["hdf", "tif", "png"])
-def test_raw_prepared_trained_judged_segmented_and_opened(form, tissue, tmp_path):
-    volume, size = tissue(False), []
+def test_raw_prepared_trained_judged_segmented_and_opened(form, tmp_path):
+    volume, size = synthetic_volume((40, 64, 64), 0, (40.0, 8.0, 8.0)), []
     if form == "hdf":
         places = [write_cremi(tmp_path / "sample_A.hdf", volume)]
     else:
