@@ -142,7 +142,7 @@ def data_choices(basis: Basis, patch: Voxel, reason: str) -> list[Setting]:
         found.append(_widening(basis))
     sparse = [truth for truth in basis.truths if truth.kind != "dense"]
     if sparse:
-        found.append(_selection(sparse, patch))
+        found.append(_selection(sparse))
     return found
 
 
@@ -156,13 +156,13 @@ def _widening(basis: Basis) -> Setting:
     return Setting("data.widening", "2d", f"{met}: they are widened by a voxel, within the section.")
 
 
-def _selection(truths: Sequence[Truth], patch: Voxel) -> Setting:
-    filled = min(truth.filled for truth in truths)
-    share = filled / patch[0] / 2 if any(truth.kind == "sections" for truth in truths) else filled / 4
-    share = float(f"{max(share, 0.001):.1g}")
-    largest = 1.0 if any(truth.kind == "strokes" for truth in truths) else 0.7
-    reason = f"Labels are sparse: neurons fill {filled:.2g} of the painted sections, and a patch has {patch[0]}."
-    value = {"labelled": share, "largest": largest}
+def _selection(truths: Sequence[Truth]) -> Setting:
+    sparsest = min(truths, key=lambda truth: truth.along[0].sum() / truth.box.voxels)
+    share = sparsest.along[0].sum() / sparsest.box.voxels
+    value: dict[str, Any] = {"by_label": True, "labelled": 0.001}
+    if any(truth.kind == "strokes" for truth in truths):
+        value["largest"] = 1.0
+    reason = f"Neurons are painted in {share:.2g} of the voxels around them: patches are drawn around labelled voxels."
     return Setting("data.selection", value, reason)
 
 

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from emsam_jax.config import SHORT_OFFSETS, Config, from_dict, load_config
+from emsam_jax.config import SHORT_OFFSETS, Config, Selection, from_dict, load_config
 from emsam_jax.errors import UserError
 from emsam_jax.prepare.prepare import Request, prepare
 from emsam_jax.prepare.regions import cut
+from emsam_jax.training.sharding import make_mesh
+from emsam_jax.training.stream import Stream
 from emsam_jax.volumes import open_declared, parse_box
 from tests.prepare.conftest import write_cremi, write_sections
 from tests.programs import ROOT
@@ -77,6 +80,8 @@ def test_isotropic_voxels_and_json(tissue, tmp_path):
     assert config.data.patch == (32, 32, 32)
     fields = json.loads((tmp_path / "a.json").read_text())
     assert "seed" not in fields  # only what differs
+    with pytest.raises(UserError, match="expected the name of a config"):
+        prepared(tmp_path / "a.yaml", *places)
     with pytest.raises(UserError, match="--overwrite"):
         prepared(tmp_path / "a.json", *places, voxel_size_zyx=(10, 10, 10))
 
@@ -101,7 +106,7 @@ def test_lone_sections_teach_the_plane_alone_and_their_neighbours_are_asked_for(
     assert set(there) <= {5, 17, 29, 41, 53}
     assert labelled[there[0] - specimen.region.start[0]].all()
     assert all(there <= shape for there, shape in zip(config.data.patch, specimen.region.shape, strict=True))
-    assert config.data.selection.labelled == pytest.approx(1 / config.data.patch[0] / 2, abs=0.01)
+    assert config.data.selection == Selection(labelled=0.001, by_label=True)
     for declared in (*config.data.validation, *config.data.test):
         judged = open_declared(declared)
         assert judged.read_labels(judged.region)[1].any()
@@ -134,7 +139,7 @@ def test_strokes(tissue, tmp_path):
     assert "Borders are not learned" in said
     assert "1. strokes on both sides of membranes" in said
     assert 0 in config.data.train[0].rules.unlabelled
-    assert 0.001 <= config.data.selection.labelled < 0.02
+    assert config.data.selection == Selection(labelled=0.001, largest=1.0, by_label=True)
     config, said = prepared(tmp_path / "b.py", path, zero="background")
     assert 0 in config.data.train[0].rules.background
     assert "as --zero says" in said
@@ -199,3 +204,16 @@ def test_the_json_of_the_page_is_a_config():
     (shown,) = re.findall(r"```json\n(.+?)```", (ROOT / "docs/commands.md").read_text(), re.DOTALL)
     config = from_dict(json.loads(shown))
     assert (config.data.patch, config.data.widening) == ((16, 128, 128), "2d")
+
+
+@pytest.mark.slow
+def test_lone_sections_of_isotropic_voxels_teach_all_axes_and_patches_are_drawn_from_them(tissue, tmp_path):
+    volume = tissue(True)
+    labels = sections_only(volume.labels, 4, 20, 36, 52, 68, 84)
+    config, said = prepared(tmp_path / "a.py", write_cremi(tmp_path / "sample.hdf", volume, labels))
+    assert "Affinities along z are learned from the same: symmetries turn isotropic voxels' sections." in said
+    assert "the neighbours of painted sections" not in said
+    batch = next(Stream(config).batches(make_mesh(1, jax.devices()[:1]), 0))
+    known = np.asarray(batch.valid)[..., :3].mean((0, 1, 2, 3))
+    assert (known > 0).sum() >= 2  # of one patch, which is turned one way
+    assert known.max() < 0.2
