@@ -16,7 +16,7 @@ else
 TESTED := $(VENV)/installed-test
 endif
 
-.PHONY: demo test test-slow test-all lint bench bench-real clean
+.PHONY: demo test test-slow test-all lint docs bench bench-real clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m emsam_jax.demo --out=runs/demo
@@ -40,6 +40,10 @@ lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The guide, as pages in site/.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(TESTED) .venv-peers/installed
 	$(PIP) --editable '.[bench]'
@@ -79,6 +83,10 @@ $(VENV)/installed: $(BASE) pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 # sam2 comes as source: its own build environment would fetch a second torch, so it is built in this one, and its
