@@ -78,8 +78,8 @@ def look_at(places: Sequence[str], asked: Asked) -> Look:
 
 
 def _measure(declared: DeclaredVolume, asked: Asked, told: tuple[str, ...]) -> Look:
-    without_zero = LabelRules(asked.rules.background, tuple(n for n in asked.rules.unlabelled if n))
-    specimen = open_declared(dataclasses.replace(declared, rules=without_zero))
+    known, nobody = asked.rules.background, tuple(number for number in asked.rules.unlabelled if number)
+    specimen = open_declared(dataclasses.replace(declared, rules=LabelRules(known, nobody)))
     if not specimen.raw.voxel_size_known:
         raise UserError(
             f"{declared.raw}: expected a voxel size in its metadata, found none; give --voxel_size=z,y,x in nm, "
@@ -87,7 +87,8 @@ def _measure(declared: DeclaredVolume, asked: Asked, told: tuple[str, ...]) -> L
         )
     truth, sections = None, ()
     if specimen.labels is not None:
-        truth = survey_truth(specimen, asked.zero)
+        painted = open_declared(dataclasses.replace(declared, rules=LabelRules(known, (0, *nobody))))
+        truth = survey_truth(specimen, painted, asked.zero)
         if asked.ask is not None and asked.zero is None and (evidence := describe_zero(truth, False)):
             truth = _answered(truth, asked.ask(evidence))
         declared = dataclasses.replace(declared, rules=rules_of(truth, asked.rules))

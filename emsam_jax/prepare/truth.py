@@ -64,13 +64,15 @@ class Truth:
         return "dense" if len(self.painted) > 0.5 * self.box.shape[0] else "sections"
 
 
-def survey_truth(specimen: Specimen, zero: Zero | None) -> Truth:
-    """Reads all labels once, and some sections again; `zero` is what the user says that the id 0 stands for."""
-    region = specimen.labelled_region
+def survey_truth(specimen: Specimen, painted: Specimen, zero: Zero | None) -> Truth:
+    """Reads all labels that were ever written, and some sections again.
+
+    The id 0 is background in `specimen` and unlabelled in `painted`; `zero` is what the user says that it stands for.
+    """
     along = tuple(np.zeros(side, np.int64) for side in specimen.raw.box.shape)
     pairs = np.zeros(3, np.int64)
-    for tile in region.tiles(_TILE):
-        ids, _ = specimen.read_labels(tile)
+    for tile, _ in painted.labelled_boxes(_TILE):
+        ids, _ = painted.read_labels(tile)
         there = ids > 0
         for axis, other in enumerate(((1, 2), (0, 2), (0, 1))):
             along[axis][tile.slices[axis]] += there.sum(other)
@@ -118,7 +120,7 @@ def describe_zero(truth: Truth, flag_given: bool) -> str:
     far = f"{truth.zero_far:.0%} of them farther than {_NEAR_NM:g} nm from any neuron"
     empty = truth.box.shape[0] - len(truth.painted)
     whole = f" and all of {empty} sections" if empty else ""
-    evidence = f"Label 0 fills {truth.zero_share:.3g} of the voxels around the neurons{whole}, where neurons are {far}"
+    evidence = f"Label 0 fills {truth.zero_share:.1%} of the voxels around the neurons{whole}, where neurons are {far}"
     taken = {
         "background": "background (membrane, extracellular space)",
         "unlabelled": "unlabelled",

@@ -11,10 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from emsam_jax.config import SHORT_OFFSETS, Config, Selection, from_dict, load_config
+from emsam_jax.config import SHORT_OFFSETS, Augmentation, Config, Selection, from_dict, load_config
 from emsam_jax.errors import UserError
+from emsam_jax.prepare.assemble import assemble
+from emsam_jax.prepare.choices import Basis
+from emsam_jax.prepare.device import Device, Timing, Weights
+from emsam_jax.prepare.look import Asked, look_at
 from emsam_jax.prepare.prepare import Request, prepare
 from emsam_jax.prepare.regions import cut
+from emsam_jax.prepare.rendering import as_python
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.stream import Stream
 from emsam_jax.volumes import open_declared, parse_box
@@ -155,6 +160,10 @@ def test_membranes_that_are_background_are_told_from_what_nobody_painted(tissue,
     assert "taken as background (membrane, extracellular space); else say --zero=unlabelled" in said
     assert config.data.widening == "none"
     assert 0 in config.data.train[0].rules.background
+    asked: list[str] = []  # on a terminal
+    look = look_at([str(tmp_path / "sample.hdf")], Asked(ask=lambda told: asked.append(told) or "unlabelled"))
+    assert "taken as background" in asked[0]
+    assert 0 in look.declared.rules.unlabelled
 
 
 def test_raw_alone_is_declared_and_said_to_teach_nothing(tissue, tmp_path):
@@ -217,3 +226,23 @@ def test_lone_sections_of_isotropic_voxels_teach_all_axes_and_patches_are_drawn_
     known = np.asarray(batch.valid)[..., :3].mean((0, 1, 2, 3))
     assert (known > 0).sum() >= 2  # of one patch, which is turned one way
     assert known.max() < 0.2
+
+
+def test_on_eight_gpus_with_sam2s_weights(tmp_path):
+    """What a device that is not at hand is given; a step is said to take half a second."""
+    ids = np.kron(np.arange(1, 513).reshape(8, 8, 8), np.ones((8, 32, 32), np.int64))
+    raw = np.random.default_rng(0).integers(0, 4000, ids.shape).astype(np.uint16)
+    for name, values in (("raw", raw), ("labels", ids)):
+        np.save(tmp_path / f"{name}.npy", values)
+    places = [str(tmp_path / f"{name}.npy") for name in ("raw", "labels")]
+    look = look_at(places, Asked((30, 6, 6)))
+    basis = Basis((look,), Device("gpu", "H200", 8, 140 << 30, 64), Weights("weights/b+", "base_plus"))
+    found = assemble("mine", basis, 24.0, lambda config: Timing(config.data.patch, 32, 0.5, 10 << 30))
+    config = found.config
+    assert (config.model.encoder.size, config.model.encoder.frozen) == ("base_plus", True)
+    assert (config.model.dtype, config.data.patch) == ("bfloat16", (16, 224, 224))
+    assert (config.optim.batch, config.optim.steps) == (32, 150_000)  # 85% of a day
+    assert (config.optim.peak_lr, config.optim.ema, config.optim.warmup) == (1e-3, 0.999, 1000)
+    assert config.data.augmentation == Augmentation()
+    assert config.data.train[0].intensity.percentiles  # 4000 of 65535
+    assert 'size="base_plus", weights="weights/b+"' in as_python("A header.", "mine", found.choices, found.used)
