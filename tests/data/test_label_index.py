@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from emsam_jax.config import NOTHING, DeclaredVolume, LabelRules, LossConfig, Selection, Widening
+from emsam_jax.config import (
+    NOTHING,
+    Config,
+    DataConfig,
+    DeclaredVolume,
+    LabelRules,
+    LossConfig,
+    Selection,
+    Widening,
+)
 from emsam_jax.data import PatchSource, Share, Target, make_augment
 from emsam_jax.data.label_index import LabelIndex
 from emsam_jax.data.loader import read_samples
 from emsam_jax.errors import UserError
 from emsam_jax.model import Maps
 from emsam_jax.training.losses import loss_of_maps, mean_share, shares_of
+from emsam_jax.training.stream import Stream
 from emsam_jax.volumes import Specimen, Volume, create_volume, open_declared, open_volume
 from emsam_jax.volumes.verify.findings import missing_findings
 
@@ -77,19 +87,19 @@ def test_a_painted_crop_smaller_than_a_patch_is_seen_with_the_raw_around_it():
 
 
 def test_a_volume_of_terabytes_is_indexed_by_what_was_written(tmp_path: Path):
-    """A terabyte of ids, of which a hundred thousand voxels are painted in two places."""
+    """A terabyte of ids, of which some forty thousand voxels are painted in two places."""
     sides = (1024, 16384, 16384)
     raw, labels = (
         create_volume(tmp_path / name, sides, np.uint32, (8, 8, 8), shard=(256, 256, 256), chunk=(64, 64, 64))
         for name in ("raw", "labels")
     )
-    labels[900, 7000:7300, 9000:9300], labels[100:104, 16380:, 16000:] = 1, 2
+    labels[900, 6920:7120, 8970:9170], labels[100:104, 16380:, 16200:] = 1, 2
     declared = DeclaredVolume(raw=raw.url, labels=labels.url, rules=SPARSE)
     start = time.perf_counter()
     source = PatchSource([open_declared(declared)], Target((16, 64, 64)), NOTHING, 0, selection=AROUND)
     samples = [source[index] for index in range(10)]
     assert time.perf_counter() - start < 60  # to read all would take most of an hour
-    assert source.labelled[0].voxels == 300 * 300 + 4 * 4 * 384
+    assert source.labelled[0].voxels == 200 * 200 + 4 * 4 * 184
     assert {int(np.max(sample.labels)) for sample in samples} == {1, 2}
     stored = open_volume(declared.labels)
     assert missing_findings(stored) != []
@@ -137,3 +147,21 @@ def test_a_lone_section_teaches_in_plane_and_two_neighbours_teach_z(widening: Wi
     logits = jnp.where(batch.valid, logits[:1], logits)
     one, other = (loss_of_maps(Maps(None, said), batch, LossConfig(dice=0.5))[0] for said in logits)
     assert one == other
+
+
+def test_another_stroke_is_another_volume_to_a_run_that_resumes(tmp_path: Path):
+    labels = np.zeros((20, 50, 50), np.uint8)
+    labels[9, 20:30, 20:30] = 1
+    found = []
+    for name, place in (("one", (9, 25, 25)), ("same", (9, 25, 25)), ("other", (3, 1, 47))):
+        labels[place] = 1
+        np.save(tmp_path / f"{name}.npy", labels)
+        declared = DeclaredVolume(
+            name="a volume", raw=str(tmp_path / "one.npy"), labels=str(tmp_path / f"{name}.npy"), rules=SPARSE
+        )
+        data = DataConfig(train=(declared,), patch=(4, 32, 32), selection=AROUND)
+        stream = Stream(Config(data=data))
+        found.append(stream.fingerprints())
+        voxels = 100 + (name == "other")
+        assert any(f"{voxels} voxels are labelled, 0.002 of all" in line for line in stream.describe())
+    assert found[0] == found[1] != found[2]
