@@ -70,7 +70,10 @@ def look_at(places: Sequence[str], asked: Asked) -> Look:
         told.append(f"{raw}: labels are {labels.removeprefix(raw).strip('/')}, by their name; name others after it.")
     elif labels and (container := labels) != (labels := _resolve(labels, _LABELS)):
         told.append(f"{container}: labels are {labels.removeprefix(container).strip('/')}, by their name.")
-    name = raw.rstrip("/").rpartition("/")[2].partition(".")[0]
+    above, _, name = raw.rstrip("/").rpartition("/")
+    name = name.partition(".")[0]
+    if name in _RAW:  # which tells volumes apart no better than it names one
+        name = above.rpartition("/")[2].partition(".")[0] or name
     declared = DeclaredVolume(
         name=name, raw=found, labels=labels, mask=mask, raw_voxel_size_zyx=asked.voxel_size_zyx, rules=asked.rules
     )

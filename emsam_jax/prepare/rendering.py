@@ -65,7 +65,10 @@ def config_of(name: str, choices: Iterable[Setting], used: Iterable[Portion]) ->
 
 
 def as_json(config: Config) -> str:
-    return json.dumps(_differing(to_dict(config), to_dict(Config())), indent=2) + "\n"
+    text = json.dumps(_differing(to_dict(config), to_dict(Config())), indent=2) + "\n"
+    return re.sub(
+        r"\[[-\d.,\s]+\]", lambda numbers: " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]"), text
+    )
 
 
 def as_python(header: str, name: str, choices: Sequence[Setting], used: Sequence[Portion]) -> str:

@@ -83,7 +83,9 @@ def test_isotropic_voxels_and_json(tissue, tmp_path):
     assert config.data.augmentation.slip == config.data.augmentation.section_contrast == 0
     assert set(gap(config)) == {12}  # 96 sections are few
     assert config.data.patch == (32, 32, 32)
-    fields = json.loads((tmp_path / "a.json").read_text())
+    text = (tmp_path / "a.json").read_text()
+    assert '"channels": [12, 24, 48, 96]' in text
+    fields = json.loads(text)
     assert "seed" not in fields  # only what differs
     with pytest.raises(UserError, match="expected the name of a config"):
         prepared(tmp_path / "a.yaml", *places)
