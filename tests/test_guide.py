@@ -3,12 +3,14 @@
 import html
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from emsam_jax.config import load_config
 from tests.programs import ROOT, environment
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -44,6 +46,25 @@ def test_pages_load_nothing_from_the_web_and_are_searched(site: Path):
         assert not loaded, f"{path.name}: {loaded}"
     found = json.loads((site / "search/search_index.json").read_text())["docs"]
     assert {entry["location"].partition("#")[0] for entry in found} == {f"{page.stem}.html" for page in PAGES}
+
+
+def test_every_field_of_a_config_is_on_its_page():
+    made = runpy.run_path(str(ROOT / "docs/config_fields.py"))["page"]()
+    assert (ROOT / "docs/config.md").read_text() == made, "call python docs/config_fields.py"
+    rows = re.findall(r"^\| `(\w+)` \|.+\| (.*) \|$", made, re.MULTILINE)
+    assert len(rows) > 100
+    assert not [name for name, comment in rows if not comment], "a field without a comment"
+
+
+def test_both_forms_of_a_config_say_the_same(tmp_path: Path):
+    text = (ROOT / "docs/config.md").read_text()
+    for form, ending in (("json", "json"), ("python", "py")):
+        (shown,) = re.findall(rf"```{form}\n(.+?)```", text, re.DOTALL)
+        (tmp_path / f"experiment.{ending}").write_text(shown)
+    first, second = (load_config(str(tmp_path / f"experiment.{ending}")) for ending in ("json", "py"))
+    assert first == second
+    assert (first.data.patch, first.data.widening) == ((16, 128, 128), "2d")
+    assert load_config(f"{tmp_path}/experiment.py:wide").model.channels == (32, 64, 96, 128)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

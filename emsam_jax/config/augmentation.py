@@ -14,7 +14,7 @@ class Augmentation:
     symmetries: bool = True  # flips and transposes: 16 of them; 48 where voxels are isotropic
 
     rotate: float = 0.5  # probability; within the section
-    rotate_degrees: float = 180.0
+    rotate_degrees: float = 180.0  # maximum angle, to either side
     scale: float = 0.5  # probability; within the section, y and x alike
     scale_by: float = 1.15  # maximum factor by which a side is stretched or shrunk
     elastic: float = 0.5  # probability; within the section, the same for all sections
@@ -25,11 +25,11 @@ class Augmentation:
     misalign_voxels: int = 12  # maximum displacement of a slip or a jump, y and x each
 
     volume_contrast: float = 0.3  # on the grey range [0, 1], contrast by 1 +- this
-    volume_brightness: float = 0.15
+    volume_brightness: float = 0.15  # added, +- this
     volume_gamma: float = 0.3  # exponents up to exp(+- this)
-    section_contrast: float = 0.1  # the same for each section by itself
-    section_brightness: float = 0.05
-    section_gamma: float = 0.1
+    section_contrast: float = 0.1  # of each section by itself
+    section_brightness: float = 0.05  # likewise
+    section_gamma: float = 0.1  # likewise
     grey: float = 0.75  # probability of the three on the volume, and again of the three on its sections
 
     missing_section: float = 0.2  # probability that one section is black

@@ -30,17 +30,17 @@ class DeclaredVolume:
 
     name: str = ""  # in reports; the raw's path if empty
     raw: str = ""  # anything that open_volume takes
-    labels: str = ""  # empty: none
-    mask: str = ""  # labels count where it is not 0; empty: everywhere
+    labels: str = ""  # likewise; empty: none
+    mask: str = ""  # likewise; labels count where it is not 0; empty: everywhere
     raw_level: int = 0  # of the pyramid, 0 is the finest
-    labels_level: int = 0
-    mask_level: int = 0
+    labels_level: int = 0  # likewise
+    mask_level: int = 0  # likewise
     raw_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; empty: as the file says
     labels_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; empty: as the file says, or else the raw's
     mask_voxel_size_zyx: tuple[int | float, ...] = ()  # nm; likewise
     raw_offset_zyx: tuple[int | float, ...] = ()  # nm, near corner of the first voxel; empty: as the file says
-    labels_offset_zyx: tuple[int | float, ...] = ()  # nm
-    mask_offset_zyx: tuple[int | float, ...] = ()  # nm
+    labels_offset_zyx: tuple[int | float, ...] = ()  # nm; likewise
+    mask_offset_zyx: tuple[int | float, ...] = ()  # nm; likewise
     roi: str = ""  # z0:z1,y0:y1,x0:x1 in voxels of the raw; empty: all of it
     intensity: Intensity = dataclasses.field(default_factory=Intensity)
     rules: LabelRules = dataclasses.field(default_factory=LabelRules)

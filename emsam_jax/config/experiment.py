@@ -12,7 +12,7 @@ Balance = Literal["data", "sample", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    train: tuple[DeclaredVolume, ...] = ()
+    train: tuple[DeclaredVolume, ...] = ()  # parameters are learned from these
     validation: tuple[DeclaredVolume, ...] = ()  # checkpoint, fragments and threshold are chosen on these
     test: tuple[DeclaredVolume, ...] = ()  # emsam eval scores these
     weights: tuple[float, ...] = ()  # sampling weight of each training volume; empty: its voxels, or labelled voxels
@@ -36,7 +36,7 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    steps: int = 100_000
+    steps: int = 100_000  # updates of the parameters
     batch: int = 4  # patches a step, over all devices
     accumulate: int = 1  # gradient accumulation: parts that a batch is split into
     peak_lr: float = 1e-3  # learning rate of the new parts, after the warm-up

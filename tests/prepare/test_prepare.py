@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from emsam_jax.config import SHORT_OFFSETS, Augmentation, Config, Selection, from_dict, load_config
+from emsam_jax.config import SHORT_OFFSETS, Augmentation, Config, Selection, load_config
 from emsam_jax.errors import UserError
 from emsam_jax.prepare.assemble import assemble
 from emsam_jax.prepare.choices import Basis
@@ -24,7 +23,6 @@ from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.stream import Stream
 from emsam_jax.volumes import open_declared, parse_box
 from tests.prepare.conftest import write_cremi, write_sections
-from tests.programs import ROOT
 
 
 def prepared(out: Path, *places: str, **asked) -> tuple[Config, str]:
@@ -209,12 +207,6 @@ def test_spans_hold_as_much_as_they_can_and_keep_their_distance():
             assert start - end >= guard
             least = min(counts[slice(*span)].sum() / share for span, share in zip(spans, shares, strict=True))
             assert least == pytest.approx(best)
-
-
-def test_the_json_of_the_page_is_a_config():
-    (shown,) = re.findall(r"```json\n(.+?)```", (ROOT / "docs/commands.md").read_text(), re.DOTALL)
-    config = from_dict(json.loads(shown))
-    assert (config.data.patch, config.data.widening) == ((16, 128, 128), "2d")
 
 
 @pytest.mark.slow
