@@ -98,6 +98,8 @@ def test_pages_name_only_flags_that_exist():
     defined = {flag for path in sources for flag in DEFINED.findall(path.read_text())}
     of_others = {"help", "version"} | {"gres", "nthreads", "port", "protocol", "resources"}  # Slurm's and Dask's
     of_others |= {"file", "gpus", "rm", "tag", "volume"}  # Docker's
+    of_others |= {"signal", "requeue", "worker", "command"}  # of sbatch and gcloud
+    of_others |= {"mode", "verify_dataset_integrity", "c"}  # of other tools for neurons
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         named = set(re.findall(r"(?<![\w-])--(?:no)?([a-z_]+)\b(?![-.])", page.read_text()))
         assert named <= defined | of_others, page

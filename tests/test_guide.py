@@ -1,5 +1,6 @@
 """The guide builds without a warning, leads nowhere that is not there, and asks nothing of the web."""
 
+import ast
 import html
 import json
 import re
@@ -67,7 +68,42 @@ def test_both_forms_of_a_config_say_the_same(tmp_path: Path):
     assert load_config(f"{tmp_path}/experiment.py:wide").model.channels == (32, 64, 96, 128)
 
 
+def test_configs_on_other_pages_load(tmp_path: Path):
+    shown = [code for page in PAGES for code in re.findall(r"```python\n(.+?)```", page.read_text(), re.DOTALL)]
+    configs = [code for code in shown if "def get_config" in code]
+    assert len(configs) == 2
+    for code in configs:
+        (tmp_path / "experiment.py").write_text(code)
+        assert load_config(str(tmp_path / "experiment.py")).data.train
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_files_that_pages_name_exist(page: Path):
     named = re.findall(r"`((?:emsam_jax|benchmarks|tests|convert|docker)/[\w./-]+)`", page.read_text())
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_errors_on_the_page_are_what_the_package_says():
+    said = []
+    for path in (ROOT / "emsam_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                said.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+    everything = "\n".join(said)
+    shown = re.findall(r"^\*\*`(.+ .+)`\*\*$", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(shown) > 25
+    assert not [text for text in shown if not re.search(re.escape(text).replace("…", ".*?"), everything)]
+
+
+def test_configs_that_pages_name_load_and_the_commands_of_each_are_on_its_page():
+    named = {name for page in PAGES for name in re.findall(r"--config=([a-z]\w+(?::\w+)?)(?=[\s`])", page.read_text())}
+    assert {"ac34:finetuned", "baseline:literature", "demo"} <= named
+    for name in named:
+        load_config(name)
+    page = (ROOT / "docs/reproducing.md").read_text()
+    for name in ("ac34", "baseline", "cremi", "fib25"):
+        about = (ROOT / f"emsam_jax/configs/{name}.py").read_text().split('"""')[1]
+        for command in re.findall(r"^    (.*emsam train .+)$", about, re.MULTILINE):
+            assert f"\n{command}\n" in page

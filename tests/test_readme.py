@@ -96,6 +96,15 @@ def test_the_readme_fits_on_two_screens():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def test_blocks_run_or_say_why_not():
+    kinds = re.findall(r"^```(\w*)\n(?:.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    assert set(kinds) <= {"bash", "python", "json", "text"}
+    ran = {"prepare", "verify", "ingest", "train", "eval", "segment", "convert", "demo"}  # by the tests below
+    for command in COMMANDS:
+        program, *words = command.split()
+        assert program in ("make", "python") or (program == "emsam" and words[0] in ran), command
+
+
 def test_make_targets_exist():
     targets = [command.split("make ")[1] for command in COMMANDS if "make " in command]
     assert {"demo", "test", "test-all", "lint", "docs", "bench"} == set(targets)
@@ -130,11 +139,15 @@ def test_commands_on_the_demos_run(demonstrated):
     folder, _ = demonstrated
     for command in PROGRAMS:
         _, program, *flags = shlex.split(command)
-        if program == "prepare" and "demo" in command:
+        if program == "prepare":
             assert "Next:\n  emsam train --config=experiment." in run(emsam(program, *flags), folder)
-        elif program == "train" and "demo" in command:
+        elif program == "verify" and "demo" in command:
+            run(emsam(program, *flags), folder)
+            assert (folder / "runs/verify.png").stat().st_size > 5_000
+        elif program == "train" and ("demo" in command or "experiment" in command):
             flags += [f"--config.{change}" for change in (*SMALL, *STEPS)]
-            assert "Trained for 5 steps" in run(emsam(program, *flags), folder)
+            expected = "patches/s" if "--plan" in flags else "Trained for 5 steps"
+            assert expected in run(emsam(program, *flags), folder)
         elif program == "train":
             assert "sample_A" in run(emsam(program, *flags), folder, expected=1)
         elif program == "eval" and "--ckpt" in command:
@@ -181,17 +194,19 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
     for program, *words in programs:
         if program == "python":
             run([sys.executable, *words], at_hand)
-        elif words[0] in ("ingest", "verify"):
+        elif words[0] in ("ingest", "verify") and "demo" not in words[1]:
             run(emsam(*words), at_hand)
     for _, *words in programs:
         if any(word.startswith("--segmentation") for word in words):
             run(emsam(*words), at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
-    others = (code for code in PYTHON if "load_image_encoder" not in code and "emsam_jax.load" not in code)
-    volumes, segmentation, batches, first = others
+    elsewhere = ("load_image_encoder", "emsam_jax.load", "get_config")  # tests/test_guide.py runs configs
+    others = (code for code in PYTHON if not any(name in code for name in elsewhere))
+    volumes, segmentation, batches, beside, first = others
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
     judged = "assert score_segmentation(labels, truth)['voi'] < 0.5, score_segmentation(labels, truth)"
     run([sys.executable, "-c", f"{setting}{first}\nassert scores['voi'] < 0.5, scores"], at_hand)
+    run([sys.executable, "-c", f"{setting}{first}\n{beside}"], at_hand)
     run([sys.executable, "-c", f"{setting}{segmentation}\n{judged}"], at_hand)
     run([sys.executable, "-c", f"{batches}\nassert batch.affinities.shape == (2, 8, 32, 32, 3)"], at_hand)
     for command in re.findall(r"`python -m (emsam_jax\.\S+ --\w+=\w+\.png)`", TEXT):
