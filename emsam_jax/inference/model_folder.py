@@ -57,6 +57,7 @@ def read_model_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, An
 
 def _read_facts(file: Path) -> dict[str, Any]:
     """Reads what is no array; the types of what is in `config` and `measured` are checked as for a run's steps."""
+    facts: dict[str, Any] = {}
     try:
         facts = json.loads(file.read_bytes())
         known = facts["format"]

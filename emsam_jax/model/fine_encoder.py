@@ -61,4 +61,5 @@ class FilteredStem(nnx.Module):
         kernel = self.first.kernel[...] / deviation[..., None]  # scaled once, not voxel by voxel
         dtype = self.first.dtype
         mixed = jnp.einsum("bczyx,bcd->bzyxd", filtered.astype(dtype), kernel.astype(dtype))
-        return self.second(elu(mixed + self.first.bias[...].astype(dtype)))
+        bias = self.first.bias[...]  # type: ignore[reportOptionalSubscript]
+        return self.second(elu(mixed + bias.astype(dtype)))

@@ -35,9 +35,11 @@ AROUND = Selection(labelled=0.001, largest=1.0, by_label=True)
 
 def specimen(labels: np.ndarray, raw_shape: tuple[int, int, int] | None = None, **options) -> Specimen:
     raw = np.zeros(raw_shape or labels.shape, np.uint8)
-    size = {"voxel_size_zyx": (10.0, 10.0, 10.0)}
+    size = (10.0, 10.0, 10.0)
     return Specimen(
-        Volume(ts.array(raw), "raw", **size), Volume(ts.array(labels), "labels", **size, **options), rules=SPARSE
+        Volume(ts.array(raw), "raw", voxel_size_zyx=size),
+        Volume(ts.array(labels), "labels", voxel_size_zyx=size, **options),
+        rules=SPARSE,
     )
 
 

@@ -23,8 +23,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def declare(roi: str) -> DeclaredVolume:
         greys = Intensity(1.0, 99.0, percentiles=True)
-        places = {name: f"{folder}/{name}.npy" for name in ("raw", "labels")}
-        return DeclaredVolume(f"tissue {roi}", **places, raw_voxel_size_zyx=SIZE, roi=roi, intensity=greys)
+        raw, labels = (f"{folder}/{name}.npy" for name in ("raw", "labels"))
+        return DeclaredVolume(f"tissue {roi}", raw, labels, raw_voxel_size_zyx=SIZE, roi=roi, intensity=greys)
 
     config = Config(
         name="small",

@@ -48,7 +48,7 @@ def affinities_of(path: Path, windows: np.ndarray) -> np.ndarray:
         features = model.encode(windows.reshape(b * z, y, x, 1))
         return model.decode(windows[..., None], tuple(f.reshape(b, z, *f.shape[1:]) for f in features)).refined
 
-    return np.moveaxis(jax.nn.sigmoid(np.asarray(jax.jit(predict)(windows))), -1, 1)
+    return np.moveaxis(np.asarray(jax.nn.sigmoid(jax.jit(predict)(windows))), -1, 1)
 
 
 def test_the_file_runs_without_this_package(run_folder, tmp_path):

@@ -88,7 +88,7 @@ def draw_settings(seed: int) -> tuple[Anatomy, Appearance]:
         sheet_width=between(40, 90),
         sheet_grey=between(-0.25, 0.1),
         unevenness=between(0, 0.04),
-        blur=(between(0.6, 1.6), *(between(0.5, 1.3),) * 2),
+        blur=(between(0.6, 1.6), plane := between(0.5, 1.3), plane),
         noise=factor(0.012, 0.09),
         noise_blur=(0.0, between(0, 0.5), between(0, 0.8)),
         sections=between(0, 0.02),

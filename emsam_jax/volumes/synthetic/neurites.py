@@ -170,7 +170,7 @@ def claim(
     def query(coordinates: Float[np.ndarray, "... 3"]) -> Int[np.ndarray, "..."]:
         flat = np.zeros((*coordinates.shape[:-1], 4))
         flat[..., :3] = coordinates
-        least, nearest = np.inf, np.int32(0)
+        least, nearest = np.full(flat.shape[:-1], np.inf), np.zeros(flat.shape[:-1], np.int32)
         for (tree, largest), group in zip(trees, groups, strict=True):
             distances, found = tree.query(flat, workers=-1)
             power = distances**2 - largest**2
