@@ -10,7 +10,7 @@ from emsam_jax.model.filter_bank import Axes, count_filters, filter_raw
 from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBlock
 
 _MIXED = 32  # channels between filters and the first level
-_EPSILON = 1e-6
+_EPSILON = 1e-8  # of greys on [0, 1], and of their squares in structure tensors
 
 
 class FineEncoder(nnx.Module):
@@ -58,8 +58,8 @@ class FilteredStem(nnx.Module):
         filtered = filter_raw(jax.lax.stop_gradient(raw.astype(jnp.float32)), self.axes)
         filtered -= filtered.mean((2, 3, 4), keepdims=True)
         deviation = jnp.sqrt((filtered**2).mean((2, 3, 4)) + _EPSILON**2)
-        kernel = self.first.kernel[...] / deviation[..., None]  # scaled once, not voxel by voxel
+        kernel = self.first.kernel[...][None] / deviation[..., None]  # scaled once, not voxel by voxel
         dtype = self.first.dtype
         mixed = jnp.einsum("bczyx,bcd->bzyxd", filtered.astype(dtype), kernel.astype(dtype))
         bias = self.first.bias[...]  # type: ignore[reportOptionalSubscript]
-        return self.second(elu(mixed + bias.astype(dtype)))
+        return self.second(elu(mixed + bias.astype(dtype)[None, None, None, None]))

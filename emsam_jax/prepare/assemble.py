@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from emsam_jax.config import Config, check_model, check_patch, check_weights, from_dict, to_dict
 from emsam_jax.errors import UserError
@@ -23,7 +23,8 @@ from emsam_jax.prepare.rendering import Portion, Setting, Source, config_of
 from emsam_jax.prepare.truth import describe_zero
 from emsam_jax.volumes import Box, Voxel, open_declared, part_of, refuse_overlap
 
-ROLES = {"train": "training", "validation": "validation", "test": "test"}
+Role = Literal["training", "validation", "test"]
+ROLES: dict[str, Role] = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class Experiment(NamedTuple):

@@ -22,14 +22,14 @@ class Weights(NamedTuple):
 class Device(NamedTuple):
     platform: str  # cpu, gpu, tpu
     kind: str
-    count: int
+    number: int
     bytes: int  # free, of each; 0: unknown
     cores: int  # of the machine, for this process
 
     @property
     def name(self) -> str:
         if self.platform != "cpu":
-            return f"{self.count} x {self.kind}"
+            return f"{self.number} x {self.kind}"
         return f"{self.cores} CPU core{'s' * (self.cores > 1)}"
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ def time_steps(config: Config, device: Device) -> Timing:
 
     from emsam_jax.training.plan import fastest, measure
 
-    devices = jax.local_devices()[: device.count]
+    devices = jax.local_devices()[: device.number]
     trial = measure(config, devices) if device.platform == "cpu" else fastest(config, devices)
     if trial.seconds is None:
         raise UserError(
@@ -101,7 +101,7 @@ def estimate_steps(config: Config, device: Device) -> Timing:
     """Estimates a step from its operations."""
     from emsam_jax.training.cost import count_flops
 
-    batch = 1 if device.platform == "cpu" else 4 * device.count
+    batch = 1 if device.platform == "cpu" else 4 * device.number
     flops = batch * count_flops(config.model, config.data.patch, training=True)
-    speed = _RATES.get(device.platform, _RATES["gpu"]) * (device.cores if device.platform == "cpu" else device.count)
+    speed = _RATES.get(device.platform, _RATES["gpu"]) * (device.cores if device.platform == "cpu" else device.number)
     return Timing(config.data.patch, batch, flops / speed, 0)

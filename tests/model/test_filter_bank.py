@@ -10,8 +10,10 @@ from bioimage_cpp.filters import (
     laplacian_of_gaussian,
     structure_tensor_eigenvalues,
 )
+from flax import nnx
 
 from emsam_jax.model.filter_bank import SIGMAS, count_filters, filter_raw
+from emsam_jax.model.fine_encoder import FilteredStem
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 3), (2, 3)])
@@ -27,6 +29,19 @@ def test_filters_are_those_of_another_library(axes: tuple[int, ...]):
         slope, offset = np.polyfit(theirs.ravel(), ours.ravel(), 1)
         assert 0.7 < slope < 1.01
         np.testing.assert_allclose(ours, slope * theirs + offset, atol=0.05 * ours.std())
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 3), (2, 3)])
+def test_the_stem_sees_each_filter_at_the_same_scale(axes: tuple[int, ...]):
+    """Whatever the contrast of raw."""
+    raw = jnp.asarray(np.random.default_rng(0).random((2, 16, 20, 24)), jnp.float32)
+    stem = FilteredStem(axes, 4, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    filtered = np.moveaxis(np.asarray(filter_raw(raw, axes), np.float64), 1, -1)
+    centred = filtered - filtered.mean((1, 2, 3), keepdims=True)
+    mixed = centred / centred.std((1, 2, 3), keepdims=True) @ np.asarray(stem.first.kernel[...], np.float64)
+    expected = np.where(mixed > 0, mixed, np.expm1(mixed)) @ np.asarray(stem.second.kernel[...])
+    np.testing.assert_allclose(stem(raw), expected, atol=5e-3)
+    np.testing.assert_allclose(stem(raw / 2), stem(raw), atol=5e-3)
 
 
 def _by_volume(raw: np.ndarray) -> np.ndarray:
