@@ -41,7 +41,7 @@ lint: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The guide, as pages in site/.
+# The guide, as pages in site/. Its search needs a server: python -m http.server --directory=site.
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
