@@ -66,6 +66,7 @@ for name in official:
         official[name] = official[name]._replace(sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 runpy.run_module("emsam_jax", run_name="__main__")
 """
+RUN_BELOW = ["demo", "prepare", "verify", "ingest", "convert", "train", "eval", "segment", "push", "export"]
 SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1"]
 STEPS = ["optim.steps=5", "validation.every=5"]
 
@@ -99,10 +100,9 @@ def test_the_readme_fits_on_two_screens():
 def test_blocks_run_or_say_why_not():
     kinds = re.findall(r"^```(\w*)\n(?:.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert set(kinds) <= {"bash", "python", "json", "text"}
-    ran = {"prepare", "verify", "ingest", "train", "eval", "segment", "convert", "demo"}  # by the tests below
     for command in COMMANDS:
         program, *words = command.split()
-        assert program in ("make", "python") or (program == "emsam" and words[0] in ran), command
+        assert program in ("make", "python") or (program == "emsam" and words[0] in RUN_BELOW), command
 
 
 def test_make_targets_exist():
@@ -152,10 +152,14 @@ def test_commands_on_the_demos_run(demonstrated):
             assert "sample_A" in run(emsam(program, *flags), folder, expected=1)
         elif program == "eval" and "--ckpt" in command:
             assert "Report: " in run(emsam(program, *flags), folder)
+        elif program in ("push", "export"):
+            run(emsam(program, *flags), folder)
         elif program == "segment":
             said = run(emsam(program, *flags), folder)
             expected = {"--status": "labels: 1 of 1 blocks done", "--dry_run": "Nothing was written."}
             assert next((text for flag, text in expected.items() if flag in command), "Labels: ") in said
+    (exported,) = (code for code in PYTHON if "export.deserialize" in code)
+    run([sys.executable, "-c", f"{exported}\nassert affinities.shape == (2, 3, 8, 96, 96)"], folder)
 
 
 @pytest.mark.slow
@@ -200,7 +204,12 @@ def test_volumes_and_segmentation_run_in_order(at_hand):
         if any(word.startswith("--segmentation") for word in words):
             run(emsam(*words), at_hand)
     setting = "import numpy as np; affinities, truth = np.load('ideal.npz').values()\n"
-    elsewhere = ("load_image_encoder", "emsam_jax.load", "get_config")  # tests/test_guide.py runs configs
+    elsewhere = (
+        "load_image_encoder",
+        "emsam_jax.load",
+        "export.deserialize",
+        "get_config",
+    )  # tests/test_guide.py runs configs
     others = (code for code in PYTHON if not any(name in code for name in elsewhere))
     volumes, segmentation, batches, beside, first = others
     run([sys.executable, "-c", f"{volumes}\nassert raw.voxel_size_zyx == (40, 4, 4)"], at_hand)
