@@ -28,7 +28,8 @@ from emsam_jax.config import DeclaredVolume, ValidationConfig, load_config, to_d
 from emsam_jax.inference import read_trained_params
 from emsam_jax.model import ENCODER, writing_image_encoder
 from emsam_jax.storage import write_whole
-from emsam_jax.volumes.synthetic import Stain, synthetic_volume, write_synthetic
+from emsam_jax.volumes.synthetic import write_synthetic
+from emsam_jax.volumes.synthetic.ion_beam import ion_beam_volume
 
 _DATA = flags.DEFINE_string("data", os.environ.get("EMSAM_DATA", ""), "Folder of fib25_training2.h5.")
 _RUNS = flags.DEFINE_string("runs", "runs/transfer", "Folder of the runs.")
@@ -149,13 +150,8 @@ def _steps(wanted: int) -> int:
 
 
 def _draw(folder: Path, seed: int) -> DeclaredVolume:
-    rng = np.random.default_rng(seed)
-    cytoplasm, contrast = rng.uniform(0.5, 0.75), rng.uniform(0.2, 0.45)
-    stain = Stain(
-        cytoplasm=cytoplasm, membrane=cytoplasm - contrast, noise=rng.uniform(0.02, 0.1), blur=rng.uniform(0.6, 1.4)
-    )
     if not folder.exists():
-        write_synthetic(synthetic_volume((_SIDE,) * 3, seed, (10.0, 10.0, 10.0), stain=stain), str(folder))
+        write_synthetic(ion_beam_volume((_SIDE, _SIDE, _SIDE), seed, (10.0, 10.0, 10.0)), str(folder))
     return DeclaredVolume(name=f"tissue {seed}", raw=f"{folder}/raw.zarr", labels=f"{folder}/labels.zarr")
 
 
@@ -164,8 +160,8 @@ def _mask(runs: Path, data: str, labelled: int) -> str:
     path = runs / f"{labelled}-sections.h5"
     if not path.exists():
         with h5py.File(Path(data) / "fib25_training2.h5") as file:
-            shape = file["labels"].shape
-        mask = np.zeros(shape, np.uint8)
+            labels: Any = file["labels"]
+            mask = np.zeros(labels.shape, np.uint8)
         first = (_TRAINED - labelled) // 2 if not _QUICK.value else 0
         mask[first : first + labelled] = 1
         with h5py.File(path, "w") as file:

@@ -102,7 +102,7 @@ def run(
         return [program, *rest, *overrides]
 
     words = sys.argv if line is None else [called, *line]
-    app.run(lambda words: _end_in_a_sentence(main, words[1:], name), words, parse)
+    app.run(lambda rest: _end_in_a_sentence(main, rest[1:], name), words, flags_parser=parse)
 
 
 def _end_in_a_sentence(main: Callable[[list[str]], None], arguments: list[str], name: str) -> None:

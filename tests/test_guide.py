@@ -88,7 +88,7 @@ def test_errors_on_the_page_are_what_the_package_says():
     for path in (ROOT / "emsam_jax").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                said.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+                said.append("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 said.append(node.value)
     everything = "\n".join(said)

@@ -97,6 +97,8 @@ def write_model(folder: Path, request: PushRequest, trained: Trained, scores: Se
 
     measured = renamed(dataclasses.asdict(trained.measured), request.paths)
     config = renamed(to_dict(trained.config), request.paths)
+    if scores:  # the model predicts as it was judged
+        config["predict"] = scores[0]["config"]["predict"]
     trained = dataclasses.replace(trained, measured=measured_from({"measured": measured}), config=from_dict(config))
     with np.errstate(over="ignore"):
         params = {name: np.asarray(value, request.dtype) for name, value in read_trained_params(trained.path).items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import emsam_jax
 from emsam_jax.errors import UserError
 from emsam_jax.evaluation import EvaluationRequest, evaluate
 from emsam_jax.sharing.model_card import Said
@@ -99,3 +100,14 @@ def test_scores_of_another_model_are_refused(judged, run_folder, tmp_path):
     with pytest.raises(UserError, match=r"expected scores by emsam eval, found none \(FileNotFoundError\)"):
         push(dataclasses.replace(request, scores=(str(tmp_path / "no.json"),)))
     assert not (tmp_path / "small/README.md").exists()
+
+
+def test_the_shipped_model_is_what_its_card_says():
+    folder = Path(__file__).parents[2] / "models" / "fib25"
+    model = emsam_jax.load(str(folder))
+    scores = json.loads((folder / "scores.json").read_text())
+    found = scores["volumes"]["FIB-25 150:250"][scores["headline"]]
+    card = (folder / "README.md").read_text()
+    assert f"| {found['voi']:.3f} | {found['arand']:.3f} |" in card
+    assert model.recipe.threshold == scores["recipes"][scores["headline"]]["threshold"]
+    assert (folder / "model.safetensors").stat().st_size < 2.2e6
