@@ -12,6 +12,7 @@ from tests import called_in_turn
 from tests.programs import ROOT, environment
 
 
+@pytest.mark.slow
 def test_the_sheet(tmp_path):
     command = [sys.executable, "-m", "emsam_jax.data.sheet", f"--out={tmp_path / 'sheet.png'}", "--side=32"]
     subprocess.run(command, check=True)

@@ -127,6 +127,7 @@ def test_a_pair_of_sections_teaches_a_little_along_z(tissue, tmp_path):
     assert "Affinities within the section (y, x) are learned from sections 3, 8, 9, 12, 16, 20 and" in said
 
 
+@pytest.mark.slow
 def test_strokes(tissue, tmp_path):
     """Lines within neurons: 0 is what nobody looked at, borders are missing, and few voxels in a patch are known."""
     volume = tissue(False)

@@ -49,7 +49,7 @@ def test_a_worker_and_the_scheduler_are_killed_at_work(folder: Path, tmp_path: P
     with dask_cluster(tmp_path, "", "") as cluster:
         run = start(folder, out, f"--scheduler={cluster.address}")
         wait_for(folder, out, 5, run)
-        with Client(cluster.address) as client:
+        with Client(cluster.address, set_as_default=False) as client:
             workers: Any = client.run(os.getpid)
         os.kill(min(workers.values()), signal.SIGKILL)
         wait_for(folder, out, 60, run)  # that stopped nothing

@@ -103,7 +103,7 @@ def test_begun_here_and_ended_by_workers(folder: Path, whole: str, tmp_path: Pat
     assert len(here) < 8
 
     workers = ("--resources=GPU=1", "")
-    with dask_cluster(tmp_path, *workers) as cluster, Client(cluster.address) as client:
+    with dask_cluster(tmp_path, *workers) as cluster, Client(cluster.address, set_as_default=False) as client:
         run = start(folder, "out.zarr", f"--scheduler={cluster.address}")
         wait_until(lambda: len(predicted(folder, "out.zarr")) >= len(here) + 1, run)
         knowing: Any = client.run(has_imported, "jax")

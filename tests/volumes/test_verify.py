@@ -9,14 +9,12 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from emsam_jax.config import DeclaredVolume, LabelRules
 from emsam_jax.errors import UserError
-from emsam_jax.volumes import Specimen, Volume, box_of, create_volume, open_declared, open_volume
+from emsam_jax.volumes import Specimen, Volume, create_volume, open_declared, open_volume
 from emsam_jax.volumes.verify import quick_findings
 from emsam_jax.volumes.verify.report import sections_to_show, verify
-from emsam_jax.volumes.verify.survey import Components
 
 REAL = Path(os.environ.get("EMSAM_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -251,19 +249,6 @@ def test_quick_part_finds_a_flip_too_in_its_region_alone(make: Make, em: np.ndar
     found = quick_findings(Specimen(raw, labels, roi="0:15,:,:"))
     only([finding.text for finding in found if finding.severity == "warning"], "flipped along y")
     assert quick_findings(Specimen(raw, labels, roi="15:30,:,:")) == []
-
-
-def test_components_agree_with_scipy_across_blocks():
-    ids = np.random.default_rng(0).integers(0, 4, (13, 17, 19)).astype(np.uint64)
-    components = Components()
-    for box in box_of(ids.shape).tiles((5, 6, 7)):
-        components.add(box, ids[box.slices])
-    objects = components.objects()
-    assert objects.ids.tolist() == [1, 2, 3]
-    for number, size, pieces in zip(objects.ids, objects.sizes, objects.pieces, strict=True):
-        assert size == (ids == number).sum()
-        _, count = ndimage.label(ids == number)  # pyright: ignore[reportGeneralTypeIssues]
-        assert pieces == count
 
 
 def test_command_prints_a_report_draws_and_exits(make: Make, em: np.ndarray, truth: np.ndarray, tmp_path: Path):

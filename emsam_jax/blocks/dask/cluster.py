@@ -80,7 +80,7 @@ def open_cluster(
             settings = ALLOCATOR | {f"DASK_{name.replace('.', '__').upper()}": "False" for name in KEEPING_NOTHING}
             options = [*(f"job_script_prologue=export {name}={value}" for name, value in settings.items()), *job]
             jobs = open_jobs(system, workers, threads_per_worker, str(memory), options, dashboard=dashboard)
-            client = Client(started.enter_context(jobs))
+            client = Client(started.enter_context(jobs), set_as_default=False)
         else:
             client = start(workers, threads_per_worker, memory, dashboard)
     try:
@@ -102,7 +102,7 @@ def close(client: Client) -> None:
 
 def connect(scheduler: str, tls: Tls) -> Client:
     try:
-        return Client(scheduler, timeout=_PATIENCE, security=tls.of_client())
+        return Client(scheduler, timeout=_PATIENCE, security=tls.of_client(), set_as_default=False)
     except (OSError, TimeoutError, TypeError, RuntimeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -133,7 +133,7 @@ def start(workers: int, threads_per_worker: int, memory: str | float, dashboard:
     except RuntimeError as error:
         where = f" with the dashboard at {dashboard!r}, such as :8787," if dashboard else ""
         raise UserError(f"Expected to start workers{where} but found that it failed: {error.__cause__}.") from None
-    client = Client(cluster)
+    client = Client(cluster, set_as_default=False)  # it is not for what the caller computes by Dask
     client.register_plugin(Quiet())
     return client
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -61,24 +62,25 @@ def opened(url: str) -> Iterator[tifffile.TiffFile]:
 def _complaints() -> Iterator[list[str]]:
     """Of a file that was cut off tifffile reads the pages that are left, and says so only in its log.
 
-    Nothing of that log reaches the terminal: what matters in it becomes a sentence.
+    Nothing that this thread does comes into that log: what matters in it becomes a sentence.
     """
     found: list[str] = []
+    here = threading.get_ident()
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage()
-            if any(part in message for part in ("corrupted", "invalid page offset", "circular reference")):
-                found.append(message)
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread != here:
+            return True
+        message = record.getMessage()
+        if any(part in message for part in ("corrupted", "invalid page offset", "circular reference")):
+            found.append(message)
+        return False
 
-    handler, logger = Handler(), tifffile.logger()
-    propagates, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
+    logger = tifffile.logger()
+    logger.addFilter(keep)
     try:
         yield found
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagates
+        logger.removeFilter(keep)
 
 
 def _letters(axes: str) -> str | None:
