@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from emsam_jax.config import DeclaredVolume, LabelRules
 from emsam_jax.errors import UserError
