@@ -73,6 +73,9 @@ def model_choices(basis: Basis) -> list[Setting]:
         channels = (32, 40, 48, 64, 80) if basis.weights else (28, 36, 48, 64, 80)
         reason = f"Five levels, as the field's networks have, for {basis.device.name}."
     found.append(Setting("model.channels", channels, reason))
+    if basis.small and basis.isotropic:
+        reason = "Fixed filters of raw leave less to learn in few steps: with them FIB-25 came to VOI 1.38 in 800."
+        found.append(Setting("model.filters", True, reason))
     found.append(_offsets(basis))
     dtype = "float32" if basis.small else "bfloat16"
     found.append(Setting("model.dtype", dtype, f"{basis.device.name}: {_speed(dtype)}"))
@@ -151,6 +154,10 @@ def _widening(basis: Basis) -> Setting:
     met = f"{touching:.0%} of the borders between neurons are of no width"
     if touching < 0.5:
         return Setting("data.widening", "none", f"Background lies between neurons already: {met}.")
+    if basis.isotropic and basis.small:
+        return Setting(
+            "data.widening", "none", f"{met}; learned as they are, a classifier of FIB-25 was 0.1 bit better."
+        )
     if basis.isotropic:
         return Setting("data.widening", "faces", f"{met}: they are widened by a voxel, along all axes.")
     return Setting("data.widening", "2d", f"{met}: they are widened by a voxel, within the section.")
@@ -212,9 +219,9 @@ def _augmentation(basis: Basis, steps: int, few: bool) -> Setting:
 def predict_choice(basis: Basis, largest: Voxel) -> Setting:
     usual = (128, 256, 256) if basis.isotropic else (64, 512, 512)
     z, y, x = (min(side, -(-there // 32) * 32) for side, there in zip(usual, largest, strict=True))
-    stride = (0.67,) * 3 if basis.isotropic else (0.5, 0.67, 0.67)
+    stride = (0.8,) * 3 if basis.isotropic else (0.5, 0.67, 0.67)
     value: dict[str, Any] = {"stride": stride} if basis.small else {}
-    reason = "Windows overlap by a third on a CPU; " if basis.small else ""
+    reason = "Windows overlap little on a CPU; " if basis.small else ""
     return Setting("predict", {**value, "block": (z, y, x)}, _capital(f"{reason}blocks hold what is reported on."))
 
 

@@ -76,7 +76,7 @@ def test_isotropic_voxels_and_json(tissue, tmp_path):
     assert config.model.isotropic
     assert len(config.model.offsets) == 9
     assert config.validation.fragments == "3d"
-    assert config.data.widening == "faces"
+    assert (config.data.widening, config.model.filters) == ("none", True)
     assert len(set(config.data.patch)) == 1
     assert config.data.augmentation.slip == config.data.augmentation.section_contrast == 0
     assert set(gap(config)) == {12}  # 96 sections are few
