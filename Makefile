@@ -64,9 +64,13 @@ bench: $(TESTED) .venv-peers/installed
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/choosing.py
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/pixel_classifier.py
 
-# Hours: trains and reports on FIB-25 in the folder that EMSAM_DATA names; resumes in runs/real_tissue.
+# A day: trains and reports on FIB-25 in the folder that EMSAM_DATA names; each line resumes, in runs/.
 bench-real: $(TESTED)
-	$(BIN)/python benchmarks/real_tissue.py
+	$(BIN)/python benchmarks/pixel_classifier.py
+	$(BIN)/python benchmarks/real_tissue.py --seeds=3
+	$(BIN)/python benchmarks/no_labels.py --seeds=3
+	$(BIN)/python benchmarks/few_labels.py --seeds=3
+	$(BIN)/python benchmarks/transfer.py --seeds=3
 
 clean:
 	rm -rf $(VENV) runs

@@ -67,7 +67,8 @@ ARMS |= {
 _COMMON = (
     "--config.model.channels=8,16,32",
     "--config.data.patch=48,48,48",
-    "--config.data.selection.labelled=0.02",
+    "--config.data.selection.by_label=True",
+    "--config.data.selection.labelled=0.001",
     "--config.checkpoint.every=200",
 )
 _NAME, _PRETRAINED = "transfer-cpu", "pretraining"

@@ -5,13 +5,15 @@
     emsam train --config=fib25:frozen --workdir=runs/fib25-frozen
     emsam train --config=fib25:finetuned --workdir=runs/fib25-finetuned
 
-The first is for two CPU cores and less than an hour (`make bench-real`); the others are by judgement, for a GPU.
+The first is for two CPU cores and less than an hour (`python benchmarks/real_tissue.py`); the others are by judgement,
+for a GPU.
 Affinities 3 and 9 voxels away are learned as well, at a third of the weight, to help those to neighbours, which alone
 decide the segmentation.
 Data: fib25_training2.h5 (Janelia FlyEM, NeuroProof's examples; `raw` and `labels`) in the folder that EMSAM_DATA names.
 Encoder: emsam convert --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
-Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported. Result of the first, one seed, predicted with four
-symmetries: VOI 1.38, ARAND 0.081 (44 minutes on one CPU core, 2026-11-22).
+Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported.
+Result: VOI 1.38, ARAND 0.081 by the first, one seed, predicted with four symmetries (44 minutes on one CPU core,
+2026-11-22); the others are not measured.
 The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """
 

@@ -185,6 +185,7 @@ def some_batches(step: int, count: int) -> list:
     return [next(running) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_batches_of_one(tmp_path):
     """Each writes the rows on its own devices; a run from step 1 on too."""
     expected = some_batches(0, 3)

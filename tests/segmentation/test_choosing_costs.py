@@ -78,3 +78,17 @@ def test_few_labels_runs(tmp_path: Path):
     assert arms["strokes"]["seeds"][0]["ways"] == first["seeds"][0]["ways"]
     assert arms["strokes"]["seeds"][0]["training"]["calls"] == 2
     assert all(rows["over_seeds"]["all"]["voi"]["mean"] > 0 for rows in arms.values())
+
+
+def test_transfer_runs(tmp_path: Path):
+    """The encoder that other tissue trained is the one that a frozen row has, and no other row."""
+    runs = tmp_path / "runs"
+    flags = ("--quick", "--seeds=1", "--labelled=5", "--arms=unet,frozen", f"--runs={runs}")
+    rows = run("transfer", tmp_path, *flags)["rows"]
+    assert list(rows) == ["5 sections, unet", "5 sections, frozen"]
+    assert all(row["over_seeds"]["all"]["voi"]["mean"] > 0 for row in rows.values())
+    pretrained, kept = (
+        json.loads((runs / at / "encoder.json").read_text()) for at in ("encoder", "5-frozen-0/encoder")
+    )
+    assert pretrained["hash"] == kept["hash"]
+    assert not (runs / "5-unet-0/encoder").exists()
