@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dask import config
 from distributed.security import Security
 
 from emsam_jax.blocks.dask import Tls, open_cluster
@@ -62,6 +63,7 @@ def test_a_scheduler_with_tls_is_reached_with_its_files_alone(files: Tls, tmp_pa
     with dask_cluster(tmp_path, "", every=f"--protocol=tls {flags}") as cluster:
         with open_cluster(cluster.address, tls=files) as client:
             assert client.submit(lambda: 7).result() == 7
+            assert config.get("scheduler", None) is None, "what the caller computes by Dask stays where it was"
         for tls in (Tls(), files._replace(ca="")):
             with pytest.raises(UserError, match=r"or tls:// with --tls_ca"), open_cluster(cluster.address, tls=tls):
                 pass

@@ -48,6 +48,7 @@ def test_a_card_without_scores_says_what_is_missing(run_folder, tmp_path):
 def test_a_card_shows_what_eval_measured_and_paths_as_asked(judged, tmp_path):
     """With three seeds the means and Student's intervals: 1, 2 and 3 bits give 2 -+ 4.303 / sqrt(3)."""
     scores = json.loads((judged / "eval/scores.json").read_text())
+    scores["config"]["predict"]["symmetries"] = 8  # judged otherwise than it was trained to predict
     seeds = []
     for bits in (1.0, 2.0, 3.0):
         scores["volumes"]["tissue 4:6,:,:"]["waterz_mean"]["ways"]["all"]["voi"] = bits
@@ -62,6 +63,7 @@ def test_a_card_shows_what_eval_measured_and_paths_as_asked(judged, tmp_path):
     assert re.search(r"Means of 3 seeds.*?\| all voxels \|[^|]+\|[^|]+\| 2\.000 \(-0\.484 to 4\.484\) \|", card, re.S)
     assert re.search(r"\| \*\*waterz, mean \(our fragments\)\*\* \| 0\.\d+ \|.* VOI at 0\.5|oracle VOI", card)
     assert f"--ckpt={tmp_path}/a" in card
+    assert json.loads((tmp_path / "a/config.json").read_text())["config"]["predict"]["symmetries"] == 8
     everything = "".join(path.read_text() for path in (tmp_path / "a").glob("*.json"))
     assert place not in everything + card.replace(str(tmp_path), "")
 
