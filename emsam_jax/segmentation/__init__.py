@@ -1,6 +1,7 @@
 """Affinities to neurons: fragments, agglomeration, and the recipe with its threshold."""
 
 from emsam_jax.segmentation.checks import check_affinities, check_stored
+from emsam_jax.segmentation.edits import Edit, append_edit, in_force, new_edit, read_edits
 from emsam_jax.segmentation.fragments import FragmentParameters, make_fragments
 from emsam_jax.segmentation.methods import segment_affinities, segmentations
 from emsam_jax.segmentation.recipe import Recipe
@@ -11,16 +12,21 @@ __all__ = [
     "FRAGMENTS",
     "THRESHOLDS",
     "Choice",
+    "Edit",
     "FragmentParameters",
     "Held",
     "Recipe",
+    "append_edit",
     "baseline_recipe",
     "check_affinities",
     "check_stored",
     "choose",
     "ideal_affinities",
+    "in_force",
     "intensity_affinities",
     "make_fragments",
+    "new_edit",
+    "read_edits",
     "segment_affinities",
     "segmentations",
     "sweep",
