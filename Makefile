@@ -68,6 +68,7 @@ bench: $(TESTED) .venv-peers/installed
 bench-real: $(TESTED)
 	$(BIN)/python benchmarks/pixel_classifier.py
 	$(BIN)/python benchmarks/real_tissue.py --seeds=3
+	$(BIN)/python benchmarks/fine_tuning.py --seeds=3
 	$(BIN)/python benchmarks/no_labels.py --seeds=3
 	$(BIN)/python benchmarks/few_labels.py --seeds=3
 	$(BIN)/python benchmarks/transfer.py --seeds=3

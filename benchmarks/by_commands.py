@@ -45,11 +45,16 @@ def train_and_evaluate(
     settings = [f"--predict={setting}" for setting in predict]
     evaluate = ["eval.py", f"--ckpt={workdir}", f"--methods={','.join(methods)}", *settings]
     evaluation = run(workdir, "evaluation", evaluate, data)
-    scores = json.loads((workdir / "eval" / "scores.json").read_text())
+    scored = read_scores(workdir / "eval", evaluation)
+    return {name: {"training": training, **row} for name, row in scored.items()}
+
+
+def read_scores(folder: Path, evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A row for each volume that eval.py scored, from where it wrote."""
+    scores = json.loads((folder / "scores.json").read_text())
     chosen = scores["headline"]
     recipe = scores["recipes"][chosen]
     run_row = {
-        "training": training,
         "evaluation": evaluation,
         "looks": evaluation["calls"],
         "step": scores["model"]["step"],

@@ -86,7 +86,7 @@ class Config:
     name: str = ""  # of the experiment, in pages and reports
     standings: str = ""  # published scores to show with ours: ac3ac4, fib25; empty: none
     seed: int = 0  # of parameters, data order and augmentation
-    init_from: str = ""  # run or checkpoint whose parameters training starts from
+    init_from: str = ""  # run, checkpoint or pushed model (hf:OWNER/NAME too) whose parameters training starts from
     fsdp: int = 1  # devices that each parameter is sharded over; it is replicated over the others
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -92,3 +92,18 @@ def test_transfer_runs(tmp_path: Path):
     )
     assert pretrained["hash"] == kept["hash"]
     assert not (runs / "5-unet-0/encoder").exists()
+
+
+def test_fine_tuning_runs(tmp_path: Path):
+    """Zero-shot rows keep the model's recipe; fine-tuning starts from its parameters."""
+    first = run("fine_tuning", tmp_path, "--quick", f"--runs={tmp_path}/runs")["rows"]
+    assert list(first) == ["zero-shot", "zero-shot, matched", "fine-tuned", "from scratch"]
+    kept = json.loads((Path(__file__).parents[2] / "models/fib25/postprocess.json").read_text())
+    thresholds = {name: row["seeds"][0]["threshold"] for name, row in first.items()}
+    assert thresholds["zero-shot"] == thresholds["zero-shot, matched"] == kept["threshold"]
+    scores = {name: row["over_seeds"]["all"]["voi"]["mean"] for name, row in first.items()}
+    assert scores["zero-shot, matched"] != scores["zero-shot"]
+    configs = (
+        json.loads((tmp_path / f"runs/{run}-0/config.json").read_text()) for run in ("fine-tuned", "from-scratch")
+    )
+    assert [Path(config["init_from"]).name for config in configs] == ["fib25", ""]
