@@ -4,18 +4,21 @@
     emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run
     emsam segment --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
     emsam segment --graph=neurons.zarr --out=finer.zarr --threshold=0.4
+    emsam segment --graph=neurons.zarr --edits=edits.jsonl --out=corrected.zarr
     emsam segment --status --out=neurons.zarr
 
-Killed at any moment, the same command resumes. Exit codes: 0 when all is done, 1 after a mistake or with blocks that
-failed, 75 when it was stopped (SIGTERM, Ctrl-C) or lost its scheduler.
+Killed at any moment, the same command resumes. Exit codes: 0 when all is done, 1 after a mistake, with blocks that
+failed or edits that are impossible, 75 when it was stopped (SIGTERM, Ctrl-C) or lost its scheduler.
 """
+
+import sys
 
 from emsam_jax.blocks import stopping_on_signals
 from emsam_jax.blocks.dask import Tls
 from emsam_jax.command_line import FLAGS, define_zyx, flags, group
 from emsam_jax.config import DeclaredVolume, Intensity
 from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
-from emsam_jax.segmentation.blockwise import Guard, read_summary
+from emsam_jax.segmentation.blockwise import Guard, read_edits_report, read_summary
 
 
 def define_flags() -> None:
@@ -62,6 +65,12 @@ def define_flags() -> None:
             0.0,
             "Threshold for merges of two objects of --guard_size, lower than --threshold; waterz with mean only.",
         )
+        flags.DEFINE_string("edits", "", "Corrections, a `FILE` edits.jsonl: the labels fulfil all that can be.")
+        flags.DEFINE_bool(
+            "strict_edits",
+            True,
+            "Exit with 1 if an edit is impossible, once labels are made; --nostrict_edits: with 0.",
+        )
         define_zyx("block", int, "Block size, `z,y,x` in voxels; by default a shard of the output.")
     with group("Workers"):
         flags.DEFINE_integer("workers", 0, "Number of worker processes or jobs; 0: one a core of this machine.")
@@ -107,6 +116,7 @@ def request() -> SegmentationRequest:
         threshold=FLAGS.threshold,
         guard=Guard(FLAGS.guard_size, FLAGS.guard_threshold) if FLAGS.guard_size or FLAGS.guard_threshold else None,
         graph=FLAGS.graph,
+        edits=FLAGS.edits,
         format=FLAGS.format,
         keep_affinities=FLAGS.keep_affinities,
         block=FLAGS.block,
@@ -134,3 +144,8 @@ def main(_: list[str]) -> None:
     print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
     print(f"Found: {read_summary(labels.url)}")
     print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
+    if FLAGS.edits:
+        report = read_edits_report(labels.url)
+        print(f"{report}\nEach edit: {labels.url}/edits_report.csv")
+        if report.impossible and FLAGS.strict_edits:
+            sys.exit(1)

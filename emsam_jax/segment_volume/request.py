@@ -23,6 +23,7 @@ class SegmentationRequest:
     threshold: float | None = None  # instead of the recipe's
     guard: Guard | None = None  # of merges of two large objects
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
+    edits: str = ""  # a file of corrections, edits.jsonl, that the labels are to fulfil
     format: Format = "ome-zarr"  # of the labels
     keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output

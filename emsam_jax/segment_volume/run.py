@@ -11,6 +11,7 @@ from emsam_jax.blocks.dask import open_cluster, run_stage
 from emsam_jax.errors import UserError
 from emsam_jax.segment_volume.request import SegmentationRequest
 from emsam_jax.segment_volume.source import drop_affinities, expect_done, keep_recipe, open_source
+from emsam_jax.segmentation import in_force, read_edits
 from emsam_jax.segmentation.blockwise import Step, segment_blockwise
 from emsam_jax.storage import SEGMENTATION, claim, normalise
 from emsam_jax.volumes import Box, Volume, box_of, parse_box
@@ -24,6 +25,7 @@ def segment_volume(request: SegmentationRequest) -> Volume:
     """Segments a volume; resumes when it is called again."""
     if request.ckpt:  # whose affinities come first, and below the labels
         claim(request.out, SEGMENTATION, [request.raw.raw, request.raw.mask])
+    edits = in_force(read_edits(request.edits)) if request.edits else None
     with contextlib.ExitStack() as opened:
 
         @functools.cache
@@ -63,6 +65,7 @@ def segment_volume(request: SegmentationRequest) -> Volume:
             graph=request.graph or None,
             format=request.format,
             guard=request.guard,
+            edits=edits,
             content=source.content,
             check=request.check,
             run=run,

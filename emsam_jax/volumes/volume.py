@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 from numpy.typing import DTypeLike
 
 from emsam_jax.errors import UserError, first_line
@@ -89,6 +89,13 @@ class Volume:
             z, y, x = box.start
             values[(..., *inside.shifted((-z, -y, -x)).slices)] = self[(..., *inside.slices)]
         return values
+
+    def read_voxels(self, places: Int64[np.ndarray, "n 3"]) -> Shaped[np.ndarray, " n"]:
+        """Reads single voxels of a volume without channels; each chunk that holds some once."""
+        try:
+            return np.asarray(self.store.vindex[tuple(places.T)].read().result())
+        except ValueError as error:
+            raise UserError(f"{self.url}: {len(places)} voxels cannot be read: {first_line(error)}") from None
 
     def chunks_in(self, box: Box) -> tuple[ChunkFiles, Ranges] | None:
         """Returns the files of the volume's chunks and the range, along each of their axes, of those that meet a box.

@@ -5,6 +5,7 @@
     stage_3_graph      one graph, from the tables of all blocks        -> pieces.npy, fragments.npy, edges.npy
     stage_4_merges     merges around each block, for quantile scorers  -> merges/
     stage_5_lookup     one agglomeration: each piece's object          -> lookup.npy, objects.npy, summary.json
+                       with edits: corrected, and what became of them  -> edits_report.json, edits_report.csv
     stage_6_labels     relabelled fragments, then their pyramid        -> 0/, 1/, ...
 
 `steps` runs them in this order. `job` is what they share, `tables` what passes from one to the next.
@@ -12,6 +13,7 @@
 
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.blockwise.job import check_recipe, plan_job, usual_block
+from emsam_jax.segmentation.blockwise.placed_edits import read_edits_report
 from emsam_jax.segmentation.blockwise.stage_5_lookup import read_summary
 from emsam_jax.segmentation.blockwise.steps import Step, plan_steps, segment_blockwise
 from emsam_jax.segmentation.blockwise.tables import EDGE, read_table
@@ -24,6 +26,7 @@ __all__ = [
     "check_recipe",
     "plan_job",
     "plan_steps",
+    "read_edits_report",
     "read_summary",
     "read_table",
     "segment_blockwise",

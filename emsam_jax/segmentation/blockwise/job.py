@@ -1,17 +1,20 @@
 """What all stages of one segmentation share: inputs, outputs, and the recipe."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt64
 
-from emsam_jax.blocks import Block, Plan, content_of, plan_blocks
+from emsam_jax.blocks import Block, Plan, content_of, hash_of, plan_blocks, read_facts
 from emsam_jax.errors import UserError
 from emsam_jax.segmentation.agglomeration import check_scorer
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.checks import check_affinities, check_stored
+from emsam_jax.segmentation.edits import Edit
 from emsam_jax.segmentation.fragments import FragmentParameters
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.storage import normalise
@@ -43,6 +46,7 @@ class Options(TypedDict, total=False):
     format: Format | None  # of the labels, by default OME-Zarr
     content: str | None  # what `content_of` gave, where affinities are gone that have served
     guard: Guard | None
+    edits: Sequence[Edit] | None  # in force: the labels fulfil all that can be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +60,12 @@ class Job:
     recipe: Recipe
     halo: Voxel
     guard: Guard | None
+    edits: str  # fingerprint, or empty
     plan: Plan
     fragments: Layout
     labels: Layout
     content: str  # of the affinities, and of what is given
+    merges: str  # folder of the blocks' votes: the graph's, where its run had the same recipe
 
     @property
     def whole(self) -> Plan:
@@ -123,7 +129,7 @@ class Job:
             return facts | {"threshold": self.recipe.threshold}
         return facts if self.given else facts | dataclasses.asdict(self.recipe.fragments) | {"halo": list(self.halo)}
 
-    def facts_of_labels(self) -> dict[str, Any]:
+    def facts_of_merges(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"method": self.recipe.method, "threshold": self.recipe.threshold}
         facts |= {"min_object": self.recipe.clean_up.min_size, "graph": self.graph, "format": self.labels.format}
         if self.votes:
@@ -132,13 +138,16 @@ class Job:
             facts |= {"guard_size": self.guard.size, "guard_threshold": self.guard.threshold}
         return self.facts_of_graph() | facts
 
+    def facts_of_labels(self) -> dict[str, Any]:
+        return self.facts_of_merges() | ({"edits": self.edits} if self.edits else {})
+
 
 def plan_job(
     affinities: Volume, out: str | Path, recipe: Recipe, block: Voxel | None = None, **options: Unpack[Options]
 ) -> Job:
     """Plans a segmentation; raises where the recipe cannot be followed block by block."""
     fragments, mask, graph = options.get("fragments"), options.get("mask"), options.get("graph")
-    content = options.get("content")
+    content, edits = options.get("content"), options.get("edits")
     halo, guard, format = options.get("halo"), options.get("guard"), options.get("format") or "ome-zarr"  # noqa: A001
     check_recipe(recipe)
     if guard:
@@ -168,7 +177,7 @@ def plan_job(
 
     pieces, labels = lay_out(f"{graph_url}/fragments", "ome-zarr"), lay_out(labels_url, format)
 
-    return Job(
+    job = Job(
         affinities=affinities.url,
         mask=mask.url if mask else "",
         given=fragments.url if fragments else "",
@@ -176,11 +185,15 @@ def plan_job(
         recipe=recipe,
         halo=default_halo(recipe.fragments) if halo is None else halo,
         guard=guard,
+        edits="" if edits is None else hash_of([edit.to_json() for edit in edits]),
         plan=plan_blocks(box, box, block, pieces.shard),
         fragments=pieces,
         labels=labels,
         content=content or ",".join(content_of(volume.read, box) for volume in volumes),
+        merges=labels_url,
     )
+    voted = job.votes and read_facts(f"{graph_url}/ledger", "merges") == json.loads(json.dumps(job.facts_of_merges()))
+    return dataclasses.replace(job, merges=graph_url) if voted else job
 
 
 def usual_block(shape: Voxel, voxel_size_zyx: Sizes) -> Voxel:

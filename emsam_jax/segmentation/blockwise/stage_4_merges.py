@@ -22,7 +22,7 @@ class Merges:
     name: str = "merges"
 
     def identity(self) -> dict[str, Any]:
-        return self.job.facts_of_labels()
+        return self.job.facts_of_merges()
 
     def run(self, block: Block) -> str:
         """Writes a table of edges whose mean is 1 where the two were merged, and 0 where not."""
@@ -44,10 +44,10 @@ class Merges:
         votes["mean"] = objects[votes["u"]] == objects[votes["v"]]
         for end in "uv":
             votes[end] = found[votes[end] - np.uint64(1)]
-        return write_table(job.labels.url, merges_key(block), votes)
+        return write_table(job.merges, merges_key(block), votes)
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return are_intact(self.job.labels.url, [merges_key(block)], entry.checksum)
+        return are_intact(self.job.merges, [merges_key(block)], entry.checksum)
 
 
 def merges_key(block: Block) -> str:

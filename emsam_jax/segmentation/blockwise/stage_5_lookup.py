@@ -8,6 +8,7 @@ import numpy as np
 
 from emsam_jax.blocks import Block, Entry
 from emsam_jax.errors import UserError
+from emsam_jax.segmentation.blockwise.corrections import correct_objects, keep_names
 from emsam_jax.segmentation.blockwise.global_agglomeration import (
     agglomerate_edges,
     agglomerate_guarded,
@@ -15,6 +16,7 @@ from emsam_jax.segmentation.blockwise.global_agglomeration import (
     number_by_first,
 )
 from emsam_jax.segmentation.blockwise.job import Job
+from emsam_jax.segmentation.blockwise.placed_edits import REPORT_KEYS, place_edits, write_report
 from emsam_jax.segmentation.blockwise.stage_4_merges import merges_key
 from emsam_jax.segmentation.blockwise.tables import (
     EDGE,
@@ -33,6 +35,7 @@ from emsam_jax.segmentation.blockwise.tables import (
     write_lookup,
     write_table,
 )
+from emsam_jax.segmentation.edits import Edit
 from emsam_jax.storage import open_folder, read_key
 
 SUMMARY = "summary.json"
@@ -89,33 +92,53 @@ class Lookup:
     """Has one block, the whole volume."""
 
     job: Job
+    edits: tuple[Edit, ...] = ()
     name: str = "lookup"
 
     def identity(self) -> dict[str, Any]:
         return self.job.facts_of_labels()
 
     def run(self, block: Block) -> str:
-        """Merges fragments; where blocks vote, those that all blocks in which they touch have merged."""
-        job, recipe = self.job, self.job.recipe
+        job, out = self.job, self.job.labels.url
         fragments = read_table(job.graph, "fragments.npy", OBJECT)
-        if job.votes:
-            votes = merge_edges(read_tables(job.labels.url, merges_key, job.plan, EDGE))
-            lookup = as_lookup(fragments["id"], unite(fragments["id"], votes[votes["mean"] == 1]))
-        elif job.guard:
-            edges = read_table(job.graph, "edges.npy", EDGE)
-            lookup = agglomerate_guarded(edges, fragments, recipe.threshold, job.guard)
+        lookup, report = self._agglomerate(fragments), []
+        if job.edits:
+            lookup, report = self._correct(lookup, fragments)
         else:
-            edges = read_table(job.graph, "edges.npy", EDGE)
-            lookup = next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
-        drop_small(lookup, fragments, recipe.clean_up.min_size)
+            drop_small(lookup, fragments, job.recipe.clean_up.min_size)
         objects = merge_objects([as_objects(fragments, lookup)])
-        pieces, out = read_table(job.graph, "pieces.npy", LOOKUP), job.labels.url
+        pieces = read_table(job.graph, "pieces.npy", LOOKUP)
         pieces["label"] = lookup["label"][find_rows(lookup["fragment"], pieces["label"], f"{job.graph}/fragments.npy")]
         written = write_lookup(out, pieces), write_table(out, "objects.npy", objects), write_summary(out, objects)
-        return ",".join(written)
+        return ",".join([*written, *report])
+
+    def _agglomerate(self, fragments: Table) -> Table:
+        """Merges fragments; where blocks vote, those that all blocks in which they touch have merged."""
+        job, recipe = self.job, self.job.recipe
+        if job.votes:
+            votes = merge_edges(read_tables(job.merges, merges_key, job.plan, EDGE))
+            return as_lookup(fragments["id"], unite(fragments["id"], votes[votes["mean"] == 1]))
+        edges = read_table(job.graph, "edges.npy", EDGE)
+        if job.guard:
+            return agglomerate_guarded(edges, fragments, recipe.threshold, job.guard)
+        return next(agglomerate_edges(edges, fragments["id"], [recipe.threshold], recipe.method))
+
+    def _correct(self, lookup: Table, fragments: Table) -> tuple[Table, list[str]]:
+        """Fulfils the edits; what they do not touch keeps its label. Returns the report's checksums too."""
+        job, min_size = self.job, self.job.recipe.clean_up.min_size
+        placed = place_edits(job, self.edits)
+        objects = correct_objects(placed, read_table(job.graph, "edges.npy", EDGE), lookup)
+        drop_small(lookup, fragments, min_size)
+        lookup["label"] = keep_names(objects, lookup["label"], fragments["voxels"], min_size)
+        for one in placed:
+            there = np.array([fragment for fragment in one.fragments if fragment], np.uint64)
+            names = iter(lookup["label"][find_rows(lookup["fragment"], there, "Edits")].tolist())
+            one.objects = tuple(next(names) if fragment else 0 for fragment in one.fragments)
+        return lookup, write_report(job.labels.url, placed)
 
     def is_intact(self, block: Block, entry: Entry) -> bool:
-        return are_intact(self.job.labels.url, (*lookup_keys(), "objects.npy", SUMMARY), entry.checksum)
+        keys = (*lookup_keys(), "objects.npy", SUMMARY, *(REPORT_KEYS if self.job.edits else ()))
+        return are_intact(self.job.labels.url, keys, entry.checksum)
 
 
 def drop_small(lookup: Table, fragments: Table, min_size: int) -> None:

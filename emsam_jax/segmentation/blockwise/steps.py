@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -25,6 +25,7 @@ from emsam_jax.segmentation.blockwise.stage_3_graph import Graph
 from emsam_jax.segmentation.blockwise.stage_4_merges import Merges
 from emsam_jax.segmentation.blockwise.stage_5_lookup import Lookup, read_summary
 from emsam_jax.segmentation.blockwise.stage_6_labels import Labels, plan_pyramid
+from emsam_jax.segmentation.edits import Edit
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.storage import SEGMENTATION, claim
 from emsam_jax.volumes import Volume, Voxel, create_array, occupied, open_volume, plan_levels, write_image_metadata
@@ -66,7 +67,7 @@ def segment_blockwise(
 
     Next to the labels it writes `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
     `fragments`, and of it `pieces.npy`, `fragments.npy` and `edges.npy`. With an earlier run's output as `graph`,
-    another threshold costs only the lookup, the labels and their pyramid.
+    another threshold or other `edits` cost only the lookup, the labels and their pyramid.
 
     Resumes when it is called again, or refuses where anything differs that the labels depend on; `check` compares
     finished blocks with their checksums and does damaged ones again. `run` does one step, by default block after block.
@@ -84,7 +85,7 @@ def segment_blockwise(
     with contextlib.ExitStack() as locks:
         for url in dict.fromkeys([f"{job.graph}/ledger", f"{job.labels.url}/ledger"]):
             locks.enter_context(RunLock(url))
-        steps = plan_steps(job)
+        steps = plan_steps(job, options.get("edits"))
         prepare(job, steps)
         for step in steps:
             if run is not None:
@@ -100,7 +101,7 @@ def segment_blockwise(
     return open_volume(job.labels.url)
 
 
-def plan_steps(job: Job) -> list[Step]:
+def plan_steps(job: Job, edits: Sequence[Edit] | None = None) -> list[Step]:
     """Lists the steps in order: each needs all blocks of those before it."""
     graph, labels = f"{job.graph}/ledger", f"{job.labels.url}/ledger"
     cut = [] if job.given else [Step(Fragments(job), job.plan, graph)]
@@ -108,8 +109,8 @@ def plan_steps(job: Job) -> list[Step]:
         *cut,
         Step(Edges(job), job.plan, graph),
         Step(Graph(job), job.whole, graph),
-        *([Step(Merges(job), job.plan, labels)] if job.votes else []),
-        Step(Lookup(job), job.whole, labels),
+        *([Step(Merges(job), job.plan, f"{job.merges}/ledger")] if job.votes else []),
+        Step(Lookup(job, tuple(edits or ())), job.whole, labels),
         Step(Labels(job), job.plan, labels),
         *[Step(level, level.plan, labels) for level in plan_pyramid(job)],
     ]

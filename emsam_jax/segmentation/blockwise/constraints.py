@@ -1,0 +1,142 @@
+"""Objects of fragments under constraints: pairs that belong together, pairs that do not, and objects that are shut.
+
+An agglomeration has made the objects. Joined ones are united; where a pair to part lies in one object, the object is
+cut in two where that costs least, by a minimum cut of its fragments' graph. All other objects stay as they are.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from bioimage_cpp.utils import UnionFind
+from jaxtyping import Bool, Float64, Int64, Shaped
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+_CERTAIN = 1e-3  # means closer to 1 than this count as this close, so that costs stay finite
+_MOST = 1 << 28  # of the costs of one graph, as integers: what is left of one is at most twice as much, below 2^31
+
+
+class Pair(NamedTuple):
+    """Two fragments, by their index, and who says something of them."""
+
+    a: int
+    b: int
+    by: int
+
+
+class Consistent(NamedTuple):
+    joins: list[Pair]
+    group: dict[int, int]  # of each fragment of a join, one that stands for all it is joined with
+    refused: dict[int, int]  # who says it -> who says the opposite
+
+
+def choose_consistent(joins: Iterable[Pair], parts: Iterable[Pair]) -> Consistent:
+    """Takes the joins, in their order, that no part contradicts, given those before."""
+    group: dict[int, int] = {}
+    foes: dict[int, dict[int, int]] = {}  # of a group: a fragment that it is parted from, and who says so
+
+    def find(fragment: int) -> int:
+        while (upper := group.setdefault(fragment, fragment)) != fragment:
+            group[fragment] = group[upper]
+            fragment = upper
+        return fragment
+
+    for a, b, by in parts:
+        foes.setdefault(find(a), {})[b] = foes.setdefault(find(b), {})[a] = by
+    taken, refused = [], {}
+    for pair in joins:
+        one, other = find(pair.a), find(pair.b)
+        if len(foes.get(one, {})) < len(foes.get(other, {})):
+            one, other = other, one
+        against = [by for fragment, by in foes.get(other, {}).items() if find(fragment) == one]
+        if against and one != other:
+            refused[pair.by] = min(against)
+            continue
+        taken.append(pair)
+        if one != other:
+            group[other] = one
+            foes.setdefault(one, {}).update(foes.pop(other, {}))
+    return Consistent(taken, {fragment: find(fragment) for fragment in group}, refused)
+
+
+class FragmentGraph(NamedTuple):
+    """Edges between fragments, by their index, and what it costs to cut them."""
+
+    u: Int64[np.ndarray, " edges"]
+    v: Int64[np.ndarray, " edges"]
+    cost: Shaped[np.ndarray, " edges"]
+
+    def only(self, edges: Shaped[np.ndarray, " _"] | slice) -> "FragmentGraph":
+        return FragmentGraph(self.u[edges], self.v[edges], self.cost[edges])
+
+    def renamed(self, names: Int64[np.ndarray, " n"]) -> "FragmentGraph":
+        """Replaces fragments by what they are part of; edges within one are dropped, those of one pair added."""
+        u, v = np.minimum(names[self.u], names[self.v]), np.maximum(names[self.u], names[self.v])
+        count, kept = int(v.max(initial=0)) + 1, u != v
+        pairs, edge = np.unique((u * count + v)[kept], return_inverse=True)
+        return FragmentGraph(pairs // count, pairs % count, np.bincount(edge, self.cost[kept], len(pairs)))
+
+
+def costs_of(means: Float64[np.ndarray, " edges"], sizes: Int64[np.ndarray, " edges"]) -> Float64[np.ndarray, " edges"]:
+    """Computes what cutting costs: -log(1 - mean affinity), the odds of a mistake, at each pair of voxels."""
+    return -sizes * np.log(np.clip(1 - means, _CERTAIN, 1 - _CERTAIN))
+
+
+def unite_objects(objects: Int64[np.ndarray, " n"], joins: Sequence[Pair]) -> Int64[np.ndarray, " n"]:
+    """Returns for each fragment its object, numbered from 0; objects that a join reaches into are one."""
+    _, numbered = np.unique(objects, return_inverse=True)
+    union = UnionFind(int(numbered.max(initial=-1)) + 1)
+    if joins:
+        union.merge(np.array([(numbered[a], numbered[b]) for a, b, _ in joins], np.uint64))
+    return np.asarray(union.element_labeling())[numbered].astype(np.int64)
+
+
+def part_objects(
+    objects: Int64[np.ndarray, " n"], graph: FragmentGraph, parts: Sequence[Pair], group: dict[int, int]
+) -> Int64[np.ndarray, " n"]:
+    """Cuts objects until no pair lies in one, pair after pair; fragments of one `group` stay together."""
+    wrong: dict[int, list[Pair]] = {}
+    for pair in parts:
+        if objects[pair.a] == objects[pair.b]:
+            wrong.setdefault(int(objects[pair.a]), []).append(pair)
+    tied, names = np.arange(len(objects)), np.zeros(len(objects), np.int64)
+    tied[list(group)] = list(group.values())
+    order = np.argsort(objects, kind="stable")
+    inner = graph.only(objects[graph.u] == objects[graph.v])
+    inner = inner.only(np.argsort(objects[inner.u], kind="stable"))
+    sorted_objects, sorted_edges = objects[order], objects[inner.u]
+    objects, free = objects.copy(), int(objects.max(initial=-1)) + 1
+    for name, pairs in wrong.items():
+        nodes = order[slice(*np.searchsorted(sorted_objects, [name, name + 1]))]
+        _, names[nodes] = np.unique(tied[nodes], return_inverse=True)
+        own = inner.only(slice(*np.searchsorted(sorted_edges, [name, name + 1])))
+        ends = [(int(names[a]), int(names[b])) for a, b, _ in pairs]
+        sides = cut_apart(own.renamed(names), int(names[nodes].max()) + 1, ends)
+        objects[nodes] = free + sides[names[nodes]]
+        free += int(sides.max()) + 1
+    return objects
+
+
+def cut_apart(graph: FragmentGraph, count: int, pairs: Sequence[tuple[int, int]]) -> Int64[np.ndarray, " n"]:
+    """Returns the side, from 0, of each of `count` nodes; each cut parts one pair, at the least cost."""
+    sides = np.zeros(count, np.int64)
+    costs = np.maximum(1, np.rint(graph.cost / graph.cost.max(initial=1e-9) * _MOST)).astype(np.int32)
+    graph = graph._replace(cost=costs)
+    for number, (source, sink) in enumerate(pairs, start=1):
+        if sides[source] == sides[sink]:
+            here = sides == sides[source]
+            near = _near(graph.only(here[graph.u] & here[graph.v]), count, source, sink)
+            sides[here & ~near] = number
+    return np.unique(sides, return_inverse=True)[1]
+
+
+def _near(graph: FragmentGraph, count: int, source: int, sink: int) -> Bool[np.ndarray, " n"]:
+    """Returns which nodes lie on the source's side of a minimum cut: to where more could flow."""
+    ends = np.concatenate([graph.u, graph.v]), np.concatenate([graph.v, graph.u])
+    capacity = csr_array(coo_array((np.concatenate([graph.cost, graph.cost]), ends), shape=(count, count)))
+    left = csr_array(capacity - maximum_flow(capacity, source, sink).flow)
+    left.eliminate_zeros()
+    near = np.zeros(count, bool)
+    near[breadth_first_order(left, source, return_predecessors=False)] = True
+    return near

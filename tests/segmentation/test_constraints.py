@@ -1,0 +1,117 @@
+"""Objects under constraints, against all partitions of a few fragments; and edits that contradict each other."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from emsam_jax.segmentation import new_edit
+from emsam_jax.segmentation.blockwise.constraints import FragmentGraph, Pair, part_objects, unite_objects
+from emsam_jax.segmentation.blockwise.corrections import correct_objects, keep_names
+from emsam_jax.segmentation.blockwise.placed_edits import PlacedEdit
+from emsam_jax.segmentation.blockwise.tables import EDGE, LOOKUP
+
+POINTS = {"join": [(0, 0, 0), (0, 0, 1)], "part": [(0, 0, 0), (0, 0, 1)], "done": [(0, 0, 0)]}
+
+
+def draw_graph(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Connected: a random tree, and as many edges again."""
+    pairs = {(int(rng.integers(v)), v) for v in range(1, count)}
+    pairs |= {(min(a, b), max(a, b)) for a, b in rng.integers(count, size=(count, 2)).tolist() if a != b}
+    u, v = np.array(sorted(pairs)).T
+    return u, v
+
+
+def as_tables(u: np.ndarray, v: np.ndarray, objects: np.ndarray, rng: np.random.Generator) -> tuple:
+    """Fragments are called 10, 20, ..."""
+    edges, lookup = np.zeros(len(u), EDGE), np.zeros(len(objects), LOOKUP)
+    edges["u"], edges["v"] = 10 * u + 10, 10 * v + 10
+    edges["mean"], edges["size"] = rng.random(len(u)), rng.integers(1, 100, len(u))
+    lookup["fragment"], lookup["label"] = 10 * np.arange(len(objects)) + 10, objects
+    return edges, lookup
+
+
+def place(kind: str, *fragments: int) -> PlacedEdit:
+    return PlacedEdit(new_edit(kind, POINTS[kind], "ada"), tuple(10 * each + 10 for each in fragments))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_object_is_cut_where_it_costs_least(seed: int):
+    """Of all ways in two, with a and b apart and what is joined together."""
+    rng = np.random.default_rng(seed)
+    u, v = draw_graph(rng, 8)
+    graph = FragmentGraph(u, v, rng.random(len(u)) ** 4)
+    a, b, c = rng.choice(8, 3, replace=False).tolist()
+    united = unite_objects(np.array([3, 3, 3, 3, 7, 7, 7, 7]), [Pair(0, 7, 0)])
+    found = part_objects(united, graph, [Pair(a, b, 0)], {a: a, c: a})
+    assert found[a] == found[c] != found[b]
+    assert len(np.unique(found)) == 2
+
+    def cost(sides: np.ndarray) -> float:
+        return float(graph.cost[sides[u] != sides[v]].sum())
+
+    ways = map(np.array, itertools.product((0, 1), repeat=8))
+    assert cost(found) == pytest.approx(min(cost(way) for way in ways if way[a] == way[c] != way[b]), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_all_edits_hold_that_can_and_nothing_else_changes(seed: int):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(8, 60))
+    u, v = draw_graph(rng, count)
+    before = rng.integers(1, count // 4 + 2, count)
+    edges, lookup = as_tables(u, v, before, rng)
+    kinds = rng.choice(["join", "part", "part", "done"] if seed % 3 else ["join", "part"], int(rng.integers(1, 25)))
+    drawn = [(kind, *rng.choice(count, len(POINTS[kind]), replace=False).tolist()) for kind in kinds]
+    placed = [place(*one) for one in drawn]
+    found = correct_objects(placed, edges, lookup)
+
+    def holds(objects: np.ndarray, kind: str, a: int, b: int = -1) -> bool:
+        return kind == "done" or (kind == "join") == (objects[a] == objects[b])
+
+    assert [one.held for one in placed] == [holds(before, *edit) for edit in drawn]
+    assert all(holds(found, *edit) for one, edit in zip(placed, drawn, strict=True) if not one.why)
+    ids = {one.edit.id for one in placed}
+    assert all(one.against in ids and one.against in one.why for one in placed if one.why)
+    if "done" not in kinds:
+        for one, (kind, *_) in zip(placed, drawn, strict=True):  # a refused join would tie what is parted
+            if one.why:
+                assert kind == "join"
+                pairs = [e for o, (k, *e) in zip(placed, drawn, strict=True) if k == "join" and (not o.why or o is one)]
+                tied = unite_objects(np.arange(count), [Pair(a, b, 0) for a, b in pairs])
+                assert any(tied[a] == tied[b] for k, *(a, b) in drawn if k == "part")
+    touched = {before[row] for _, *rows in drawn for row in rows}
+    for name in set(before.tolist()) - touched:
+        (kept,) = set(found[before == name].tolist())
+        assert (found == kept).tolist() == (before == name).tolist()
+
+
+def test_a_chain_of_joins_against_a_part_is_refused_where_it_closes():
+    edges, lookup = as_tables(np.array([0, 1]), np.array([1, 2]), np.array([1, 2, 3]), np.random.default_rng(0))
+    placed = [place("join", 0, 1), place("part", 0, 2), place("join", 1, 2)]
+    assert [*correct_objects(placed, edges, lookup)].count(3) == 0
+    assert [one.status for one in placed] == ["applied", "held", "impossible"]
+    assert placed[2].why.startswith(f"Join {placed[2].edit.id} by ada (")
+    assert f"contradicts Part {placed[1].edit.id} by ada (" in placed[2].why
+
+
+def test_a_done_object_is_shut_for_what_comes_after_it():
+    u, v = np.array([0, 1, 2]), np.array([1, 2, 3])
+    edges, lookup = as_tables(u, v, np.array([1, 1, 2, 3]), np.random.default_rng(0))
+    early, late = place("join", 1, 2), place("join", 2, 3)
+    done, cut, same = place("done", 0), place("part", 0, 1), place("join", 0, 2)
+    found = correct_objects([early, done, late, cut, same], edges, lookup)
+    assert (found[:3] == found[0]).all()
+    assert found[3] != found[0]
+    assert [one.status for one in (early, done, late, cut, same)] == [
+        *("applied", "held", "impossible", "impossible", "applied"),
+    ]
+    assert late.against == cut.against == done.edit.id
+
+
+def test_what_edits_leave_alone_keeps_its_label():
+    before = np.array([1, 1, 2, 3, 3, 3, 4, 0], np.uint64)
+    objects, voxels = np.array([8, 8, 8, 5, 6, 6, 9, 7]), np.array([5, 5, 50, 3, 2, 2, 5, 1])
+    # 1 and 2 are one; 3 is cut, its larger part keeps it; 0 was too small, and is.
+    assert keep_names(objects, before, voxels, 2).tolist() == [1, 1, 1, 5, 3, 3, 4, 0]
+    assert keep_names(objects, before, voxels, 4).tolist() == [1, 1, 1, 0, 3, 3, 4, 0]
