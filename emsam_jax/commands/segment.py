@@ -51,6 +51,9 @@ def define_flags() -> None:
         flags.DEFINE_bool(
             "keep_affinities", True, "Keep predicted affinities; --nokeep_affinities deletes them once edges are made."
         )
+        flags.DEFINE_integer(
+            "queue", 1000, "Length of queue.csv, the merge decisions to look at first; 0: none is written."
+        )
     with group("Segmentation"):
         flags.DEFINE_string("recipe", "", "Recipe `FILE`, a postprocess.json, in place of the checkpoint's.")
         flags.DEFINE_string("method", "", "Segmentation method in place of the recipe's: `waterz|multicut|components`.")
@@ -119,6 +122,7 @@ def request() -> SegmentationRequest:
         edits=FLAGS.edits,
         format=FLAGS.format,
         keep_affinities=FLAGS.keep_affinities,
+        queue=FLAGS.queue,
         block=FLAGS.block,
         scheduler=FLAGS.scheduler,
         tls=Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key),
@@ -144,6 +148,8 @@ def main(_: list[str]) -> None:
     print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
     print(f"Found: {read_summary(labels.url)}")
     print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
+    if FLAGS.queue:
+        print(f"Where to look first: {labels.url}/queue.csv")
     if FLAGS.edits:
         report = read_edits_report(labels.url)
         print(f"{report}\nEach edit: {labels.url}/edits_report.csv")

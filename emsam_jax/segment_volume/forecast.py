@@ -101,12 +101,14 @@ def forecast_run(request: SegmentationRequest) -> Forecast:
         values = filled(values, min_each((block[0], block[1], _BLOCKS * block[2]), whole.shape))
         sample = create_volume(folder / "sample", values.shape, values.dtype, source.voxel_size_zyx)
         sample[...] = values
-        measured = sample_segmentation(sample, folder / "out", recipe, min_each(block, whole.shape))
+        measured = sample_segmentation(sample, folder / "out", recipe, min_each(block, whole.shape), request.queue)
         times = whole.voxels / math.prod(values.shape[1:])
         shape = (3, *whole.shape)
         empty = create_volume(folder / "whole", shape, values.dtype, source.voxel_size_zyx)  # metadata alone
         a_voxel = {step.stage.name: seconds / step.plan.region.voxels for step, seconds in measured.steps}
-        for step in plan_steps(plan_job(empty, folder / "all", recipe, block, content="of a sample")):
+        for step in plan_steps(
+            plan_job(empty, folder / "all", recipe, block, content="of a sample", queue=request.queue)
+        ):
             # A level that the sample is too small for: as long as labels, of which it has fewer.
             seconds = a_voxel.get(step.stage.name, a_voxel["labels"]) * step.plan.region.voxels
             by = "this process" if step.holds_all else "a worker"
@@ -134,7 +136,7 @@ class MeasuredSample(NamedTuple):
     peak: int
 
 
-def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Voxel) -> MeasuredSample:
+def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Voxel, queue: int) -> MeasuredSample:
     """Segments the sample as a run does, with one worker, and measures it."""
     steps = []
     sample = open_volume(affinities.url, channel="all")
@@ -150,7 +152,8 @@ def sample_segmentation(affinities: Volume, out: Path, recipe: Recipe, block: Vo
             steps.append((step, sum(entry.seconds for entry in entries if entry)))
             bar.update()
 
-        segment_blockwise(sample, out, recipe, block, run=run)
+        # The places of a queue are as many in the sample as in the whole: one, and the ranking is what grows.
+        segment_blockwise(sample, out, recipe, block, run=run, queue=min(1, queue))
         peaks: Any = client.run(peak_bytes)
     once = stored_bytes(out, "*.json")
     fragments, labels = (

@@ -25,6 +25,7 @@ class SegmentationRequest:
     graph: str = ""  # an earlier output whose fragments and edges are used again, by its recipe: another threshold
     edits: str = ""  # a file of corrections, edits.jsonl, that the labels are to fulfil
     format: Format = "ome-zarr"  # of the labels
+    queue: int = 1000  # decisions that queue.csv lists, those first where a mistake would cost most; 0: no file
     keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
     scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
@@ -65,7 +66,8 @@ class SegmentationRequest:
             raise UserError("--graph leaves out what its own run left out: expected no --mask, found one.")
         if self.block and min(self.block) < 1:
             raise UserError(f"--block: expected numbers above 0, found {','.join(map(str, self.block))}.")
-        if self.workers < 0:
-            raise UserError(f"--workers: expected 1 or more, or 0 for one a core; found {self.workers}.")
+        counts = (("workers", self.workers, "one a core"), ("queue", self.queue, "none"))
+        if negative := [count for count in counts if count[1] < 0]:
+            raise UserError("--{0}: expected 1 or more, or 0 for {2}; found {1}.".format(*negative[0]))
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise UserError(f"--threshold: expected a number between 0 and 1, found {self.threshold:g}.")

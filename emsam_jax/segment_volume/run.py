@@ -17,7 +17,7 @@ from emsam_jax.storage import SEGMENTATION, claim, normalise
 from emsam_jax.volumes import Box, Volume, box_of, parse_box
 
 _STAGES = ("predict", "fragments", "edges", "graph", "merges", "lookup", "labels")
-_WHOLE = ("graph", "lookup")  # of one block
+_WHOLE = ("graph", "lookup", "queue")  # of one block
 _EVERYWHERE = Box((0, 0, 0), (1 << 20, 1 << 21, 1 << 21))
 
 
@@ -66,6 +66,7 @@ def segment_volume(request: SegmentationRequest) -> Volume:
             format=request.format,
             guard=request.guard,
             edits=edits,
+            queue=request.queue,
             content=source.content,
             check=request.check,
             run=run,
@@ -80,7 +81,7 @@ def describe_run(out: str) -> str:
     lines = []
     levels = map("pyramid-{}".format, itertools.count(1))
     pyramid = itertools.takewhile(lambda stage: read_facts(f"{out}/ledger", stage) is not None, levels)
-    for stage in (*_STAGES, *pyramid):
+    for stage in (*_STAGES, *pyramid, "queue"):
         ledger = f"{out}/affinities/ledger" if stage == "predict" else f"{out}/ledger"
         facts = read_facts(ledger, stage)
         if facts is None:

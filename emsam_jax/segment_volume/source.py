@@ -126,6 +126,8 @@ def tell(request: SegmentationRequest, recipe: Recipe, origin: str) -> None:
     told += f", threshold {recipe.threshold:g}; from {origin or 'the defaults: nobody chose it for these affinities'}"
     told += "".join(f", but {name} from --{name}" for name in ("method", "threshold") if getattr(request, name))
     print(f"{told}.", flush=True)
+    if request.queue and recipe.probability is None:
+        print("It has no probabilities of merges, which emsam eval fits: the queue goes by margins.", flush=True)
     if warning := recipe.chosen.get("warning"):
         print(f"Its choice: {warning}", flush=True)
 

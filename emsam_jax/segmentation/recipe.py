@@ -15,6 +15,7 @@ from emsam_jax.segmentation.agglomeration import SCORERS
 from emsam_jax.segmentation.cleaning import CleanUp
 from emsam_jax.segmentation.fragments import KINDS, FragmentParameters
 from emsam_jax.segmentation.methods import AS_IT_IS, METHODS, PER_SECTION, segmentations
+from emsam_jax.segmentation.probability import FEATURES, Logistic, MergeProbability
 from emsam_jax.storage import write_whole
 
 _MOST = 1 << 20  # voxels: more than any volume is long
@@ -32,6 +33,7 @@ class Recipe:
     strides: tuple[int, int, int] = (2, 2, 2)  # voxels between the long-range edges that mutex takes
     clean_up: CleanUp = AS_IT_IS
     chosen: dict[str, Any] = dataclasses.field(default_factory=dict)  # where, at which step, with which score
+    probability: MergeProbability | None = None  # that both sides of a merge decision belong together
 
     def segment(self, affinities: np.ndarray, **options: Any) -> UInt64[np.ndarray, "z y x"]:
         """Labels by this recipe; options are `mask`, `threads` and, for mutex, the affinities' `offsets`."""
@@ -120,10 +122,10 @@ def _number(low: int | float, high: int | float, *, whole: bool = False, within:
     return check
 
 
-def _three(each: Check) -> Check:
+def _several(each: Check, of: Sequence[str]) -> Check:
     def check(value: Any, name: str) -> tuple[Any, ...]:
-        if not isinstance(value, list) or len(value) != 3:
-            raise _FieldError(f"{name}: expected three numbers (z, y, x), found {_short(value)}")
+        if not isinstance(value, list) or len(value) != len(of):
+            raise _FieldError(f"{name}: expected {len(of)} numbers ({', '.join(of)}), found {_short(value)}")
         return tuple(each(one, f"{name}[{i}]") for i, one in enumerate(value))
 
     return check
@@ -144,6 +146,24 @@ def _chosen(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
+def _probability(value: Any, name: str) -> MergeProbability | None:
+    if value is None:
+        return None
+
+    def check_one(found: Any, name: str) -> Logistic:
+        return Logistic(**_check_all(found, _LOGISTIC, name))
+
+    return MergeProbability(**_check_all(value, dict.fromkeys(("joined", "apart"), check_one), name))
+
+
+def _check_all(found: Any, known: dict[str, Check], name: str) -> dict[str, Any]:
+    """Checks fields of which none may be missing."""
+    checked = _check_fields(found, known, f"{name}.")
+    if len(checked) < len(known):
+        raise _FieldError(f"{name}: expected the fields {', '.join(known)}, found {', '.join(checked) or 'none'}")
+    return checked
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:80] + "..."
@@ -160,14 +180,21 @@ _FRAGMENTS: dict[str, Check] = {
 _CLEAN_UP: dict[str, Check] = {
     "min_size": _SIZE,
     "fill": _truth,
-    "voxel_size_zyx": _three(_number(0, 1e9, within=True)),
+    "voxel_size_zyx": _several(_number(0, 1e9, within=True), "zyx"),
+}
+_COEFFICIENT = _number(-1e9, 1e9)
+_LOGISTIC: dict[str, Check] = {
+    "bias": _COEFFICIENT,
+    **dict.fromkeys(("weights", "low", "high"), _several(_COEFFICIENT, FEATURES)),
+    "least": _number(0, 0.5),
 }
 _FIELDS: dict[str, Check] = {
     "method": _one_of(METHODS),
     "threshold": _number(0, 1, within=True),
     "fragments": lambda value, name: FragmentParameters(**_check_fields(value, _FRAGMENTS, f"{name}.")),
     "scorer": _one_of(tuple(SCORERS)),
-    "strides": _three(_number(1, _MOST, whole=True)),
+    "strides": _several(_number(1, _MOST, whole=True), "zyx"),
     "clean_up": lambda value, name: CleanUp(**_check_fields(value, _CLEAN_UP, f"{name}.")),
     "chosen": _chosen,
+    "probability": _probability,
 }

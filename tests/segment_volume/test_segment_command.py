@@ -37,6 +37,7 @@ def assert_status_is_complete(folder: Path, out: str) -> None:
         env=environment(),
     ).stdout.splitlines()
     counts = {"fragments": 48, "edges": 48, "graph": 1, "lookup": 1, "labels": 48, "pyramid-1": 3, "pyramid-2": 2}
+    counts["queue"] = 1
     assert told == [f"{name}: {count} of {count} blocks done" for name, count in counts.items()]
 
 
@@ -75,6 +76,8 @@ def test_killed_with_all_its_processes_it_goes_on_and_ends_with_the_same(folder:
     after = entries(folder, out)
     assert {name: after[name] for name in before} == before  # nothing reported done was done again
     np.testing.assert_array_equal(labels(folder, out), labels(folder, "undisturbed.zarr"))
+    queues = [(folder / name / "queue.csv").read_bytes() for name in (out, "undisturbed.zarr")]
+    assert queues[0] == queues[1]
 
 
 @pytest.mark.slow
@@ -134,7 +137,7 @@ def test_another_threshold_is_refused_in_the_same_place_and_cheap_in_another(fol
     )
     assert cheap.returncode == 0, cheap.stderr
     assert {name.split("/")[0] for name in entries(folder, "other.zarr")} == {
-        *("lookup", "labels", "pyramid-1", "pyramid-2")
+        *("lookup", "labels", "pyramid-1", "pyramid-2", "queue")
     }
     facts = json.loads((folder / "other.zarr/ledger/lookup/identity.json").read_text())
     assert (facts["guard_size"], facts["guard_threshold"]) == (5000, 0.2)

@@ -169,7 +169,8 @@ def test_a_volume_where_nothing_is_joined(tmp_path: Path):
         out = tmp_path / f"{recipe.method} {recipe.scorer}"
         assert not segment_blockwise(nothing, out, recipe, (4, 10, 20))[...].any()
         assert len(read_table(str(out), "objects.npy", OBJECT)) == 0
-    guarded = segment_blockwise(nothing, tmp_path / "guarded", Recipe(), (4, 10, 20), guard=Guard(9, 0.2))
+    guarded = segment_blockwise(nothing, tmp_path / "guarded", Recipe(), (4, 10, 20), guard=Guard(9, 0.2), queue=9)
+    assert (tmp_path / "guarded" / "queue.csv").read_text().count("\n") == 1
     assert not guarded[...].any()
     steps = plan_steps(plan_job(nothing, tmp_path / "planned", Recipe()))
     assert [step.stage.name for step in steps] == ["fragments", "edges", "graph", "lookup", "labels"]
@@ -177,7 +178,8 @@ def test_a_volume_where_nothing_is_joined(tmp_path: Path):
 
 
 def test_files_are_numbered_and_listed_as_stages_run(tmp_path: Path) -> None:
-    job = plan_job(store(tmp_path / "a.zarr", AFFINITIES), tmp_path / "out", Recipe(scorer="q50"))
-    names = [f"stage_{number}_{step.stage.name}" for number, step in enumerate(plan_steps(job)[:6], 1)]
+    job = plan_job(store(tmp_path / "a.zarr", AFFINITIES), tmp_path / "out", Recipe(scorer="q50"), queue=9)
+    steps = [step.stage.name for step in plan_steps(job) if not step.stage.name.startswith("pyramid")]
+    names = [f"stage_{number}_{name}" for number, name in enumerate(steps, 1)]
     listed = re.findall(r"^    (stage_\w+) ", blockwise.__doc__ or "", re.MULTILINE)
     assert names == listed == sorted(file.stem for file in Path(blockwise.__file__).parent.glob("stage_*.py"))

@@ -147,7 +147,7 @@ def test_other_methods_are_tuned_over_what_they_have(method: str) -> None:
         ('{"method": "evil"}', 'method: expected one of waterz, multicut, mutex, components, found "evil"'),
         ('{"scorer": "evil"}', "scorer: expected one of mean, q10"),
         ('{"strides": [0, 2, 2]}', r"strides\[0\]: expected a whole number from 1 .* found 0"),
-        ('{"strides": ["up", 2]}', r'strides: expected three numbers \(z, y, x\), found \["up", 2\]'),
+        ('{"strides": ["up", 2]}', r'strides: expected 3 numbers \(z, y, x\), found \["up", 2\]'),
         ('{"fragments": {"sort": "2d"}}', r'found "fragments\.sort"'),
         ('{"fragments": {"seed_distance": 1000000000}}', r"fragments\.seed_distance: .* found 1000000000"),
         ('{"clean_up": {"fill": "no"}}', r'clean_up\.fill: expected true or false, found "no"'),

@@ -7,6 +7,7 @@
     stage_5_lookup     one agglomeration: each piece's object          -> lookup.npy, objects.npy, summary.json
                        with edits: corrected, and what became of them  -> edits_report.json, edits_report.csv
     stage_6_labels     relabelled fragments, then their pyramid        -> 0/, 1/, ...
+    stage_7_queue      the decisions to be looked at first             -> queue.csv
 
 `steps` runs them in this order. `job` is what they share, `tables` what passes from one to the next.
 """

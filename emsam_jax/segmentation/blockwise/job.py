@@ -47,6 +47,7 @@ class Options(TypedDict, total=False):
     content: str | None  # what `content_of` gave, where affinities are gone that have served
     guard: Guard | None
     edits: Sequence[Edit] | None  # in force: the labels fulfil all that can be
+    queue: int  # decisions that are listed to be looked at; none by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Job:
     halo: Voxel
     guard: Guard | None
     edits: str  # fingerprint, or empty
+    queue: int
     plan: Plan
     fragments: Layout
     labels: Layout
@@ -186,6 +188,7 @@ def plan_job(
         halo=default_halo(recipe.fragments) if halo is None else halo,
         guard=guard,
         edits="" if edits is None else hash_of([edit.to_json() for edit in edits]),
+        queue=options.get("queue", 0),
         plan=plan_blocks(box, box, block, pieces.shard),
         fragments=pieces,
         labels=labels,

@@ -25,6 +25,7 @@ from emsam_jax.segmentation.blockwise.stage_3_graph import Graph
 from emsam_jax.segmentation.blockwise.stage_4_merges import Merges
 from emsam_jax.segmentation.blockwise.stage_5_lookup import Lookup, read_summary
 from emsam_jax.segmentation.blockwise.stage_6_labels import Labels, plan_pyramid
+from emsam_jax.segmentation.blockwise.stage_7_queue import Queue
 from emsam_jax.segmentation.edits import Edit
 from emsam_jax.segmentation.recipe import Recipe
 from emsam_jax.storage import SEGMENTATION, claim
@@ -41,7 +42,7 @@ class Step(NamedTuple):
     @property
     def holds_all(self) -> bool:
         """Whether it holds tables of all blocks: it runs in the calling process, not in a worker's memory."""
-        return isinstance(self.stage, Graph | Lookup)
+        return isinstance(self.stage, Graph | Lookup | Queue)
 
     @property
     def reads_affinities(self) -> bool:
@@ -65,9 +66,10 @@ def segment_blockwise(
     """Segments affinities [c, z, y, x] to labels with their pyramid at `out`, in blocks of `block` voxels (default: a
     shard).
 
-    Next to the labels it writes `lookup.npy`, `objects.npy` and `summary.json`; in `graph` (default: `out`) the volume
-    `fragments`, and of it `pieces.npy`, `fragments.npy` and `edges.npy`. With an earlier run's output as `graph`,
-    another threshold or other `edits` cost only the lookup, the labels and their pyramid.
+    Next to the labels it writes `lookup.npy`, `objects.npy`, `summary.json` and, where a `queue` is asked for,
+    `queue.csv`; in `graph` (default: `out`) the volume `fragments`, and of it `pieces.npy`, `fragments.npy` and
+    `edges.npy`. With an earlier run's output as `graph`, another threshold or other `edits` cost only the lookup, the
+    labels, their pyramid and the queue.
 
     Resumes when it is called again, or refuses where anything differs that the labels depend on; `check` compares
     finished blocks with their checksums and does damaged ones again. `run` does one step, by default block after block.
@@ -113,6 +115,7 @@ def plan_steps(job: Job, edits: Sequence[Edit] | None = None) -> list[Step]:
         Step(Lookup(job, tuple(edits or ())), job.whole, labels),
         Step(Labels(job), job.plan, labels),
         *[Step(level, level.plan, labels) for level in plan_pyramid(job)],
+        *([Step(Queue(job), job.whole, labels)] if job.queue else []),
     ]
 
 
