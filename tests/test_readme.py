@@ -66,7 +66,7 @@ for name in official:
         official[name] = official[name]._replace(sha256=hashlib.sha256(file.read_bytes()).hexdigest())
 runpy.run_module("emsam_jax", run_name="__main__")
 """
-RUN_BELOW = ["demo", "prepare", "verify", "ingest", "convert", "train", "eval", "segment", "push", "export"]
+RUN_BELOW = ["demo", "prepare", "verify", "ingest", "convert", "train", "eval", "segment", "objects", "push", "export"]
 SMALL = ["model.encoder.size=none", "model.channels=4,8", "predict.stride=1,1,1"]
 STEPS = ["optim.steps=5", "validation.every=5"]
 
@@ -152,6 +152,8 @@ def test_commands_on_the_demos_run(demonstrated):
             assert "sample_A" in run(emsam(program, *flags), folder, expected=1)
         elif program == "eval" and "--ckpt" in command:
             assert "Report: " in run(emsam(program, *flags), folder)
+        elif program == "objects":
+            assert "measured in" in run(emsam(program, *flags), folder)
         elif program in ("push", "export"):
             run(emsam(program, *flags), folder)
         elif program == "segment":

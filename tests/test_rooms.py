@@ -16,9 +16,21 @@ ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
+    "objects",
     *("evaluation", "segment_volume", "training", "prepare", "sharing", "porting", "demo", "commands"),
 )
-WITHOUT_JAX = {"errors", "command_line", "config", "storage", "blocks", "volumes", "segmentation", "scores", "view"}
+WITHOUT_JAX = {
+    "errors",
+    "command_line",
+    "config",
+    "storage",
+    "blocks",
+    "volumes",
+    "segmentation",
+    "scores",
+    "view",
+    "objects",
+}
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
 BY_PATH = {
     *("evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "training.command"),

@@ -20,6 +20,7 @@ MODULES = {
     "train": "commands.train",
     "eval": "commands.eval",
     "segment": "commands.segment",
+    "objects": "commands.objects",
     "push": "sharing.push",
     "export": "sharing.export",
     "demo": "demo",

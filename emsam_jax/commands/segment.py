@@ -14,8 +14,8 @@ failed or edits that are impossible, 75 when it was stopped (SIGTERM, Ctrl-C) or
 import sys
 
 from emsam_jax.blocks import stopping_on_signals
-from emsam_jax.blocks.dask import Tls
 from emsam_jax.command_line import FLAGS, define_zyx, flags, group
+from emsam_jax.commands.worker_flags import define_workers, tls_files
 from emsam_jax.config import DeclaredVolume, Intensity
 from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
 from emsam_jax.segmentation.blockwise import Guard, read_edits_report, read_summary
@@ -75,24 +75,7 @@ def define_flags() -> None:
             "Exit with 1 if an edit is impossible, once labels are made; --nostrict_edits: with 0.",
         )
         define_zyx("block", int, "Block size, `z,y,x` in voxels; by default a shard of the output.")
-    with group("Workers"):
-        flags.DEFINE_integer("workers", 0, "Number of worker processes or jobs; 0: one a core of this machine.")
-        flags.DEFINE_string("memory", "auto", "Memory limit of each worker, `BYTES` such as 8GiB.")
-        flags.DEFINE_string(
-            "cluster", "", "Queueing system, `NAME`, whose jobs are the workers: slurm, pbs, sge, lsf or another."
-        )
-        flags.DEFINE_multi_string(
-            "job", [], "Option of dask-jobqueue, `NAME=VALUE`, such as queue=gpu or walltime=08:00:00. May be repeated."
-        )
-        flags.DEFINE_string(
-            "scheduler", "", "Address of a Dask scheduler whose workers do the work, `tls://HOST:PORT`."
-        )
-        flags.DEFINE_string("tls_ca", "", "Certificate authority `FILE` for a scheduler at tls://.")
-        flags.DEFINE_string("tls_cert", "", "Certificate `FILE` of this client for a scheduler at tls://.")
-        flags.DEFINE_string("tls_key", "", "Private key `FILE` of this client for a scheduler at tls://.")
-        flags.DEFINE_string(
-            "dashboard", "", "Address of Dask's dashboard, `[HOST]:PORT` such as :8787; on this machine without HOST."
-        )
+    define_workers()
     with group("Planning and resuming"):
         flags.DEFINE_bool("dry_run", False, "Estimate time, storage and memory from a sample; write nothing.")
         flags.DEFINE_bool("status", False, "Print how far the run at --out is; do nothing else.")
@@ -125,7 +108,7 @@ def request() -> SegmentationRequest:
         queue=FLAGS.queue,
         block=FLAGS.block,
         scheduler=FLAGS.scheduler,
-        tls=Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key),
+        tls=tls_files(),
         cluster=FLAGS.cluster,
         job=tuple(FLAGS.job),
         gpu=FLAGS.gpu,

@@ -37,6 +37,7 @@ SYNTHETIC = Kind("synthetic", "a synthetic volume")
 LABELS = Kind("labels", "labels of emsam eval")
 PREDICTION = Kind("prediction", "a prediction")
 SEGMENTATION = Kind("segmentation", "a run of emsam segment")
+OBJECTS = Kind("objects", "a run of emsam objects")
 EVALUATION = Kind("evaluation", "results of emsam eval", written=("scores.json", "report.html", "postprocess.json"))
 TRAINING = Kind(
     "training",
@@ -49,7 +50,7 @@ TRAINING = Kind(
 MODEL = Kind("model", "a model that travels")
 DEMO = Kind("demo", "a run of the demo", written=("demo.json",))
 VOLUMES = (VOLUME, CONVERSION, SYNTHETIC, LABELS)  # which may be overwritten where that is asked for
-_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, EVALUATION, TRAINING, DEMO, MODEL)
+_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, OBJECTS, EVALUATION, TRAINING, DEMO, MODEL)
 _TITLES = {kind.name: kind.title for kind in _KINDS}
 
 

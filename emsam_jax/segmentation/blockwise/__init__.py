@@ -15,21 +15,44 @@
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.blockwise.job import check_recipe, plan_job, usual_block
 from emsam_jax.segmentation.blockwise.placed_edits import read_edits_report
+from emsam_jax.segmentation.blockwise.stage_1_fragments import index_ids
+from emsam_jax.segmentation.blockwise.stage_2_edges import list_objects
 from emsam_jax.segmentation.blockwise.stage_5_lookup import read_summary
 from emsam_jax.segmentation.blockwise.steps import Step, plan_steps, segment_blockwise
-from emsam_jax.segmentation.blockwise.tables import EDGE, read_table
+from emsam_jax.segmentation.blockwise.tables import (
+    EDGE,
+    OBJECT,
+    Table,
+    are_intact,
+    find_rows,
+    merge_objects,
+    read_table,
+    read_tables,
+    write_file,
+    write_table,
+)
 
 __all__ = [
     "EDGE",
+    "OBJECT",
     "Guard",
     "Step",
+    "Table",
+    "are_intact",
     "check_guard",
     "check_recipe",
+    "find_rows",
+    "index_ids",
+    "list_objects",
+    "merge_objects",
     "plan_job",
     "plan_steps",
     "read_edits_report",
     "read_summary",
     "read_table",
+    "read_tables",
     "segment_blockwise",
     "usual_block",
+    "write_file",
+    "write_table",
 ]
