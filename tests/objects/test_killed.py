@@ -16,6 +16,7 @@ from tests.objects import tissue_of_shapes as tissue
 from tests.objects.test_objects import shapes_in
 from tests.programs import PATIENCE, environment
 
+pytestmark = pytest.mark.slow
 BLOCK = "40,50,60"  # 50 blocks, then 3 groups of 16 objects
 
 
@@ -38,7 +39,6 @@ def done(out: Path) -> int:
     return len([entry for entry in out.glob("ledger/*/done/*") if entry.name[-1].isdigit()])
 
 
-@pytest.mark.slow
 def test_killed_and_resumed(labels: str, tmp_path: Path):
     make_objects(plan_objects(labels, str(tmp_path / "undisturbed")))
     out = tmp_path / "out"
@@ -60,7 +60,6 @@ def test_killed_and_resumed(labels: str, tmp_path: Path):
     assert shapes_in(out) == shapes_in(tmp_path / "undisturbed")
 
 
-@pytest.mark.slow
 def test_workers_make_the_same(labels: str, tmp_path: Path):
     make_objects(plan_objects(labels, str(tmp_path / "here")))
     out = tmp_path / "there"
