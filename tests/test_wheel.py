@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 
 from emsam_jax.commands import MODULES
+from emsam_jax.config import load_config
+from emsam_jax.volumes import open_volume
+from emsam_jax.volumes.synthetic import synthetic_volume
+from tests.prepare.conftest import write_cremi, write_sections
 from tests.programs import ROOT, environment
 
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -88,9 +93,9 @@ def emsam(wheel: Path):
     users = environment()
     del users["PYTHONPATH"]
 
-    def call(*arguments: str, expected: int = 0) -> str:
+    def call(*arguments: str, within: Path = folder, expected: int = 0) -> str:
         done = subprocess.run(
-            [folder / "bin/emsam", *arguments], cwd=folder, env=users, check=False, capture_output=True, text=True
+            [folder / "bin/emsam", *arguments], cwd=within, env=users, check=False, capture_output=True, text=True
         )
         assert done.returncode == expected, done.stdout + done.stderr
         return done.stdout if expected == 0 else done.stderr
@@ -121,3 +126,30 @@ def test_the_wheel_works_alone(emsam):
     raw = "--raw=runs/demo/test/raw.zarr"
     said = call("segment", "--ckpt=runs/demo", raw, "--out=neurons.zarr", "--method=waterz", "--threshold=0.5")
     assert "\nLabels: " in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["hdf", "tif", "png"])
+def test_anyones_volume_by_the_commands_that_prepare_names(form, emsam, tmp_path):
+    """In an empty folder, with nothing edited: raw to neurons, of CREMI's layout and of folders of sections."""
+    _, call = emsam
+    volume, size = synthetic_volume((40, 64, 64), 0, (40.0, 8.0, 8.0)), []
+    if form == "hdf":
+        places = [write_cremi(tmp_path / "sample_A.hdf", volume)]
+    else:
+        labels = volume.labels.astype("u2")
+        places = [write_sections(tmp_path / "raw", volume.raw, form), write_sections(tmp_path / "ids", labels, form)]
+        size = ["--voxel_size=40,8,8"]
+    said = call("prepare", *places, *size, "--hours=0.0005", within=tmp_path)
+    assert "s and" in said, said  # a trial was made
+    config = load_config(str(tmp_path / "experiment.py"))
+    assert config.optim.steps == 10
+    train, judge, segment = (shlex.split(line) for line in re.findall(r"^  emsam (.+)$", said, re.MULTILINE))
+    assert "Trained for 10 steps" in call(*train, within=tmp_path)
+    call(*judge, within=tmp_path)
+    scores = json.loads((tmp_path / "runs/experiment/eval/scores.json").read_text())
+    assert list(scores["volumes"]) == [config.data.test[0].name]
+    call(*segment, within=tmp_path)
+    neurons = open_volume(tmp_path / "runs/experiment-neurons.zarr")
+    assert (neurons.shape, neurons.voxel_size_zyx) == (volume.raw.shape, (40, 8, 8))
+    assert neurons[...].max() > 1

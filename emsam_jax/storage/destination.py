@@ -19,8 +19,9 @@ _SHOWN = 3  # names in a message
 _OUTPUTS = (".log", ".out", ".err")  # what a queueing system keeps of the job that runs the command
 _LEDGER = r"ledger/(running\.json|[\w-]+/(identity\.json|(done|failed)/\d+-\d+-\d+))"
 _SIZE = r"[\d.e+-]+"
-_SHARD = rf"\d+/c(/\d+)+|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
-VOLUME_FILES = rf"unfinished\.json|zarr\.json|info|\d+/zarr\.json|{_SHARD}|{_LEDGER}"  # keys of any of VOLUMES
+_CHUNKS = rf"\d+/c(/\d+)+|\d+(/\d+){{3,4}}|{_SIZE}_{_SIZE}_{_SIZE}/[0-9a-f]+\.shard"
+_METADATA = r"unfinished\.json|(\d+/)?(zarr\.json|\.zattrs|\.zarray)|\.zgroup|info"
+VOLUME_FILES = rf"{_METADATA}|{_CHUNKS}|{_LEDGER}"  # keys of any of VOLUMES
 
 
 class Kind(NamedTuple):

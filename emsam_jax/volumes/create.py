@@ -1,4 +1,4 @@
-"""Creates volumes: OME-Zarr 0.5 and precomputed, with chunks, shards, compression and checksums chosen for EM."""
+"""Creates volumes: OME-Zarr 0.5 and 0.4 and precomputed, with chunks, shards and compression chosen for EM."""
 
 import json
 from collections.abc import Sequence
@@ -102,13 +102,13 @@ def write_volume(
 
 def create_array(layout: Layout, *, resume: bool = False) -> Volume:
     """Creates the array of one level, which is no OME-Zarr image before `write_image_metadata`."""
-    spec = _zarr_spec(layout) if layout.format == "ome-zarr" else _precomputed_spec(layout)
+    spec = _SPECS[layout.format](layout)
     try:
         store = ts.open(spec, context=shared_context(), create=True, open=resume or None).result()
     except ValueError as error:
         raise UserError(f"{layout.url} cannot be created: {first_line(error)}") from None
-    if layout.format == "precomputed" and layout.offsets:
-        _keep_in_info(layout)
+    if layout.offsets:
+        _keep_offsets(layout)
     axes = "xyzc" if layout.format == "precomputed" else "czyx"[-len(layout.shape) :]
     store = ordered(Native(store, axes), "all" if len(layout.shape) == 4 else None, layout.url)
     return Volume(
@@ -121,7 +121,7 @@ def create_array(layout: Layout, *, resume: bool = False) -> Volume:
 
 
 def write_image_metadata(*levels: Layout) -> None:
-    """Writes the group that makes arrays one OME-Zarr 0.5 image; precomputed has had its own from the start."""
+    """Writes the group that makes arrays one OME-Zarr image; precomputed has had its own from the start."""
     finest = levels[0]
     if finest.format == "precomputed":
         return
@@ -132,8 +132,15 @@ def write_image_metadata(*levels: Layout) -> None:
         {"path": str(level.level), "coordinateTransformations": _place(level, finest, len(axes))} for level in levels
     ]
     image = {"name": finest.name, "axes": axes, "datasets": datasets}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"version": "0.5", "multiscales": [image]}}}
-    write_key(open_folder(finest.url), "zarr.json", json.dumps(group, indent=2).encode())
+    if finest.format == "ome-zarr":
+        ome = {"version": "0.5", "multiscales": [image]}
+        _write_json(finest.url, "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}})
+        return
+    attributes: dict[str, Any] = {"multiscales": [{"version": "0.4", **image}]}
+    if _are_labels(finest):
+        attributes["image-label"] = {"version": "0.4"}  # viewers draw ids in colours then
+    _write_json(finest.url, ".zattrs", attributes)
+    _write_json(finest.url, ".zgroup", {"zarr_format": 2})
 
 
 def _place(level: Layout, finest: Layout, rank: int) -> list[dict[str, Any]]:
@@ -175,9 +182,27 @@ def _zarr_spec(layout: Layout) -> dict[str, Any]:
     return {"driver": "zarr3", "kvstore": folder_spec(f"{layout.url}/{layout.level}"), "metadata": metadata}
 
 
+def _zarr2_spec(layout: Layout) -> dict[str, Any]:
+    """Returns the spec of zarr 2, which has no shards: each chunk is a file, gzipped, as every reader knows it."""
+    channels = [1] * (len(layout.shape) - 3)
+    metadata = {
+        "shape": list(layout.shape),
+        "chunks": [*channels, *layout.chunk],
+        "dtype": layout.dtype.newbyteorder("<").str,
+        "fill_value": 0,
+        "compressor": {"id": "gzip", "level": 5},
+        "dimension_separator": "/",
+    }
+    return {"driver": "zarr", "kvstore": folder_spec(f"{layout.url}/{layout.level}"), "metadata": metadata}
+
+
+def _are_labels(layout: Layout) -> bool:
+    return layout.dtype.name in ("uint32", "uint64")
+
+
 def _precomputed_spec(layout: Layout) -> dict[str, Any]:
     """Returns the spec: labels of 32 or 64 bits as compressed_segmentation, the rest raw; gzipped, in shards."""
-    labels = layout.dtype.name in ("uint32", "uint64")
+    labels = _are_labels(layout)
     # Chunks are numbered along a Morton curve: a shard holds 2**preshift neighbours of it, near a cube.
     in_shard = sum((s // c - 1).bit_length() for s, c in zip(layout.shard, layout.chunk, strict=True))
     in_all = sum((-(-n // c) - 1).bit_length() for n, c in zip(layout.shape[-3:], layout.chunk, strict=True))
@@ -212,14 +237,23 @@ def _precomputed_spec(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _keep_in_info(layout: Layout) -> None:
-    """Offsets of affinities, which TensorStore neither writes nor removes."""
-    folder = open_folder(layout.url)
-    info = json.loads(read_key(folder, "info") or b"{}")
-    if AFFINITY_OFFSETS not in info:
-        write_key(folder, "info", json.dumps(info | {AFFINITY_OFFSETS: layout.offsets}).encode())
+_SPECS = {"ome-zarr": _zarr_spec, "ome-zarr-0.4": _zarr2_spec, "precomputed": _precomputed_spec}
+
+
+def _keep_offsets(layout: Layout) -> None:
+    """Offsets of affinities, which TensorStore keeps in zarr 3 alone, and elsewhere leaves where they are."""
+    keys = {"precomputed": "info", "ome-zarr-0.4": f"{layout.level}/.zattrs"}
+    if key := keys.get(layout.format):
+        found = json.loads(read_key(open_folder(layout.url), key) or b"{}")
+        if AFFINITY_OFFSETS not in found:
+            _write_json(layout.url, key, found | {AFFINITY_OFFSETS: layout.offsets})
+
+
+def _write_json(url: str, key: str, content: dict[str, Any]) -> None:
+    write_key(open_folder(url), key, json.dumps(content, indent=2).encode())
 
 
 def occupied(url: str) -> bool:
     folder = open_folder(url)
-    return any(read_key(folder, name) is not None for name in ("zarr.json", "0/zarr.json", "info"))
+    names = ("zarr.json", "0/zarr.json", ".zgroup", "0/.zarray", "info")
+    return any(read_key(folder, name) is not None for name in names)

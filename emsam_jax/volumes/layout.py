@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,7 +14,7 @@ from emsam_jax.storage import beside, normalise, split_last
 from emsam_jax.volumes.axes import Sizes, sizes, thickness
 from emsam_jax.volumes.box import Voxel
 
-Format = Literal["ome-zarr", "precomputed"]
+Format = Literal["ome-zarr", "ome-zarr-0.4", "precomputed"]  # OME-Zarr 0.5 where no version is named
 _SHARD_CHUNKS = 4  # chunks in a shard along each axis
 
 
@@ -58,8 +58,8 @@ def plan_layout(
         raise UserError(f"{url}: expected a shape z, y, x or c, z, y, x of at least one voxel, found {tuple(shape)}.")
     if len(offset_zyx) != 3 or not all(map(math.isfinite, offset_zyx)):
         raise UserError(f"{url}: expected an offset of three numbers, found {offset_zyx} (z, y, x, nm).")
-    if format not in ("ome-zarr", "precomputed"):
-        raise UserError(f"{url}: expected the format ome-zarr or precomputed, found {format!r}.")
+    if format not in get_args(Format):
+        raise UserError(f"{url}: expected the format {', '.join(get_args(Format))}, found {format!r}.")
     size, offset = sizes(voxel_size_zyx), sizes(offset_zyx)
     for name, sides in (("chunks", chunk), ("shards", shard)):
         if sides and min(sides) < 1:

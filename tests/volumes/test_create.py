@@ -76,7 +76,7 @@ def test_cloud_volume_reads_our_precomputed(dtype: type, tmp_path: Path, grey: n
     assert len(list((tmp_path / "a" / scale["key"]).glob("*.shard"))) == 2 * 2 * 2
 
 
-@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+@pytest.mark.parametrize("format", ["ome-zarr", "ome-zarr-0.4", "precomputed"])
 def test_affinities_carry_their_offsets(format: Format, tmp_path: Path, grey: np.ndarray):  # noqa: A002
     """To whom opens the image or its array, and through a conversion; coarser levels have none."""
     offsets = ((-1, 0, 0), (0, -1, 0), (0, 0, -9))
@@ -85,7 +85,7 @@ def test_affinities_carry_their_offsets(format: Format, tmp_path: Path, grey: np
     assert (volume.shape, volume.offsets) == ((3, *grey.shape), offsets)
     np.testing.assert_array_equal(volume[:], np.stack([0 * grey, grey, 0 * grey]))
     assert open_volume(tmp_path / "a", channel=1).offsets == ()
-    if format == "ome-zarr":
+    if format.startswith("ome-zarr"):
         kept = zarr.open_array(tmp_path / "a/0", mode="r").attrs.asdict()
         assert open_volume(tmp_path / "a/0", channel="all").offsets == offsets
     else:

@@ -25,7 +25,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "emsam_jax.volumes.ingest", *map(str, arguments)]
 
 
-@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+@pytest.mark.parametrize("format", ["ome-zarr", "ome-zarr-0.4", "precomputed"])
 @pytest.mark.parametrize("write", [writers.cremi, writers.n5, writers.zarr2])
 def test_converts_with_sizes_and_offsets(write: writers.Writer, format: str, tmp_path: Path, grey: np.ndarray):  # noqa: A002
     source = open_volume(tmp_path / write(tmp_path, grey))
@@ -77,7 +77,7 @@ def test_goes_on_after_it_was_stopped(sent: signal.Signals, more: tuple[str, ...
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.zarr"]
 
 
-@pytest.mark.parametrize("format", ["ome-zarr", "precomputed"])
+@pytest.mark.parametrize("format", ["ome-zarr", "ome-zarr-0.4", "precomputed"])
 def test_coarser_levels_are_means_and_are_gone_on_with(
     format: str,  # noqa: A002
     tmp_path: Path,
@@ -104,6 +104,7 @@ def test_coarser_levels_are_means_and_are_gone_on_with(
         first = (0, 3, 5) if format == "precomputed" else (0, 0, 0)
         coarse, fine = open_volume(out, level=1)[...], volume[...]
         assert coarse.shape[-1] > 512  # two shards
+        assert ((tmp_path / "out/1/0/0/0").is_file()) == (format == "ome-zarr-0.4")
         # Columns and rows beyond the border count for nothing.
         padded = np.pad(fine.astype(float), [(0, 0), (first[1] % 2, 1), (first[2] % 2, 2)], constant_values=np.nan)
         z, y, x = coarse.shape

@@ -121,8 +121,9 @@ def test_boxes_are_read_as_the_whole(levels: list[Layout]):
             np.testing.assert_array_equal(read_coarsened(fine, coarse, box, "mode"), whole[box.slices])
 
 
-def test_ome_zarr_reads_all_levels(tmp_path: Path):
-    volumes = opened(write_pyramid(tmp_path / "a.zarr", "ome-zarr"))
+@pytest.mark.parametrize("format", ["ome-zarr", "ome-zarr-0.4"])
+def test_ome_zarr_reads_all_levels(format: Format, tmp_path: Path):  # noqa: A002
+    volumes = opened(write_pyramid(tmp_path / "a.zarr", format))
     location = ome_zarr.io.parse_url(tmp_path / "a.zarr")
     assert location is not None
     (node,) = ome_zarr.reader.Reader(location)()
@@ -136,6 +137,14 @@ def test_ome_zarr_reads_all_levels(tmp_path: Path):
     # Centres of the first voxels, as seen from the centre of the finest one's.
     assert shifts == [[80, 12, 20], [80, 14, 22], [80, 18, 26], [80, 26, 34], [100, 42, 50]]
     assert [volume.offset_zyx for volume in volumes] == [OFFSET] * 5
+
+
+def test_cloud_volume_reads_the_finest_level_of_ome_zarr_0_4(tmp_path: Path):
+    """Of the others it takes the chunks to be of the finest one's shape; it places the first voxel at 0."""
+    (volume, *_) = opened(write_pyramid(tmp_path / "a.zarr", "ome-zarr-0.4"))
+    read: Any = CloudVolume(f"zarr://file://{tmp_path}/a.zarr", progress=False, fill_missing=True)
+    np.testing.assert_array_equal(np.asarray(read[:])[..., 0].transpose(), volume[...])
+    assert (list(read.resolution), str(read.dtype)) == ([4, 4, 40], "uint64")
 
 
 def test_cloud_volume_reads_all_levels(tmp_path: Path):

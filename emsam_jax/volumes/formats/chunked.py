@@ -83,8 +83,10 @@ def _open_level(url: str, driver: str, image: Field, level: int) -> Native:
     axes = pyramid.axes or named_axes(None, store.rank)
     if len(axes) != store.rank:
         raise UserError(f"{path}: expected an array with the axes {axes}, found the shape {store.shape}.")
-    own = store.spec().to_json()["metadata"].get("attributes") if driver == "zarr3" else None
-    attributes = Field(own, f"{path}/zarr.json", "attributes")
+    if driver == "zarr3":
+        attributes = Field(store.spec().to_json()["metadata"].get("attributes"), f"{path}/zarr.json", "attributes")
+    else:
+        attributes = read_metadata(path).get(".zattrs", NOTHING)
     return Native(store, axes, pyramid.sizes[level], pyramid.offsets[level], pyramid.levels, attributes=attributes)
 
 

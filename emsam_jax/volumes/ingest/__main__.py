@@ -8,6 +8,7 @@ is whole.
 """
 
 import sys
+from typing import get_args
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.storage import normalise, set_cache_limit
 from emsam_jax.volumes.axes import Channel
 from emsam_jax.volumes.ingest.conversion import ingest
+from emsam_jax.volumes.layout import Format
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.verify import check_present
 
@@ -31,7 +33,7 @@ def define_flags() -> None:
         flags.DEFINE_boolean("allow_gaps", False, "Fill sections that are missing from a numbered folder with 0.")
         flags.DEFINE_integer("cache_mib", 256, "Cache limit of the source's chunks in MiB.")
     with group("Output"):
-        flags.DEFINE_enum("format", "ome-zarr", ["ome-zarr", "precomputed"], "Format of the destination.")
+        flags.DEFINE_enum("format", "ome-zarr", get_args(Format), "Format of the destination.")
         define_zyx("chunk", int, "Chunk size, `z,y,x` in voxels; by default from shape and voxel size.")
         define_zyx("shard", int, "Shard size, `z,y,x` in voxels, a multiple of the chunk.")
         flags.DEFINE_enum("pyramid", None, ["mean", "mode"], "Add coarser levels: mean for raw, mode for labels.")
