@@ -33,7 +33,7 @@ test: $(TESTED)
 test-slow: $(TESTED)
 	$(PYTEST) -m slow $(TESTS)
 
-test-all: $(TESTED)
+test-all: $(TESTED) .venv-readers/installed
 	$(PYTEST) $(TESTS)
 
 lint: $(TESTED)
@@ -100,6 +100,13 @@ $(VENV)/installed-torch: $(VENV)/installed
 	$(PIP) torch setuptools wheel
 	SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
 	$(PIP) --editable '.[convert]'
+	touch $@
+
+# Other tools' readers, by which exports are read back; webknossos is AGPL and stays out of the package's environment.
+.venv-readers/installed:
+	$(PYTHON) -m venv --clear .venv-readers
+	.venv-readers/bin/python -m pip install --quiet --disable-pip-version-check \
+		webknossos==4.3.3 napari==0.6.6 napari-ome-zarr==0.10.0
 	touch $@
 
 # The peers that need other versions than ours of what both use: gunpowder wants zarr 2.

@@ -17,7 +17,7 @@ ROOMS = (
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
     *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
     "objects",
-    *("evaluation", "segment_volume", "training", "prepare", "sharing", "porting", "demo", "commands"),
+    *("evaluation", "segment_volume", "exports", "training", "prepare", "sharing", "porting", "demo", "commands"),
 )
 WITHOUT_JAX = {
     "errors",
@@ -30,11 +30,12 @@ WITHOUT_JAX = {
     "scores",
     "view",
     "objects",
+    "exports",
 }
 # Imported by their own path, where they are needed, since they load jax or Dask; and an experiment is a file.
 BY_PATH = {
     *("evaluation.predicted", "segment_volume.prediction", "inference.on_workers", "training.command"),
-    *("training.cost", "training.plan"),
+    *("training.cost", "training.plan", "sharing.exported_model"),
     "configs.demo",
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))

@@ -22,7 +22,7 @@ MODULES = {
     "segment": "commands.segment",
     "objects": "commands.objects",
     "push": "sharing.push",
-    "export": "sharing.export",
+    "export": "commands.export",
     "demo": "demo",
 }
 

@@ -6,6 +6,7 @@ from emsam_jax.storage.context import file_context, locking_context, set_cache_l
 from emsam_jax.storage.destination import (
     CONVERSION,
     EVALUATION,
+    EXPORT,
     LABELS,
     MODEL,
     OBJECTS,
@@ -41,6 +42,7 @@ from emsam_jax.storage.replacing import beside, end_replacing, put_in_place
 __all__ = [
     "CONVERSION",
     "EVALUATION",
+    "EXPORT",
     "LABELS",
     "MODEL",
     "OBJECTS",

@@ -48,10 +48,11 @@ TRAINING = Kind(
         *("encoder", "encoder.partial", "encoder.replaced", "samples", "tensorboard", "validating"),
     ),
 )
+EXPORT = Kind("export", "an export of labels")
 MODEL = Kind("model", "a model that travels")
 DEMO = Kind("demo", "a run of the demo", written=("demo.json",))
 VOLUMES = (VOLUME, CONVERSION, SYNTHETIC, LABELS)  # which may be overwritten where that is asked for
-_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, OBJECTS, EVALUATION, TRAINING, DEMO, MODEL)
+_KINDS = (*VOLUMES, PREDICTION, SEGMENTATION, OBJECTS, EVALUATION, TRAINING, DEMO, MODEL, EXPORT)
 _TITLES = {kind.name: kind.title for kind in _KINDS}
 
 

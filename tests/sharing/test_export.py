@@ -11,7 +11,7 @@ import pytest
 from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig
 from emsam_jax.errors import UserError
 from emsam_jax.inference import load_trained
-from emsam_jax.sharing.export import export_model
+from emsam_jax.sharing.exported_model import export_model
 from emsam_jax.sharing.push import PushRequest, push
 from tests.programs import environment
 from tests.sharing.conftest import SIZE

@@ -12,6 +12,7 @@
 `steps` runs them in this order. `job` is what they share, `tables` what passes from one to the next.
 """
 
+from emsam_jax.segmentation.blockwise.finished import Segmented, open_segmented
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.blockwise.job import check_recipe, plan_job, usual_block
 from emsam_jax.segmentation.blockwise.placed_edits import read_edits_report
@@ -36,6 +37,7 @@ __all__ = [
     "EDGE",
     "OBJECT",
     "Guard",
+    "Segmented",
     "Step",
     "Table",
     "are_intact",
@@ -45,6 +47,7 @@ __all__ = [
     "index_ids",
     "list_objects",
     "merge_objects",
+    "open_segmented",
     "plan_job",
     "plan_steps",
     "read_edits_report",

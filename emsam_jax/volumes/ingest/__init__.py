@@ -2,3 +2,7 @@
 
 The command is `emsam ingest`.
 """
+
+from emsam_jax.volumes.ingest.conversion import ingest
+
+__all__ = ["ingest"]

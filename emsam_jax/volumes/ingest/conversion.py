@@ -27,7 +27,7 @@ from emsam_jax.storage import (
 )
 from emsam_jax.volumes.box import Box
 from emsam_jax.volumes.create import create_array, occupied, write_image_metadata
-from emsam_jax.volumes.ingest.level import LevelCopy, plan_shards, refuse_too_large
+from emsam_jax.volumes.ingest.level import Copyable, LevelCopy, plan_shards, refuse_too_large
 from emsam_jax.volumes.layout import Layout, plan_layout
 from emsam_jax.volumes.open import open_volume
 from emsam_jax.volumes.pyramid import Method, plan_levels, read_coarsened
@@ -37,7 +37,7 @@ _KEPT = ("ledger/running.json", UNFINISHED)  # while a run is at work
 
 
 def ingest(
-    source: Volume,
+    source: Copyable,
     destination: str,
     *,
     format: str = "ome-zarr",  # noqa: A002
@@ -82,7 +82,7 @@ def ingest(
 
 
 def copy(
-    source: Volume,
+    source: Copyable,
     layout: Layout,
     facts: dict[str, Any],
     pyramid: Method | None,
@@ -112,7 +112,7 @@ def copy(
             print(f"{layout.url}: all {total} shards are done already.", file=sys.stderr)
 
 
-def facts_of(source: Volume, layout: Layout, pyramid: Method | None) -> dict[str, Any]:
+def facts_of(source: Copyable, layout: Layout, pyramid: Method | None) -> dict[str, Any]:
     """Returns all that the destination's voxels depend on."""
     return {
         "source": source.url,
@@ -148,7 +148,9 @@ def begin(layout: Layout, facts: dict[str, Any], *, overwrite: bool) -> bool:
     return True
 
 
-def open_stages(source: Volume, levels: list[Layout], facts: dict[str, Any], pyramid: Method | None) -> list[LevelCopy]:
+def open_stages(
+    source: Copyable, levels: list[Layout], facts: dict[str, Any], pyramid: Method | None
+) -> list[LevelCopy]:
     """Opens the levels from the finest; each is read from the one before it."""
     targets = [create_array(level, resume=True) for level in levels]
     reads: list[Callable[[Box], np.ndarray]] = [source.read]
@@ -161,7 +163,7 @@ def open_stages(source: Volume, levels: list[Layout], facts: dict[str, Any], pyr
     ]
 
 
-def finish(source: Volume, levels: list[Layout], facts: dict[str, Any], *, torn: bool) -> None:
+def finish(source: Copyable, levels: list[Layout], facts: dict[str, Any], *, torn: bool) -> None:
     """Makes the levels one volume that opens; `torn` removes what killed runs left."""
     url = levels[0].url
     if (files := files_of(source.url)) != facts["source_files"]:

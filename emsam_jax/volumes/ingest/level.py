@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorstore as ts
@@ -15,12 +15,34 @@ from tqdm import tqdm
 from emsam_jax.blocks import Block, Entry, Ledger, Plan, Todo, check_room, checksum, find_todo, is_intact, plan_blocks
 from emsam_jax.errors import UserError, first_line
 from emsam_jax.storage import free_disk, free_memory
-from emsam_jax.volumes.box import Box, box_of
+from emsam_jax.volumes.axes import Sizes
+from emsam_jax.volumes.box import Box, Voxel, box_of
 from emsam_jax.volumes.layout import Layout
 from emsam_jax.volumes.volume import Volume
 
 IN_FLIGHT = 2  # shards that are written at once
 _COMPRESSED = 100  # times: hardly any voxels take less of a disk
+
+
+@runtime_checkable
+class Copyable(Protocol):
+    """What is copied: a volume, or voxels that are computed as they are read."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def voxel_size_zyx(self) -> Sizes: ...
+    @property
+    def offset_zyx(self) -> Sizes: ...
+    @property
+    def offsets(self) -> tuple[Voxel, ...]: ...
+    @property
+    def box(self) -> Box: ...
+    def read(self, box: Box) -> Shaped[np.ndarray, "*c z y x"]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,4 @@
-"""Exports a trained model's forward pass as one file for CPUs, CUDA and TPUs, which runs without this software.
-
-    emsam export --ckpt=runs/mine --out=mine.jax_export
-    emsam export --ckpt=hf:me/mine@v1 --out=mine.jax_export --window=16,256,256
-
-The file holds the program, as StableHLO by jax.export, with the parameters in it. It takes windows [b, z, y, x] of grey
-values in [0, 1], float32, any number b of them, and gives their affinities [b, c, z, y, x]:
-jax.export.deserialize(bytearray(content)).call(windows). Tiling and blending are the caller's.
-"""
+"""A trained model's forward pass as one file for CPUs, CUDA and TPUs, which runs without this software."""
 
 import dataclasses
 from typing import NamedTuple
@@ -16,7 +8,6 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float
 
-from emsam_jax.command_line import FLAGS, define_zyx, flags, group, required
 from emsam_jax.config import check_patch
 from emsam_jax.inference import Calibrated, Trained, load_trained, settings_from
 from emsam_jax.model import flat_state, merge_fgnet
@@ -61,26 +52,11 @@ def portable(trained: Trained) -> Calibrated:
     return dataclasses.replace(trained.model, network=network)
 
 
-def define_flags() -> None:
-    with group("Model"):
-        flags.DEFINE_string(
-            "ckpt",
-            "",
-            "Trained `MODEL`: a folder of a run, a checkpoint or a pushed model, or hf:OWNER/NAME[@REVISION].",
-        )
-        define_zyx(
-            "window", int, "Shape of the windows, `z,y,x` in voxels; by default that of the model's predictions."
-        )
-    with group("Output"):
-        flags.DEFINE_string("out", "", "Exported program, `FILE`.")
-
-
-def main(_: list[str]) -> None:
-    found = export_model(required("ckpt"), required("out"), FLAGS.window or ())
+def describe_export(found: ExportedModel, out: str) -> str:
     z, y, x = found.window
     ranges = " or ".join(f"{low:g} to {high:g}" for low, high in found.ranges) or "not known"
-    print(
-        f"Exported: {FLAGS.out}, {found.bytes:,} bytes, for {', '.join(PLATFORMS)}\n"
+    return (
+        f"Exported: {out}, {found.bytes:,} bytes, for {', '.join(PLATFORMS)}\n"
         f"Takes float32 [b, {z}, {y}, {x}] in [0, 1] (raw values of the training that became that: {ranges})\n"
         f"Gives affinities [b, {len(found.offsets)}, {z}, {y}, {x}] of the offsets {', '.join(map(str, found.offsets))}"
     )
