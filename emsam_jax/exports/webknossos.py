@@ -26,7 +26,7 @@ def export_to_webknossos(segmented: Segmented, out: str, *, progress: bool = Fal
     url, pad = normalise(out), first_voxel(segmented.open_fragments())
     claim(url, EXPORT, [segmented.labels, segmented.graph])
     with RunLock(f"{url}/ledger"):
-        stage = Places(segmented, url)
+        stage = PiecePlaces(segmented, url)
         report = run_in_turn(stage, segmented.plan, f"{url}/ledger", progress=progress)
         if report.failed:
             raise UserError(describe_failures(stage.name, report.failed))
@@ -47,7 +47,7 @@ def export_to_webknossos(segmented: Segmented, out: str, *, progress: bool = Fal
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
+class PiecePlaces:
     """Finds a voxel of each piece, the one nearest to its middle."""
 
     segmented: Segmented
@@ -85,7 +85,7 @@ def number_pieces(pieces: UInt64[np.ndarray, " n"], names: UInt64[np.ndarray, " 
     return np.where(there, rows + 1, 0)
 
 
-def collect(segmented: Segmented, pieces: Table, pad: Voxel, stage: Places) -> Agglomerates:
+def collect(segmented: Segmented, pieces: Table, pad: Voxel, stage: PiecePlaces) -> Agglomerates:
     """Collects what all blocks say of the pieces that belong to objects."""
     plan = segmented.plan
     tables = read_tables(stage.out, places_key, plan, _PLACE)

@@ -108,7 +108,7 @@ def test_its_ingest_would_make_the_same_objects(run: Run, tmp_path: Path):
     counts = [range(math.ceil(side / own)) for side, own in zip(run.labels.shape, BLOCK, strict=True)]
     expected: dict[str, Edges] = {kind: {} for kind in KINDS}
     back = {one: supervoxel for supervoxel, one in piece.items()}
-    active, crossing = set(), set()
+    active, crossing, outward = set(), set(), set()
     for place in itertools.product(*reversed(counts)):
         edges, components = read_chunk(out, place)
         for kind, found in edges.items():
@@ -121,7 +121,9 @@ def test_its_ingest_would_make_the_same_objects(run: Run, tmp_path: Path):
         assert len(components) == len({run.lookup[piece[one]] for one in of})
         assert {one for one in piece if chunk_of(one) == place} <= of.keys()
         crossing |= edges["cross_chunk"].keys()
+        outward |= edges["cross_chunk"].keys() | edges["between_chunk"].keys()
         active |= {(u, v) for kind in ("in_chunk", "between_chunk") for u, v in edges[kind] if of[u] == of[v]}
+    assert outward == {(v, u) for u, v in outward}  # both chunks have them
     assert set(expected["cross_chunk"].values()) == {(math.inf, 1)}
     assert {(min(u, v), max(u, v)) for u, v in active} <= expected["in_chunk"].keys() | expected["between_chunk"].keys()
 
