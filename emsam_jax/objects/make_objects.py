@@ -14,7 +14,7 @@ from emsam_jax.objects.pieces import Pieces
 from emsam_jax.objects.precomputed_shapes import INFOS
 from emsam_jax.objects.shapes import Shapes
 from emsam_jax.objects.take_away import MeshFormat, check_ids, take_away
-from emsam_jax.storage import OBJECTS, claim, open_folder, write_key
+from emsam_jax.storage import OBJECTS, claim, open_folder, write_keys
 
 
 def make_objects(
@@ -46,8 +46,7 @@ def make_objects(
 
     everywhere, here = functools.partial(do, run), functools.partial(do, run_in_turn)
     with RunLock(ledger):
-        for key, info in INFOS.items():
-            write_key(open_folder(job.out), key, json.dumps(info).encode())
+        write_keys(open_folder(job.out), {key: json.dumps(info).encode() for key, info in INFOS.items()})
         everywhere(Pieces(job), job.plan)
         here(Catalogue(job), job.whole)
         objects = read_catalogue(job)

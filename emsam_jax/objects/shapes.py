@@ -22,7 +22,7 @@ from emsam_jax.objects.precomputed_shapes import (
 )
 from emsam_jax.objects.surface import area_of, count_normals, mesh_pieces
 from emsam_jax.segmentation.blockwise import Table, read_table, read_tables, write_table
-from emsam_jax.storage import open_folder, read_key, write_key
+from emsam_jax.storage import open_folder, read_key, write_keys
 from emsam_jax.volumes import Box
 
 # What is measured of an object, in nm; the box is z, y, x, with the volume's offset.
@@ -60,16 +60,16 @@ class Shapes:
         """Writes the object's mesh and skeleton, and returns its row of measurements."""
         job, name, folder = self.job, int(row["id"]), open_folder(self.job.out)
         size, offset = np.array(job.voxel_size_zyx), np.array(job.offset_zyx)
-        parts, normals = 0, 0
-        manifest = encode_manifest(name, 1)
+        parts, normals, files = 0, 0, {}
         for surface in mesh_pieces(read_masks(job.out, pieces)):
-            parts, normals = parts + 1, normals + count_normals(surface)
-            manifest = encode_manifest(name, parts)
-            write_key(folder, list_parts(manifest)[-1], encode_surface(surface, job.voxel_size_zyx, job.offset_zyx))
-        write_key(folder, name_mesh(name), manifest)
+            write_keys(folder, files)  # of a large object, each part before the next is made
+            key = list_parts(encode_manifest(name, parts := parts + 1))[-1]
+            normals = normals + count_normals(surface)
+            files = {key: encode_surface(surface, job.voxel_size_zyx, job.offset_zyx)}
         (z, y, x), (z1, y1, x1) = row["start"].tolist(), row["stop"].tolist()
         line = trace_object(job, read_masks(job.out, pieces), Box((z, y, x), (z1, y1, x1)))
-        write_key(folder, name_skeleton(name), encode_centreline(line))
+        files |= {name_mesh(name): encode_manifest(name, parts), name_skeleton(name): encode_centreline(line)}
+        write_keys(folder, files)
         voxels = int(row["voxels"])
         return (
             *(name, voxels, voxels * float(size.prod()), area_of(normals, job.voxel_size_zyx)),

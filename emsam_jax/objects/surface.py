@@ -26,11 +26,11 @@ class Surface(NamedTuple):
     faces: Int64[np.ndarray, "m 3"]
 
 
-def mesh_pieces(pieces: Iterable[Piece]) -> Iterator[Surface]:
+def mesh_pieces(pieces: Iterable[Piece], most_faces: int = _MOST_FACES) -> Iterator[Surface]:
     """Yields the surface of an object in as few parts as memory allows, mostly one; parts meet exactly."""
     waiting, faces = [], 0
     for part in filter(None, map(mesh_mask, pieces)):
-        if waiting and faces + len(part.faces) > _MOST_FACES:
+        if waiting and faces + len(part.faces) > most_faces:
             yield weld(waiting)
             waiting, faces = [], 0
         waiting.append(part)

@@ -10,7 +10,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.objects.centreline import Centreline
 from emsam_jax.objects.precomputed_shapes import read_centreline, read_surface
 from emsam_jax.segmentation.blockwise import Table
-from emsam_jax.storage import open_folder, write_key
+from emsam_jax.storage import open_folder, write_keys
 
 MeshFormat = Literal["obj", "ply"]
 _LISTED = 5  # ids in a message
@@ -32,8 +32,8 @@ def take_away(out: str, ids: Iterable[int], mesh_format: MeshFormat) -> None:
     folder = open_folder(out)
     encode = {"obj": encode_obj, "ply": encode_ply}[mesh_format]
     for name in ids:
-        write_key(folder, f"swc/{name}.swc", encode_swc(read_centreline(out, name), name))
-        write_key(folder, f"{mesh_format}/{name}.{mesh_format}", encode(*read_surface(out, name)))
+        skeleton, mesh = encode_swc(read_centreline(out, name), name), encode(*read_surface(out, name))
+        write_keys(folder, {f"swc/{name}.swc": skeleton, f"{mesh_format}/{name}.{mesh_format}": mesh})
 
 
 def encode_swc(line: Centreline, name: int) -> bytes:

@@ -32,6 +32,7 @@ from emsam_jax.storage.location import (
     read_key,
     split_last,
     write_key,
+    write_keys,
     write_whole,
 )
 from emsam_jax.storage.machine import check_memory, free_disk, free_memory, usable_cores
@@ -85,5 +86,6 @@ __all__ = [
     "split_last",
     "usable_cores",
     "write_key",
+    "write_keys",
     "write_whole",
 ]

@@ -1,6 +1,7 @@
 """Locates volumes: a local path or a URL, as a TensorStore key-value store."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,20 @@ def read_key(
 
 def write_key(folder: ts.KvStore, key: str, content: bytes | None) -> None:
     """Replaces the file durably; a reader sees the old content or the new, never a part. None deletes."""
-    try:
-        folder.write(key, content).result()
-    except ValueError as error:
-        place, reason = f"{folder.url.rstrip('/')}/{key}", first_line(error)
-        if place.startswith("file://"):  # the operating system's words come last
-            place, reason = place.removeprefix("file://"), f"{reason.rpartition(': ')[2]}."
-        raise UserError(f"{place} cannot be written: {reason}") from None
+    write_keys(folder, {key: content})
+
+
+def write_keys(folder: ts.KvStore, contents: Mapping[str, bytes | None]) -> None:
+    """Replaces several files at once, each as `write_key` does."""
+    writes = {key: folder.write(key, content) for key, content in contents.items()}
+    for key, write in writes.items():
+        try:
+            write.result()
+        except ValueError as error:
+            place, reason = f"{folder.url.rstrip('/')}/{key}", first_line(error)
+            if place.startswith("file://"):  # the operating system's words come last
+                place, reason = place.removeprefix("file://"), f"{reason.rpartition(': ')[2]}."
+            raise UserError(f"{place} cannot be written: {reason}") from None
 
 
 def write_whole(place: str | Path, content: str | bytes) -> None:

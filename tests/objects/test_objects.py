@@ -11,6 +11,9 @@ from pyarrow import parquet
 
 from emsam_jax.errors import UserError
 from emsam_jax.objects import Tracing, make_objects, plan_objects
+from emsam_jax.objects.catalogue import read_group
+from emsam_jax.objects.pieces import read_masks
+from emsam_jax.objects.surface import mesh_pieces, weld
 from emsam_jax.scores import read_skeletons
 from emsam_jax.volumes import create_volume
 from tests.objects import tissue_of_shapes as tissue
@@ -129,6 +132,16 @@ def test_noise_is_closed_too(tmp_path: Path):
         assert tissue.count_uses(np.array([line[1:] for line in lines if line[0] == "f"], int)) == {2}
         assert read_rows(out)[1]["voxels"] == (noise == 1).sum()
     assert shapes_in(tmp_path / "out9") == shapes_in(tmp_path / "out5")
+
+
+def test_a_mesh_in_parts_is_closed(labels: str, made: Path):
+    job = plan_objects(labels, str(made), block=BLOCK)
+    (pieces,) = (pieces for group in job.plan_groups(4) for row, pieces in read_group(job, group) if row["id"] == 3)
+    (whole,) = mesh_pieces(read_masks(job.out, pieces))
+    parts = list(mesh_pieces(read_masks(job.out, pieces), most_faces=1000))
+    assert len(parts) > 3
+    np.testing.assert_array_equal(weld(parts).vertices, whole.vertices)
+    np.testing.assert_array_equal(weld(parts).faces, whole.faces)
 
 
 def test_a_large_object_is_traced_coarsely_and_as_long(labels: str, made: Path, tmp_path: Path):
