@@ -99,7 +99,9 @@ def _judge(
     else:
         judge = Judge(example, clock, threads)
         for name in sorted(set(frozen.recipes) - {BASELINE}, key=lambda name: (name != frozen.headline, name)):
-            found = judge.judge_method(name, frozen.recipes[name])
+            found, recipe = judge.judge_method(name, frozen.recipes[name]), frozen.recipes[name]
+            if name == frozen.headline and recipe.cuts and found.labels is not None:
+                found.entry["decisions"] = judge.judge_decisions(name, recipe, found.labels)
             judged[name] = found if name == frozen.headline else found.without_labels()
     judge = Judge(without_network(subject), clock, threads)
     judged[BASELINE] = judge.judge_method(BASELINE, frozen.recipes[BASELINE])

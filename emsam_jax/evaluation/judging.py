@@ -9,6 +9,7 @@ from jaxtyping import Integer, UInt64
 
 from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.compared import LITERATURE
+from emsam_jax.evaluation.proofreading import judge_decisions, proofread
 from emsam_jax.evaluation.subject import Example, Subject
 from emsam_jax.scores import WAYS, report_segmentation
 from emsam_jax.segmentation import THRESHOLDS, FragmentParameters, Recipe, check_affinities, make_fragments
@@ -62,6 +63,12 @@ class Judge:
             "sweep": rows,
         }
         return Judged(entry, chosen, oracle)
+
+    def judge_decisions(self, name: str, recipe: Recipe, labels: Labels) -> dict[str, Any]:
+        """Judges what the labels at the recipe's threshold rest on."""
+        with self.clock.stage(self.subject.name, f"{name} decisions", self.subject.box.voxels):
+            fragments = self._cut(name, recipe.fragments)
+            return judge_decisions(proofread(self.subject, fragments, self.affinities, labels), recipe)
 
     def _cut(self, name: str, parameters: FragmentParameters) -> UInt64[np.ndarray, "z y x"]:
         if parameters not in self._fragments:

@@ -18,6 +18,7 @@ from emsam_jax.evaluation.compared import (
     usable,
     without_network,
 )
+from emsam_jax.evaluation.proofreading import fit_on
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Example, Subject
 from emsam_jax.segmentation import THRESHOLDS, Choice, FragmentParameters, Held, Recipe, choose, sweep
@@ -88,6 +89,9 @@ def _choose(
         choices = choose_recipes(examples, names, threads=threads, step=source.step)
         baseline = choose_recipes(list(map(without_network, held_out)), [BASELINE], threads=threads)
     headline = best_method(choices)
+    best = choices[headline].recipe
+    best = dataclasses.replace(best, probability=fit_on(examples, best, threads))
+    choices[headline] = choices[headline]._replace(recipe=best)
     how = f"Fragments and thresholds were chosen by VOI on {where}, then frozen.{_passed_over(choices, headline)}"
     choices |= baseline
     for name, (recipe, _) in choices.items():

@@ -26,6 +26,7 @@ EXPLAINED = {
     "smoothed_voi": "VOI over neighbouring thresholds, in log odds: what methods and checkpoints are compared by",
     "fixed": "the literature's threshold 0.5, with the same fragments",
     "oracle": "the lowest VOI of the sweep, chosen by looking at the truth: no result, a bound",
+    "decisions": "merge decisions: calibration of their probabilities, and VOI after an oracle has looked at the first",
     "runs": "expected run length (ERL) along skeletons in nm, the longest possible, their ratio; shares of the length",
     "ways": "all voxels; truth borders of 1 voxel ignored; without the largest object; away from the volume's faces",
 }

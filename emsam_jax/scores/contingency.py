@@ -27,6 +27,10 @@ class ContingencyTable:
     def voxels(self) -> int:
         return int(self.count.sum())
 
+    def renamed(self, segments: UInt64[np.ndarray, " pairs"]) -> "ContingencyTable":
+        """Gives each pair's segment another id; those of one id are added up."""
+        return merge_tables([dataclasses.replace(self, segment=segments)])
+
     def where(self, keep: Bool[np.ndarray, " pairs"]) -> "ContingencyTable":
         return ContingencyTable(self.segment[keep], self.truth[keep], self.count[keep])
 

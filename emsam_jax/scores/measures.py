@@ -64,6 +64,10 @@ def object_terms(table: ContingencyTable, unsegmented: str = "object") -> Object
     )
 
 
+def score_table(table: ContingencyTable, unsegmented: str = "object") -> Scores:
+    return score_terms(object_terms(table, unsegmented))
+
+
 def score_terms(terms: ObjectTerms) -> Scores:
     """Computes the scores of all objects; null with a reason where one is undefined."""
     voxels = int(terms.truth_size.sum())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emsam_jax.scores.measures import bootstrap_objects, object_terms, score_terms
+from emsam_jax.scores.measures import bootstrap_objects, object_terms, score_table, score_terms
 from emsam_jax.scores.tabulate import Conventions, VoxelSource, tabulate
 from emsam_jax.scores.worst_objects import find_swallowed, list_worst, locate
 
@@ -38,8 +38,7 @@ def score_segmentation(
         labels, truth = np.asarray(labels)[None], np.asarray(truth)[None]
         mask = None if mask is None else np.asarray(mask)[None]
     (table,) = tabulate(labels, truth, [conventions], mask=mask, block_zyx=block_zyx, threads=threads)
-    scores = score_terms(object_terms(table, conventions.unsegmented))
-    return {**scores, "conventions": conventions.describe()}
+    return {**score_table(table, conventions.unsegmented), "conventions": conventions.describe()}
 
 
 def report_segmentation(

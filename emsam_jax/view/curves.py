@@ -98,6 +98,25 @@ def draw_over_threshold(methods: Methods, name: str, title: str) -> Markup:
     return _to_svg(figure, name, f"{title} over the threshold for " + ", ".join(methods))
 
 
+def draw_decisions(found: Mapping[str, Any]) -> list[tuple[Markup, str]]:
+    """Draws what looking at merge decisions mends, and whether their probabilities hold, each with its caption."""
+    mended, axes = _figure("decisions looked at", "VOI (bits)")
+    looked = [count + 1 for count in found["looked_at"]]  # so that none has a place on the axis
+    for (colour, dashes), values in zip(_styles(), found["voi"].values(), strict=False):
+        axes.plot(looked, values, dashes, color=colour, **_LINE)
+    axes.axhline(found["voi"]["cost"][0] / 2, color=_OTHER, linestyle=":", linewidth=0.8)
+    axes.set(xscale="log", ylim=(0, None))
+    axes.grid(axis="y")
+    reliable, axes = _figure("probability that both sides belong together", "share that do")
+    points = [[row[name] for row in found["reliability"]] for name in ("probability", "together")]
+    axes.plot((0, 1), (0, 1), ":", color=_OTHER, linewidth=0.8)
+    axes.plot(*points, color=_SERIES[0], **_LINE)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    told = "VOI over the merge decisions that an oracle has looked at", "Share that belongs together over probability"
+    figures = _to_svg(mended, "looked-at", told[0]), _to_svg(reliable, "reliability", told[1])
+    return list(zip(figures, ("What looking mends.", "How far probabilities hold."), strict=True))
+
+
 def _styles() -> Iterator[tuple[str, str]]:
     """Yields colour and dashes of each method, any number of them."""
     return ((colour, dashes) for dashes in itertools.cycle(_DASHES) for colour in _SERIES)

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from emsam_jax.view.colours import BOTH, MERGE, SPLIT, UNSEGMENTED
-from emsam_jax.view.curves import COLOURS, draw_curves
+from emsam_jax.view.curves import COLOURS, draw_curves, draw_decisions
 from emsam_jax.view.exhibit import Exhibit, pair
 from emsam_jax.view.panels import Section, draw_sections, tell
 from emsam_jax.view.standings import Standings, find_standings
@@ -85,6 +85,8 @@ def _values_of(
         "methods": methods,
         "drawn": drawn,
         "curves": draw_curves(drawn, standings.rows if standings else ()),
+        "decisions": entries[headline].get("decisions"),
+        "looks": draw_decisions(entries[headline]["decisions"]) if "decisions" in entries[headline] else [],
         "pictures": pictures,
         "stages": scores["stages"][name],
     }
@@ -102,7 +104,7 @@ def _facts(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for part in scores["split"]:
         yield f"{part['role']}: {part['name']}", f"{part['raw']} {part['region']}"
     for name, recipe in scores["recipes"].items():
-        yield f"method: {name}", _plain(recipe)
+        yield f"method: {name}", _plain({key: value for key, value in recipe.items() if key != "probability"})
     if scores["validation"]:
         yield "thresholds tried", _plain(scores["validation"]["thresholds"])
     for key, value in scores["conventions"].items():

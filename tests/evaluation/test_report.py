@@ -51,7 +51,7 @@ def test_it_opens_alone_and_everything_in_it_can_be_seen(browser, answered):
     plots = browser.execute_script(
         "return [...document.querySelectorAll('svg')].map(s => s.getAttribute('aria-label'))"
     )
-    assert len(plots) == 3
+    assert len(plots) == 5
     assert all(plots)
     text = browser.execute_script("return document.body.innerText")
     headline = scores["volumes"]["cells"][scores["headline"]]

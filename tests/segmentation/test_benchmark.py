@@ -30,3 +30,13 @@ def test_blockwise_benchmark_runs(tmp_path: Path) -> None:
     assert max(results["voi_apart"].values()) < 0.1
     assert results["overhead"] > 0
     assert results["second_worker"] > 0
+
+
+def test_where_to_look_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "where_to_look.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    results = json.loads((tmp_path / "where_to_look-cpu.json").read_text())
+    assert results["looks"] == 0
+    for found in results["volumes"]["small"]["ways"].values():
+        assert found["voi"]["cost"][-1] <= found["voi"]["cost"][0]
+        assert found["calibration_error"] < 0.2

@@ -12,6 +12,8 @@
 `steps` runs them in this order. `job` is what they share, `tables` what passes from one to the next.
 """
 
+from emsam_jax.segmentation.blockwise.answers import Answers
+from emsam_jax.segmentation.blockwise.decisions import Tables, list_decisions, tables_within
 from emsam_jax.segmentation.blockwise.finished import Segmented, open_segmented
 from emsam_jax.segmentation.blockwise.global_agglomeration import Guard, check_guard
 from emsam_jax.segmentation.blockwise.job import check_recipe, plan_job, usual_block
@@ -36,15 +38,18 @@ from emsam_jax.segmentation.blockwise.tables import (
 __all__ = [
     "EDGE",
     "OBJECT",
+    "Answers",
     "Guard",
     "Segmented",
     "Step",
     "Table",
+    "Tables",
     "are_intact",
     "check_guard",
     "check_recipe",
     "find_rows",
     "index_ids",
+    "list_decisions",
     "list_objects",
     "merge_objects",
     "open_segmented",
@@ -55,6 +60,7 @@ __all__ = [
     "read_table",
     "read_tables",
     "segment_blockwise",
+    "tables_within",
     "usual_block",
     "write_file",
     "write_table",

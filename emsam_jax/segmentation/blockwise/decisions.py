@@ -4,6 +4,8 @@ An object of n fragments hangs on n - 1 links, the strongest merges of each leve
 without one of them it is in two. Two objects that touch are one decision, however many of their fragments do.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Integer, UInt64
 from scipy.sparse import coo_array
@@ -71,18 +73,24 @@ def list_decisions(edges: Table, fragments: Table, lookup: Table) -> Table:
     return found
 
 
-def decisions_within(
+class Tables(NamedTuple):
+    edges: Table
+    fragments: Table
+    lookup: Table
+
+
+def tables_within(
     fragments: UInt64[np.ndarray, "z y x"],
     affinities: Float32[np.ndarray, "c z y x"],
     labels: Integer[np.ndarray, "z y x"],
-) -> Table:
-    """Lists the decisions of a segmentation in memory, whose fragments lie in one object each."""
+) -> Tables:
+    """Makes the tables of a segmentation in memory, whose fragments lie in one object each."""
     objects = list_objects(fragments, (0, 0, 0))
     belongs = np.zeros(int(fragments.max()) + 1, np.uint64)
     belongs[fragments] = labels
     lookup = np.zeros(len(objects), LOOKUP)
     lookup["fragment"], lookup["label"] = objects["id"], belongs[objects["id"]]
-    return list_decisions(measure_edges(fragments, affinities[:3], (0, 0, 0)), objects, lookup)
+    return Tables(measure_edges(fragments, affinities[:3], (0, 0, 0)), objects, lookup)
 
 
 def _find_links(graph: Table, objects: UInt64[np.ndarray, " n"]) -> tuple[Table, Float64[np.ndarray, " links"]]:

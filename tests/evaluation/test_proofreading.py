@@ -1,0 +1,69 @@
+"""Merge decisions judged: calibration and curves against implementations of a few lines."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from emsam_jax.evaluation.proofreading import describe_calibration, judge_decisions, proofread
+from emsam_jax.scores import Conventions, score_segmentation
+from emsam_jax.segmentation import Recipe, ideal_affinities
+from emsam_jax.volumes import open_volume
+
+
+def test_calibration_error_is_that_of_its_definition():
+    rng = np.random.default_rng(0)
+    probability = rng.random(500) ** 3
+    together = rng.random(500) < probability**2
+    found = describe_calibration(probability, together)
+    expected = 0.0
+    for low in np.arange(10) / 10:
+        own = (probability >= low) & (probability < low + 0.1)
+        if own.any():
+            expected += own.mean() * abs(probability[own].mean() - together[own].mean())
+    assert found["calibration_error"] == pytest.approx(expected)
+    assert sum(row["decisions"] for row in found["reliability"]) == 500
+    certain = describe_calibration(np.array([0.0, 1.0, 1.0]), np.array([False, True, True]))
+    assert certain["calibration_error"] == 0
+    assert describe_calibration(np.zeros(0), np.zeros(0, bool))["calibration_error"] is None
+
+
+def test_an_oracle_that_looks_at_all_mends_all_and_the_costliest_first():
+    """Six slabs in a row, three neurons of two each: one pair was left apart, and two neurons were merged."""
+    fragments = np.broadcast_to(np.repeat(np.arange(1, 7), [4, 4, 20, 20, 6, 6]), (6, 8, 60)).astype(np.uint64)
+    truth = (fragments + np.uint64(1)) // np.uint64(2)
+    labels = np.array([0, 1, 2, 3, 3, 3, 3], np.uint64)[fragments]  # 1 and 2 apart, 3 to 6 in one
+    affinities = ideal_affinities(truth, widen=False, sigma=0.0)
+    edge = np.argmax(fragments[0, 0] == 5)
+    affinities[2, :, :, edge] = 0.55  # between 4 and 5, of two neurons
+    affinities[2, :, :, 4] = 0.45  # between 1 and 2, of one
+    ruler = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
+    asked = proofread(ruler, fragments, affinities, labels)
+    assert asked.wrong.sum() == 2
+    assert len(asked.decisions) == 5
+    found = judge_decisions(asked, Recipe(threshold=0.5))
+    objects = {0: labels, 1: labels.copy(), 2: truth}
+    objects[1][fragments >= 5] = 4
+    expected = [score_segmentation(objects[min(count, 2)], truth)["voi"] for count in found["looked_at"]]
+    assert found["voi"]["cost"] == pytest.approx(expected, abs=1e-12)
+    assert found["voi"]["margin"][-1] == found["voi"]["random"][-1] == pytest.approx(0, abs=1e-12)
+    assert (found["wrongly_joined"], found["wrongly_apart"]) == (1, 1)
+    assert found["to_halve"]["cost"] == 1
+
+
+def test_an_evaluation_fits_on_validation_and_reports_on_the_test(answered):
+    scores, _, out = answered
+    recipe = Recipe.read(out / "postprocess.json")
+    entry = scores["volumes"]["cells"][scores["headline"]]
+    found = entry["decisions"]
+    assert recipe.probability is not None
+    assert found["fitted"]
+    assert found["voi"]["cost"][0] == pytest.approx(entry["voi"])
+    assert found["voi"]["cost"][-1] == pytest.approx(found["voi"]["margin"][-1])
+    assert found["looked_at"][-1] == found["decisions"]
+    assert json.loads(recipe.to_json())["probability"] == scores["recipes"][scores["headline"]]["probability"]
+    page = (out / "report.html").read_text()
+    assert "Where to look first" in page
+    assert 'aria-label="VOI over the merge decisions' in page
+    assert open_volume(out / "cells" / "segmentation.zarr").shape == (20, 48, 48)
