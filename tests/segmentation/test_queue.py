@@ -15,6 +15,7 @@ from emsam_jax.segmentation import Recipe, ideal_affinities
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.segmentation.blockwise.decisions import list_decisions
 from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges
+from emsam_jax.segmentation.edits import new_edit
 from emsam_jax.segmentation.probability import FEATURES, fit_probability
 from emsam_jax.volumes import open_volume
 from tests.segmentation.cells import IN_3D, store
@@ -109,3 +110,25 @@ def test_the_queue_begins_with_the_planted_mistakes_at_their_places(tmp_path: Pa
             assert pieces["label"][np.searchsorted(pieces["fragment"], fragments[voxel])] == int(row["fragment_a"])
             assert (row["object_a"] == row["object_b"]) == (joined == "1")
             assert float(row["probability"]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_what_edits_have_decided_is_listed_no_more(tmp_path: Path):
+    affinities = ideal_affinities(np.broadcast_to(np.arange(64) // 16 + 1, (12, 40, 64)))
+    affinities[:, :, :, 14:18] = np.maximum(affinities[:, :, :, 14:18], 0.45)
+    affinities[:, :, 19:21, 50:] = 0.35
+    volume, recipe = store(tmp_path / "affinities.zarr", affinities), Recipe("waterz", 0.6, IN_3D)
+    places = {"part": [(6, 20, 8), (6, 20, 24)], "join": [(6, 8, 56), (6, 32, 56)], "done": [(6, 20, 40)]}
+    edits = [new_edit(kind, OFFSET + SIZE * (np.array(place) + 0.5), "ada") for kind, place in places.items()]
+    pairs = []
+    for number, given in enumerate((None, edits[:2], edits)):
+        out = tmp_path / str(number)
+        segment_blockwise(
+            volume, out, recipe, (6, 20, 16), graph=tmp_path / "0" if given else None, edits=given, queue=100
+        )
+        rows = list(csv.DictReader((out / "queue.csv").read_text().splitlines()))
+        pairs.append([{int(row["object_a"]), int(row["object_b"])} for row in rows])
+    assert len(pairs[0]) == 5
+    labels = open_volume(tmp_path / "1")[...][6, 20]
+    second, third, fourth = (int(labels[x]) for x in (24, 40, 56))
+    assert sorted(map(sorted, pairs[1])) == sorted(map(sorted, [{second, third}, {third, fourth}]))
+    assert pairs[2] == []

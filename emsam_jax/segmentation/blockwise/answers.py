@@ -1,7 +1,11 @@
-"""Objects of fragments as answers to merge decisions come in, by the same rules as those that edits follow."""
+"""Answers to merge decisions: what objects become of them, by the rules of edits, and which edits are answers."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Float64, Integer, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
@@ -12,7 +16,8 @@ from emsam_jax.segmentation.blockwise.constraints import (
     unite_objects,
 )
 from emsam_jax.segmentation.blockwise.decisions import Tables
-from emsam_jax.segmentation.blockwise.tables import find_rows
+from emsam_jax.segmentation.blockwise.placed_edits import PlacedEdit
+from emsam_jax.segmentation.blockwise.tables import Table, find_rows
 
 
 class Answers:
@@ -43,3 +48,38 @@ class Answers:
         united = unite_objects(self.objects, consistent.joins)
         self.objects = part_objects(united, self.graph, self.parts, consistent.group)
         return True
+
+
+def find_answered(
+    decisions: Table, together: Float64[np.ndarray, " n"], placed: Sequence[PlacedEdit], lookup: Table
+) -> Bool[np.ndarray, " n"]:
+    """Finds decisions that edits have made: those of finished objects, of pairs that were parted, and of joined
+    fragments the least certain link between them.
+    """
+    answered, joined = np.zeros(len(decisions), bool), decisions["joined"]
+    ids = lookup["fragment"]
+    links = np.flatnonzero(joined)
+    ends = np.stack([find_rows(ids, decisions["fragments"][links, end], "Decisions") for end in range(2)], axis=1)
+    tree = coo_array((np.ones(len(links)), ends.T), shape=(len(ids),) * 2).tocsr()
+    link_of = {frozenset(pair): link for pair, link in zip(ends.tolist(), links.tolist(), strict=True)}
+    for one in placed:
+        if one.why:
+            continue
+        rows = find_rows(ids, np.array(one.fragments, np.uint64), "Edits")
+        objects = lookup["label"][rows]
+        if one.edit.kind == "done":
+            answered |= (decisions["objects"] == objects[0]).any(1)
+        elif one.edit.kind == "part":
+            answered |= ~joined & (np.sort(decisions["objects"], axis=1) == np.sort(objects)).all(1)
+        elif path := _path(breadth_first_order(tree, rows[0], directed=False)[1], int(rows[1])):
+            answered[min((link_of[pair] for pair in path), key=lambda link: together[link])] = True
+    return answered
+
+
+def _path(before: Integer[np.ndarray, " n"], node: int) -> list[frozenset[int]]:
+    """Returns the pairs of nodes from `node` back to where a search began; none where it did not get there."""
+    path = []
+    while (upper := int(before[node])) >= 0:
+        path.append(frozenset((node, upper)))
+        node = upper
+    return path

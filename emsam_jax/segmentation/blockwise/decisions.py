@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Integer, UInt64
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
 from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges
 from emsam_jax.segmentation.blockwise.stage_2_edges import list_objects, measure_edges
@@ -58,7 +58,7 @@ def list_decisions(edges: Table, fragments: Table, lookup: Table) -> Table:
     found = np.zeros(len(both), DECISION)
     found["fragments"], found["objects"], found["mean"] = ids[rows], lookup["label"][rows], both["mean"]
     found["joined"][: len(links)] = True
-    found["voxels"][: len(links)] = _smaller_sides(rows[: len(links)], voxels, objects)
+    found["voxels"][: len(links)] = _smaller_sides(rows[: len(links)], voxels)
     found["voxels"][len(links) :] = sizes[objects[rows[len(links) :]]].min(1)
     columns = {
         "mean": log_odds(both["mean"]),
@@ -155,13 +155,12 @@ def _spanning_forest(graph: Table, count: int) -> Table:
     return graph[order[np.searchsorted(keys, np.sort(wanted))]]
 
 
-def _smaller_sides(
-    links: Int64[np.ndarray, "links 2"], voxels: Int64[np.ndarray, " n"], objects: UInt64[np.ndarray, " n"]
-) -> Int64[np.ndarray, " links"]:
-    """Returns the voxels of the smaller of the two sides that an object falls into without a link."""
+def _smaller_sides(links: Int64[np.ndarray, "links 2"], voxels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " links"]:
+    """Returns the voxels of the smaller of the two sides that what hangs together falls into without a link."""
     count = len(voxels)
-    tops = np.stack([np.full(count, count), objects.astype(np.int64)], axis=1)[np.unique(objects, return_index=True)[1]]
-    ends = np.concatenate([links, tops])
+    _, part = connected_components(coo_array((np.ones(len(links)), links.T), shape=(count, count)), directed=False)
+    tops = np.unique(part, return_index=True)[1]
+    ends = np.concatenate([links, np.stack([np.full(len(tops), count), tops], axis=1)])
     tree = coo_array((np.ones(len(ends)), ends.T), shape=(count + 1, count + 1)).tocsr()
     order, before = breadth_first_order(tree, count, directed=False)
     below, above = [*voxels.tolist(), 0], before.tolist()
@@ -169,4 +168,4 @@ def _smaller_sides(
         below[above[node]] += below[node]
     sides = np.array(below)
     outer = np.where(before[links[:, 0]] == links[:, 1], links[:, 0], links[:, 1])
-    return np.minimum(sides[outer], sides[objects[outer].astype(np.int64)] - sides[outer])
+    return np.minimum(sides[outer], sides[tops[part[outer]]] - sides[outer])

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt64
 
 from emsam_jax.blocks import Block, Entry, Plan, hash_of
+from emsam_jax.segmentation.blockwise.answers import find_answered
 from emsam_jax.segmentation.blockwise.decisions import list_decisions
 from emsam_jax.segmentation.blockwise.job import Job
+from emsam_jax.segmentation.blockwise.placed_edits import place_edits
 from emsam_jax.segmentation.blockwise.stage_2_edges import edges_key
 from emsam_jax.segmentation.blockwise.tables import (
     EDGE,
@@ -24,6 +26,7 @@ from emsam_jax.segmentation.blockwise.tables import (
     read_table,
     write_file,
 )
+from emsam_jax.segmentation.edits import Edit
 from emsam_jax.segmentation.probability import from_margins, rank_by_cost
 from emsam_jax.volumes import Box
 
@@ -38,6 +41,7 @@ class Queue:
     """Has one block, the whole volume; reads the tables, and of the fragments what lies around the places it lists."""
 
     job: Job
+    edits: tuple[Edit, ...] = ()
     name: str = "queue"
 
     def identity(self) -> dict[str, Any]:
@@ -55,8 +59,9 @@ class Queue:
         together = (
             known(found["features"], found["joined"]) if known else from_margins(found["mean"], job.recipe.threshold)
         )
+        answered = find_answered(found, together, place_edits(job, self.edits), lookup)
         order, cost = rank_by_cost(together, found["joined"], found["voxels"])
-        places = Places(job, fragments)
+        order, places = order[~answered[order]], Places(job, fragments)
         lines = [_COLUMNS]
         with ThreadPoolExecutor(_THREADS) as pool:
             chosen = order[: job.queue]

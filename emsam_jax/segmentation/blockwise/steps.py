@@ -115,7 +115,7 @@ def plan_steps(job: Job, edits: Sequence[Edit] | None = None) -> list[Step]:
         Step(Lookup(job, tuple(edits or ())), job.whole, labels),
         Step(Labels(job), job.plan, labels),
         *[Step(level, level.plan, labels) for level in plan_pyramid(job)],
-        *([Step(Queue(job), job.whole, labels)] if job.queue else []),
+        *([Step(Queue(job, tuple(edits or ())), job.whole, labels)] if job.queue else []),
     ]
 
 
