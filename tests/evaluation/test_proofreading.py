@@ -8,7 +8,7 @@ import pytest
 
 from emsam_jax.evaluation.proofreading import describe_calibration, judge_decisions, proofread
 from emsam_jax.scores import Conventions, score_segmentation
-from emsam_jax.segmentation import Recipe, ideal_affinities
+from emsam_jax.segmentation import Recipe, fit_probability, ideal_affinities
 from emsam_jax.volumes import open_volume
 
 
@@ -67,3 +67,12 @@ def test_an_evaluation_fits_on_validation_and_reports_on_the_test(answered):
     assert "Where to look first" in page
     assert 'aria-label="VOI over the merge decisions' in page
     assert open_volume(out / "cells" / "segmentation.zarr").shape == (20, 48, 48)
+
+
+def test_where_there_is_nothing_to_decide_there_is_nothing_to_mend():
+    nothing, truth = np.zeros((4, 8, 8), np.uint64), np.ones((4, 8, 8), np.uint64)
+    ruler = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
+    asked = proofread(ruler, nothing, np.zeros((3, 4, 8, 8), np.float32), nothing)
+    found = judge_decisions(asked, Recipe(probability=fit_probability(*asked.examples())))
+    assert (found["decisions"], found["calibration_error"], found["looked_at"]) == (0, None, [0])
+    assert found["to_halve"] == {"cost": 0, "margin": 0, "random": 0}  # one object of all, and so it is
