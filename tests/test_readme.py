@@ -52,6 +52,7 @@ RUN_BY_THEIR_ROOMS_TESTS = {
         "scaling",
         "worker_memory",
         "choosing",
+        "corrections",
         "pixel_classifier",
     )
 }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
+from emsam_jax.segmentation import append_edit, new_edit
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.volumes import create_volume, open_volume
 from tests.blocks.processes import dask_cluster
@@ -191,3 +192,27 @@ def test_tables_of_all_blocks_need_no_worker(folder: Path, tmp_path: Path):
     assert "Traceback" not in failed.stderr
     assert segment(folder, out.name).returncode == 0  # finds out what is missing, and why
     np.testing.assert_array_equal(labels(folder, out.name), labels(folder, "undisturbed.zarr"))
+
+
+def test_a_run_with_edits_is_killed_at_any_moment_and_resumed(folder: Path):
+    before = open_volume(str(folder / "undisturbed.zarr"))[...]
+    clicks = [(np.argwhere(before == name)[0] + 0.5) * (40, 4, 4) for name in (1, 2)]
+    path = folder / "edits.jsonl"
+    append_edit(path, new_edit("join", clicks, "ada"))
+    flags = (f"--edits={path}",)
+    assert segment(folder, "edited.zarr", *flags).returncode == 0
+    report = (folder / "edited.zarr/edits_report.csv").read_text()
+    for count in (30, 98, 99, 120):  # in the fragments, before and after the lookup, in the labels
+        run = start(folder, "killed.zarr", *flags)
+        wait_for(folder, "killed.zarr", count, run)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    again = segment(folder, "killed.zarr", *flags)
+    assert again.returncode == 0, again.stderr
+    assert "Edits: 0 held already, 1 applied, 0 impossible." in again.stdout
+    np.testing.assert_array_equal(labels(folder, "killed.zarr"), labels(folder, "edited.zarr"))
+    assert (folder / "killed.zarr/edits_report.csv").read_text() == report
+    append_edit(path, new_edit("done", clicks[:1], "ada"))
+    other = segment(folder, "killed.zarr", *flags)
+    assert other.returncode == 1
+    assert "comes from another run, with edits " in other.stderr

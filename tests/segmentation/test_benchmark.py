@@ -40,3 +40,13 @@ def test_where_to_look_benchmark_runs(tmp_path: Path) -> None:
     for found in results["volumes"]["small"]["ways"].values():
         assert found["voi"]["cost"][-1] <= found["voi"]["cost"][0]
         assert found["calibration_error"] < 0.2
+
+
+def test_corrections_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "corrections.py", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    volumes = json.loads((tmp_path / "corrections-cpu.json").read_text())["volumes"]
+    for found in (volumes[name][model] for name in ("cells", "tissue") for model in "ab"):
+        assert found["fulfilled"] + sum(found["listed"].values()) == found["edits"] > 0
+        assert found["unlisted"] == 0
+    assert volumes["cells"]["a"]["after"]["voi"] < volumes["cells"]["a"]["before"]["voi"]

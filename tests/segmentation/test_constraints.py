@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from emsam_jax.segmentation import new_edit
-from emsam_jax.segmentation.blockwise.constraints import FragmentGraph, Pair, part_objects, unite_objects
+from emsam_jax.segmentation.blockwise.constraints import (
+    FragmentGraph,
+    Pair,
+    part_objects,
+    refuse_joins,
+    unite_objects,
+)
 from emsam_jax.segmentation.blockwise.corrections import correct_objects, keep_names
 from emsam_jax.segmentation.blockwise.placed_edits import PlacedEdit
 from emsam_jax.segmentation.blockwise.tables import EDGE, LOOKUP
@@ -43,7 +49,7 @@ def test_an_object_is_cut_where_it_costs_least(seed: int):
     graph = FragmentGraph(u, v, rng.random(len(u)) ** 4)
     a, b, c = rng.choice(8, 3, replace=False).tolist()
     united = unite_objects(np.array([3, 3, 3, 3, 7, 7, 7, 7]), [Pair(0, 7, 0)])
-    found = part_objects(united, graph, [Pair(a, b, 0)], {a: a, c: a})
+    found = part_objects(united, graph, [Pair(a, b, 0)], unite_objects(np.arange(8), [Pair(a, c, 1)]))
     assert found[a] == found[c] != found[b]
     assert len(np.unique(found)) == 2
 
@@ -73,26 +79,40 @@ def test_all_edits_hold_that_can_and_nothing_else_changes(seed: int):
     assert all(holds(found, *edit) for one, edit in zip(placed, drawn, strict=True) if not one.why)
     ids = {one.edit.id for one in placed}
     assert all(one.against in ids and one.against in one.why for one in placed if one.why)
-    if "done" not in kinds:
-        for one, (kind, *_) in zip(placed, drawn, strict=True):  # a refused join would tie what is parted
-            if one.why:
-                assert kind == "join"
-                pairs = [e for o, (k, *e) in zip(placed, drawn, strict=True) if k == "join" and (not o.why or o is one)]
-                tied = unite_objects(np.arange(count), [Pair(a, b, 0) for a, b in pairs])
-                assert any(tied[a] == tied[b] for k, *(a, b) in drawn if k == "part")
     touched = {before[row] for _, *rows in drawn for row in rows}
     for name in set(before.tolist()) - touched:
         (kept,) = set(found[before == name].tolist())
         assert (found == kept).tolist() == (before == name).tolist()
 
 
-def test_a_chain_of_joins_against_a_part_is_refused_where_it_closes():
+def test_a_part_against_a_chain_of_joins_holds_and_one_join_is_refused():
     edges, lookup = as_tables(np.array([0, 1]), np.array([1, 2]), np.array([1, 2, 3]), np.random.default_rng(0))
     placed = [place("join", 0, 1), place("part", 0, 2), place("join", 1, 2)]
-    assert [*correct_objects(placed, edges, lookup)].count(3) == 0
-    assert [one.status for one in placed] == ["applied", "held", "impossible"]
-    assert placed[2].why.startswith(f"Join {placed[2].edit.id} by ada (")
-    assert f"contradicts Part {placed[1].edit.id} by ada (" in placed[2].why
+    correct_objects(placed, edges, lookup)
+    assert sorted(one.status for one in placed) == ["applied", "held", "impossible"]
+    (refused,) = (one for one in placed if one.why)
+    assert refused.why.startswith(f"Join {refused.edit.id} by ada (")
+    assert f"contradicts Part {placed[1].edit.id} by ada (" in refused.why
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_joins_are_refused_that_contradict_a_part_and_as_few_as_can_be(seed: int):
+    rng = np.random.default_rng(seed)
+    drawn = [Pair(*rng.choice(6, 2, replace=False).tolist(), number) for number in range(int(rng.integers(3, 11)))]
+    parts, joins = drawn[:1] if seed % 2 else drawn[::3], drawn[1:] if seed % 2 else drawn[1::3] + drawn[2::3]
+    refused = refuse_joins(joins, parts, 6)
+
+    def fits(kept: list[Pair]) -> bool:
+        tied = unite_objects(np.arange(6), kept)
+        return all(tied[a] != tied[b] for a, b, _ in parts)
+
+    kept = [pair for pair in joins if pair.by not in refused]
+    assert fits(kept)
+    assert not any(fits([*kept, pair]) for pair in joins if pair.by in refused)
+    assert set(refused.values()) <= {part.by for part in parts}
+    if seed % 2:  # of one part, not fewer
+        fewer = itertools.combinations(joins, len(kept) + 1)
+        assert not any(fits(list(each)) for each in fewer)
 
 
 def test_a_done_object_is_shut_for_what_comes_after_it():

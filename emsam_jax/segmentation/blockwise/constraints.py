@@ -4,7 +4,7 @@ An agglomeration has made the objects. Joined ones are united; where a pair to p
 cut in two where that costs least, by a minimum cut of its fragments' graph. All other objects stay as they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,41 +23,6 @@ class Pair(NamedTuple):
     a: int
     b: int
     by: int
-
-
-class Consistent(NamedTuple):
-    joins: list[Pair]
-    group: dict[int, int]  # of each fragment of a join, one that stands for all it is joined with
-    refused: dict[int, int]  # who says it -> who says the opposite
-
-
-def choose_consistent(joins: Iterable[Pair], parts: Iterable[Pair]) -> Consistent:
-    """Takes the joins, in their order, that no part contradicts, given those before."""
-    group: dict[int, int] = {}
-    foes: dict[int, dict[int, int]] = {}  # of a group: a fragment that it is parted from, and who says so
-
-    def find(fragment: int) -> int:
-        while (upper := group.setdefault(fragment, fragment)) != fragment:
-            group[fragment] = group[upper]
-            fragment = upper
-        return fragment
-
-    for a, b, by in parts:
-        foes.setdefault(find(a), {})[b] = foes.setdefault(find(b), {})[a] = by
-    taken, refused = [], {}
-    for pair in joins:
-        one, other = find(pair.a), find(pair.b)
-        if len(foes.get(one, {})) < len(foes.get(other, {})):
-            one, other = other, one
-        against = [by for fragment, by in foes.get(other, {}).items() if find(fragment) == one]
-        if against and one != other:
-            refused[pair.by] = min(against)
-            continue
-        taken.append(pair)
-        if one != other:
-            group[other] = one
-            foes.setdefault(one, {}).update(foes.pop(other, {}))
-    return Consistent(taken, {fragment: find(fragment) for fragment in group}, refused)
 
 
 class FragmentGraph(NamedTuple):
@@ -83,6 +48,29 @@ def costs_of(means: Float64[np.ndarray, " edges"], sizes: Int64[np.ndarray, " ed
     return -sizes * np.log(np.clip(1 - means, _CERTAIN, 1 - _CERTAIN))
 
 
+def refuse_joins(joins: Sequence[Pair], parts: Sequence[Pair], count: int) -> dict[int, int]:
+    """Returns who says each join that cannot hold, and who says the part that it contradicts, given the other joins.
+
+    Parts hold: where joins lead from one fragment to the other, the fewest that cut all ways are refused.
+    """
+    u, v, _ = np.array(joins, np.int64).reshape(-1, 3).T
+    graph = FragmentGraph(u, v, np.ones(len(joins))).renamed(np.arange(count))
+    sides = cut_apart(graph, count, [(a, b) for a, b, _ in parts])
+    groups = unite_objects(np.arange(count), [pair for pair in joins if sides[pair.a] == sides[pair.b]])
+    one, other, _ = np.array(parts, np.int64).reshape(-1, 3).T
+    refused = {}
+    for a, b, by in joins:
+        if groups[a] == groups[b]:
+            continue
+        ends = np.sort([groups[one], groups[other]], axis=0)
+        against = np.flatnonzero((ends == np.sort([groups[[a]], groups[[b]]], axis=0)).all(axis=0))
+        if len(against):
+            refused[by] = parts[against[0]].by
+        else:  # cuts for other parts have made this one needless
+            groups[groups == groups[a]] = groups[b]
+    return refused
+
+
 def unite_objects(objects: Int64[np.ndarray, " n"], joins: Sequence[Pair]) -> Int64[np.ndarray, " n"]:
     """Returns for each fragment its object, numbered from 0; objects that a join reaches into are one."""
     _, numbered = np.unique(objects, return_inverse=True)
@@ -93,15 +81,17 @@ def unite_objects(objects: Int64[np.ndarray, " n"], joins: Sequence[Pair]) -> In
 
 
 def part_objects(
-    objects: Int64[np.ndarray, " n"], graph: FragmentGraph, parts: Sequence[Pair], group: dict[int, int]
+    objects: Int64[np.ndarray, " n"],
+    graph: FragmentGraph,
+    parts: Sequence[Pair],
+    group: Int64[np.ndarray, " n"],
 ) -> Int64[np.ndarray, " n"]:
     """Cuts objects until no pair lies in one, pair after pair; fragments of one `group` stay together."""
     wrong: dict[int, list[Pair]] = {}
     for pair in parts:
         if objects[pair.a] == objects[pair.b]:
             wrong.setdefault(int(objects[pair.a]), []).append(pair)
-    tied, names = np.arange(len(objects)), np.zeros(len(objects), np.int64)
-    tied[list(group)] = list(group.values())
+    names = np.zeros(len(objects), np.int64)
     order = np.argsort(objects, kind="stable")
     inner = graph.only(objects[graph.u] == objects[graph.v])
     inner = inner.only(np.argsort(objects[inner.u], kind="stable"))
@@ -109,7 +99,7 @@ def part_objects(
     objects, free = objects.copy(), int(objects.max(initial=-1)) + 1
     for name, pairs in wrong.items():
         nodes = order[slice(*np.searchsorted(sorted_objects, [name, name + 1]))]
-        _, names[nodes] = np.unique(tied[nodes], return_inverse=True)
+        _, names[nodes] = np.unique(group[nodes], return_inverse=True)
         own = inner.only(slice(*np.searchsorted(sorted_edges, [name, name + 1])))
         ends = [(int(names[a]), int(names[b])) for a, b, _ in pairs]
         sides = cut_apart(own.renamed(names), int(names[nodes].max()) + 1, ends)

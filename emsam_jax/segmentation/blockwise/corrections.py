@@ -8,9 +8,9 @@ from jaxtyping import Int64, Shaped, UInt64
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
-    choose_consistent,
     costs_of,
     part_objects,
+    refuse_joins,
     unite_objects,
 )
 from emsam_jax.segmentation.blockwise.placed_edits import PlacedEdit, describe
@@ -22,8 +22,8 @@ Objects = Int64[np.ndarray, " n"]  # of each fragment
 def correct_objects(placed: Sequence[PlacedEdit], edges: Table, lookup: Table) -> Objects:
     """Returns each fragment's object, and sets what became of each edit.
 
-    Of a join and a part that contradict each other, given the other joins, the part holds. An object that is done stays
-    as the edits before made it: those after it that would change it are refused. What no edit touches stays.
+    Of joins and a part that contradict each other the part holds. An object that is done stays as the edits before made
+    it: those after it that would change it are refused. What no edit touches stays.
     """
     objects = lookup["label"].astype(np.int64)
     rows = {
@@ -37,10 +37,10 @@ def correct_objects(placed: Sequence[PlacedEdit], edges: Table, lookup: Table) -
     nodes, local = np.flatnonzero(touched), np.cumsum(touched) - 1
     pairs = {number: Pair(*local[own].tolist(), number) for number, own in rows.items() if len(own) == 2}
     joins, parts = ([one for n, one in pairs.items() if placed[n].edit.kind == kind] for kind in ("join", "part"))
-    consistent = choose_consistent(joins, parts)
-    for number, other in consistent.refused.items():
+    for number, other in refuse_joins(joins, parts, len(nodes)).items():
         against = placed[other].edit
         placed[number].refuse(f"contradicts {describe(against)}, given the other joins: undo one of them.", against)
+    group = unite_objects(np.arange(len(nodes)), [pair for pair in joins if not placed[pair.by].why])
     ends = [find_rows(lookup["fragment"], edges[end], "Edges") for end in "uv"]
     inside = touched[ends[0]] & touched[ends[1]]
     u, v = (local[end[inside]] for end in ends)
@@ -52,7 +52,7 @@ def correct_objects(placed: Sequence[PlacedEdit], edges: Table, lookup: Table) -
         joined = [pair for pair in taken if placed[pair.by].edit.kind == "join"]
         parted += [pair for pair in taken if placed[pair.by].edit.kind == "part"]
         if taken:
-            found = part_objects(unite_objects(found, joined), graph, parted, consistent.group)
+            found = part_objects(unite_objects(found, joined), graph, parted, group)
         shut |= {int(local[rows[n][0]]): n for n in batch if placed[n].edit.kind == "done"}
     objects[nodes] = found + objects.max(initial=0) + 1
     for number, own in rows.items():  # what contradicted it may have been refused itself
