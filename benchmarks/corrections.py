@@ -73,7 +73,7 @@ def main(_: list[str]) -> None:
 def cases(folder: Path) -> Iterator[tuple[str, Case]]:
     shape = (16, 64, 64) if _QUICK.value else (64, 256, 256)
     truth = cells.draw_cells(shape, voxels=8000)
-    yield "cells", draw_case(folder / "cells", truth, (40, 4, 4), Recipe("waterz", 0.4, _THIN))
+    yield "cells", draw_case(folder / "cells", truth, (40, 4, 4), Recipe("waterz", 0.3, _THIN))
     shape = (32, 48, 48) if _QUICK.value else (128, 192, 192)
     truth = synthetic_volume(shape, 0, (10.0, 10.0, 10.0)).labels
     yield "tissue", draw_case(folder / "tissue", truth, (10, 10, 10), Recipe("multicut", 0.4, _THICK))

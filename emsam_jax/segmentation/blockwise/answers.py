@@ -10,9 +10,9 @@ from scipy.sparse.csgraph import breadth_first_order
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
-    choose_consistent,
     costs_of,
     part_objects,
+    refuse_joins,
     unite_objects,
 )
 from emsam_jax.segmentation.blockwise.decisions import Tables
@@ -44,9 +44,10 @@ class Answers:
         one, other = self.objects[rows].T
         if ((one == other) == together).all():
             return False
-        consistent = choose_consistent(self.joins, self.parts)
-        united = unite_objects(self.objects, consistent.joins)
-        self.objects = part_objects(united, self.graph, self.parts, consistent.group)
+        refused = refuse_joins(self.joins, self.parts, len(self.ids))
+        joins = [pair for pair in self.joins if pair.by not in refused]
+        group = unite_objects(np.arange(len(self.ids)), joins)
+        self.objects = part_objects(unite_objects(self.objects, joins), self.graph, self.parts, group)
         return True
 
 

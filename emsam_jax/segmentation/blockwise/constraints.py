@@ -51,16 +51,19 @@ def costs_of(means: Float64[np.ndarray, " edges"], sizes: Int64[np.ndarray, " ed
 def refuse_joins(joins: Sequence[Pair], parts: Sequence[Pair], count: int) -> dict[int, int]:
     """Returns who says each join that cannot hold, and who says the part that it contradicts, given the other joins.
 
-    Parts hold: where joins lead from one fragment to the other, the fewest that cut all ways are refused.
+    Parts hold: where joins lead from one fragment to the other, the fewest that cut all ways are refused, of as few the
+    later ones.
     """
     u, v, _ = np.array(joins, np.int64).reshape(-1, 3).T
-    graph = FragmentGraph(u, v, np.ones(len(joins))).renamed(np.arange(count))
-    sides = cut_apart(graph, count, [(a, b) for a, b, _ in parts])
+    age = 1 - np.arange(len(joins)) / max(1, len(joins))
+    graph = FragmentGraph(u, v, 1 + age / max(1, len(joins))).renamed(np.arange(count))
+    led = unite_objects(np.arange(count), joins)
+    sides = cut_apart(graph, count, [(a, b) for a, b, _ in parts if led[a] == led[b]])
     groups = unite_objects(np.arange(count), [pair for pair in joins if sides[pair.a] == sides[pair.b]])
     one, other, _ = np.array(parts, np.int64).reshape(-1, 3).T
     refused = {}
     for a, b, by in joins:
-        if groups[a] == groups[b]:
+        if sides[a] == sides[b] or groups[a] == groups[b]:
             continue
         ends = np.sort([groups[one], groups[other]], axis=0)
         against = np.flatnonzero((ends == np.sort([groups[[a]], groups[[b]]], axis=0)).all(axis=0))
