@@ -40,7 +40,8 @@ smoothed intensity, at its very best     {baseline_voi:7.3f}   {baseline_arand:7
 
 The network's error is {ratio:.1f} times smaller than that of the same watershed on the grey values themselves, whose
 threshold was even chosen by looking at the truth. Pictures of what is right and wrong, and all scores:
-{report}"""
+{report}
+In the viewer, in your browser: emsam view --ckpt={ckpt}"""
 
 
 def define_flags() -> None:
@@ -70,7 +71,11 @@ def main(_: list[str]) -> None:
     call(out, "eval", f"--ckpt={FLAGS.out}")
     summary = summarise(json.loads((out / "eval" / "scores.json").read_text()), time.perf_counter() - start)
     write_whole(out / "demo.json", json.dumps(summary, indent=2) + "\n")
-    print(CONCLUSION.format(**summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html"))
+    print(
+        CONCLUSION.format(
+            **summary, ratio=summary["baseline_voi"] / summary["voi"], report=out / "eval/report.html", ckpt=FLAGS.out
+        )
+    )
 
 
 def claim_folder(out: Path) -> None:

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "emsam_jax"
 ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
-    *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores", "view"),
-    "objects",
+    *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores"),
+    *("view", "view.live", "objects"),
     *("evaluation", "segment_volume", "exports", "training", "prepare", "sharing", "porting", "demo", "commands"),
 )
 WITHOUT_JAX = {

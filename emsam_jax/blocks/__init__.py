@@ -7,7 +7,7 @@ from emsam_jax.blocks.block import Block, Plan, check_room, is_masked, plan_bloc
 from emsam_jax.blocks.fingerprint import content_of, files_of, hash_of
 from emsam_jax.blocks.group import GroupReport
 from emsam_jax.blocks.in_turn import run_in_turn
-from emsam_jax.blocks.interruption import LockLostError, stopping_on_signals
+from emsam_jax.blocks.interruption import LockLostError, noticing_signals, stopping_on_signals
 from emsam_jax.blocks.ledger import Entry, Ledger, read_facts
 from emsam_jax.blocks.lock import RunLock
 from emsam_jax.blocks.progress import Progress, say_what_is_left
@@ -47,6 +47,7 @@ __all__ = [
     "hash_of",
     "is_intact",
     "is_masked",
+    "noticing_signals",
     "plan_blocks",
     "read_facts",
     "run_in_turn",

@@ -21,6 +21,7 @@ MODULES = {
     "eval": "commands.eval",
     "segment": "commands.segment",
     "objects": "commands.objects",
+    "view": "view.__main__",
     "push": "sharing.push",
     "export": "commands.export",
     "demo": "demo",

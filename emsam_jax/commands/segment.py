@@ -131,6 +131,7 @@ def main(_: list[str]) -> None:
     print(f"Labels: {labels.url}, {' x '.join(map(str, labels.shape))} voxels (z, y, x)")
     print(f"Found: {read_summary(labels.url)}")
     print(f"Objects: {labels.url}/objects.npy; scored edges: {(FLAGS.graph or labels.url).rstrip('/')}/edges.npy")
+    print(f"In the viewer: emsam view --out={FLAGS.out}")
     if FLAGS.queue:
         print(f"Where to look first: {labels.url}/queue.csv")
     if FLAGS.edits:

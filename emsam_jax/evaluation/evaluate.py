@@ -11,7 +11,7 @@ from emsam_jax.evaluation.clock import Clock
 from emsam_jax.evaluation.compared import BASELINE, STORED, without_network
 from emsam_jax.evaluation.judging import Judge, Judged, judge_labels
 from emsam_jax.evaluation.recipes import Frozen, freeze
-from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, save_labels
+from emsam_jax.evaluation.results import SAVED, check_outputs, describe, format_table, list_shown, save_labels
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest, Stored
 from emsam_jax.evaluation.subject import Example, Subject, name_apart, read_segmentation, read_subject
 from emsam_jax.storage import EVALUATION, claim, write_whole
@@ -56,6 +56,7 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
             claim(request.out, EVALUATION, sources)
             for label, found in zip(SAVED, (judged[frozen.headline].labels, judged[BASELINE].oracle), strict=True):
                 save_labels(request.out, subject, label, found)
+            scores["data"][name]["shown"] = list_shown(request.out, subject, example.url if example else "")
         with clock.stage(name, "pictures", voxels):
             pictures[name] = _illustrate(subject, example, judged[frozen.headline], len(subjects))
     scores["reliability"] = source.tell_reliability()
@@ -64,7 +65,10 @@ def evaluate(request: EvaluationRequest, show: Show = print) -> dict[str, Any]:
     _write(out, scores, frozen, render(scores, pictures))
     if request.update_checkpoint:
         source.take_over(frozen.recipes[frozen.headline])
-    show(f"{format_table(scores)}\n\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}")
+    show(
+        f"{format_table(scores)}\n\nScores: {out / 'scores.json'}\nReport: {out / 'report.html'}\n"
+        f"In the viewer: emsam view --out={request.out}"
+    )
     return scores
 
 

@@ -53,7 +53,7 @@ class Predicted(AffinitySource):
         out = f"{self.out}/{subject.folder}/affinities-{self.step}-{named}.zarr"
         with self.clock.stage(subject.name, "predict", subject.box.voxels, f"at {out}"):
             volume = predict_affinities(self.trained.model, subject.specimen, out, self.settings, region=subject.box)
-            example = Example(subject, volume[...], volume.offsets)
+            example = Example(subject, volume[...], volume.offsets, volume.url)
         counts = count_affinities(example.affinities, subject.specimen, subject.box, self.config)
         self._reliability[subject.name] = describe_reliability(counts)
         return example

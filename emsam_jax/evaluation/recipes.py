@@ -38,7 +38,9 @@ def choose_recipes(
     chosen = {"where": where, **({} if step is None else {"step": step})}
     tried = {name: recipes_to_try(name, fragments, isotropic=subjects[0].isotropic) for name in methods}
     recipes = [dataclasses.replace(recipe, chosen=chosen) for each in tried.values() for recipe in each]
-    held = [Held(values, functools.partial(one.score, threads=threads), offsets) for one, values, offsets in examples]
+    held = [
+        Held(one.affinities, functools.partial(one.subject.score, threads=threads), one.offsets) for one in examples
+    ]
     curves = iter(sweep(held, recipes, threads=threads))
     return {name: choose(list(itertools.islice(curves, len(each)))) for name, each in tried.items()}
 

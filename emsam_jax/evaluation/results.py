@@ -16,7 +16,7 @@ from emsam_jax.evaluation.compared import STORED, TITLES
 from emsam_jax.evaluation.recipes import Frozen
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
-from emsam_jax.storage import EVALUATION, LABELS, check_free, usable_cores
+from emsam_jax.storage import EVALUATION, LABELS, check_free, normalise, usable_cores
 from emsam_jax.volumes import write_volume
 
 SAVED = ("segmentation", "baseline")  # volumes of labels
@@ -81,6 +81,13 @@ def save_labels(out: str, subject: Subject, name: str, labels: Integer[np.ndarra
     dtype = np.uint32 if int(labels.max()) < 1 << 32 else np.uint64
     url, values = labels_url(out, subject, name), labels.astype(dtype)
     write_volume(url, values, subject.voxel_size_zyx, LABELS, offset_zyx=subject.offset_zyx)
+
+
+def list_shown(out: str, subject: Subject, affinities: str) -> dict[str, str]:
+    """Lists volumes for the viewer: paths within the results where they are part of them."""
+    segmentation, _ = SAVED
+    found = {"segmentation": normalise(labels_url(out, subject, segmentation)), "affinities": affinities}
+    return {name: url.removeprefix(f"{normalise(out)}/") for name, url in found.items() if url}
 
 
 def labels_url(out: str, subject: Subject, name: str) -> str:

@@ -115,14 +115,22 @@ class Subject:
     def describe(self) -> dict[str, Any]:
         """Describes the subject for scores.json."""
         specimen = self.specimen
-        beside = {"labels": specimen.labels, "mask": specimen.mask}
+        labels, mask = specimen.labels, specimen.mask
+        place_of_labels = labels and {
+            "labels": labels.url,
+            "labels_voxel_size_zyx": list(labels.voxel_size_zyx),
+            "labels_offset_zyx": list(labels.offset_zyx),
+        }
         return {
             "raw": specimen.raw.url,
-            **{name: volume.url for name, volume in beside.items() if volume is not None},
+            "raw_offset_zyx": list(specimen.raw.offset_zyx),
+            **(place_of_labels or {}),
+            **({} if mask is None else {"mask": mask.url}),
             "roi": str(self.box),
             "shape": list(self.box.shape),
             "voxel_size_zyx": list(self.voxel_size_zyx),
             "intensity": list(specimen.intensity_range),
+            "inverted": specimen.intensity.invert,
             "voxels": self.box.voxels,
             "labelled_voxels": int(self.labelled.sum()),
             "background": list(specimen.rules.background),
@@ -167,6 +175,7 @@ class Example(NamedTuple):
     subject: Subject
     affinities: Shaped[np.ndarray, "c z y x"]
     offsets: tuple[Voxel, ...] = ()  # voxels, of each channel; empty: only the first three are known, the short ones
+    url: str = ""  # of the affinities, where they are stored
 
 
 def read_example(subject: Subject, affinities: Volume) -> Example:
@@ -185,4 +194,4 @@ def read_example(subject: Subject, affinities: Volume) -> Example:
             f"{affinities.url}: expected affinities for all of {subject.box} of {raw.url}, found a volume of "
             f"{affinities.shape[1:]} at {affinities.offset_zyx} nm; choose a smaller region of interest."
         )
-    return Example(subject, affinities.read(box), affinities.offsets)
+    return Example(subject, affinities.read(box), affinities.offsets, affinities.url)

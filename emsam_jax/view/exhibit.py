@@ -60,7 +60,10 @@ class Pairing:
 
 
 def pair(labels: Labels, truth: Labels, labelled: Bool[np.ndarray, "..."]) -> Pairing:
-    table = count_pairs(labels, truth, keep=labelled & (truth > 0))
+    return pair_table(count_pairs(labels, truth, keep=labelled & (truth > 0)))
+
+
+def pair_table(table: ContingencyTable) -> Pairing:
     return Pairing(*_largest(table.truth, table.segment, table), *_largest(table.segment, table.truth, table))
 
 

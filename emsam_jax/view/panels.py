@@ -31,11 +31,14 @@ class Section:
 
 def draw_sections(exhibit: Exhibit, pairing: Pairing, count: int = 3) -> list[Section]:
     """Draws sections evenly spread: neither the best nor the worst are searched for."""
-    depth = len(exhibit.raw)
-    chosen = [depth * (2 * i + 1) // (2 * count) for i in range(count)] if depth >= count else list(range(depth))
+    chosen = choose_sections(len(exhibit.raw), count)
     segments = [pairing.matched(exhibit.labels[z]) for z in chosen]
     colouring = Colouring([exhibit.truth[z] for z in chosen] + segments)
     return [_draw(exhibit, pairing, colouring, z) for z in chosen]
+
+
+def choose_sections(depth: int, count: int) -> list[int]:
+    return [depth * (2 * i + 1) // (2 * count) for i in range(count)] if depth >= count else list(range(depth))
 
 
 def _draw(exhibit: Exhibit, pairing: Pairing, colouring: Colouring, z: int) -> Section:
