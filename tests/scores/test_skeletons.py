@@ -1,4 +1,4 @@
-"""Expected run length by hand."""
+"""Expected run length by hand, and by another implementation."""
 
 from pathlib import Path
 
@@ -42,6 +42,61 @@ def test_run_lengths_by_hand() -> None:
     labels[0, 2, 0] = 0
     assert score(labels)["omitted"] == pytest.approx(4 / 80)
     assert score(labels)["normalised_erl"] == pytest.approx((20**2 + 32**2) / (2 * 40**2))
+
+
+def erl_by_walking(skeletons: dict[int, Skeleton], labels: np.ndarray) -> tuple[float, float]:
+    """As Januszewski et al. 2018 and funlib.evaluate define it, edge by edge: the length that one keeps from a point.
+
+    Returns it in nm, and as a share of the length that there is.
+    """
+
+    def segment(skeleton: Skeleton, node: int) -> int | None:
+        place = [int((at - start) // size) for at, start, size in zip(skeleton.nodes[node], OFFSET, SIZE, strict=True)]
+        inside = all(0 <= at < side for at, side in zip(place, labels.shape, strict=True))
+        return int(labels[tuple(place)]) if inside else None
+
+    holders: dict[int, set[int]] = {}
+    for name, skeleton in skeletons.items():
+        for node in range(len(skeleton.nodes)):
+            if found := segment(skeleton, node):
+                holders.setdefault(found, set()).add(name)
+    whole, erl, longest = 0.0, 0.0, 0.0
+    for skeleton in skeletons.values():
+        runs: dict[int, float] = {}
+        length = 0.0
+        for u, v in skeleton.edges:
+            first, second = segment(skeleton, u), segment(skeleton, v)
+            if first is None or second is None:
+                continue
+            step = float(np.sqrt(((skeleton.nodes[u] - skeleton.nodes[v]) ** 2).sum()))
+            length += step
+            if first == second and first and len(holders[first]) == 1:
+                runs[first] = runs.get(first, 0.0) + step
+        if length:
+            # From a point drawn along the skeleton one keeps the run that it lies in, 0 where it lies in none.
+            erl += length * sum(run / length * run for run in runs.values())
+            longest += length * length
+            whole += length
+    return erl / whole, erl / longest
+
+
+def test_run_lengths_equal_another_implementation() -> None:
+    """On branched skeletons that leave the volume, and labels with splits, mergers and gaps."""
+    kinds = ("correct", "omitted", "split", "merged")
+    shares, shape = np.zeros(len(kinds)), (6, 40, 40)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        cells = np.indices(shape) // np.array([3, 10, 10])[:, None, None, None]
+        labels = np.maximum(0, rng.permutation(32).reshape(2, 4, 4) - 5).astype(np.uint64)[tuple(cells)]
+        skeletons = {}
+        for name in range(1, 6):
+            walk = np.cumsum(rng.normal(0, 0.8, (60, 3)), 0) + rng.uniform(0, shape)
+            parents = np.maximum(0, np.arange(59) - rng.integers(0, 3, 59))  # branches
+            skeletons[name] = Skeleton(walk * SIZE + OFFSET, np.stack([np.arange(1, 60), parents], 1))
+        scores = score_skeletons(skeletons, labels, SIZE, offset_zyx=OFFSET)
+        assert (scores["erl"], scores["normalised_erl"]) == pytest.approx(erl_by_walking(skeletons, labels))
+        shares += [scores[kind] for kind in kinds]
+    assert shares.min() > 0
 
 
 def test_a_run_may_have_a_gap() -> None:
