@@ -111,11 +111,11 @@ def fit_on(examples: Sequence[Example], recipe: Recipe, threads: int) -> MergePr
     if not recipe.cuts:
         return None
     asked = []
-    for subject, values, _ in examples:
-        affinities = check_affinities(values)
+    for example in examples:
+        affinities = check_affinities(example.affinities)
         fragments = make_fragments(affinities, recipe.fragments, threads=threads)
         labels = recipe.segment(affinities, fragments=fragments, threads=threads)
-        asked.append(proofread(subject, fragments, affinities, labels))
+        asked.append(proofread(example.subject, fragments, affinities, labels))
     return fit_probability(*map(np.concatenate, zip(*(one.examples() for one in asked), strict=True)))
 
 
