@@ -33,7 +33,7 @@ from emsam_jax.volumes import Volume, create_volume, open_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
 
 _A = flags.DEFINE_string("a", "", "Affinities of FIB-25 by one model, corrected by the oracle.")
-_B = flags.DEFINE_string("b", "", "Affinities of the same sections by another model.")
+_B = flags.DEFINE_multi_string("b", [], "Affinities of the same sections by another model. May be repeated.")
 _DATA = flags.DEFINE_string("data", os.environ.get("EMSAM_DATA", ""), "Folder of fib25_training2.h5.")
 _EDITS = flags.DEFINE_integer("edits", 500, "Joins, and as many partings.")
 _QUICK = flags.DEFINE_bool("quick", False, "Small volumes and few edits: to see that it runs.")
@@ -53,7 +53,7 @@ FIB25 = {
 
 class Case(NamedTuple):
     truth: np.ndarray
-    affinities: dict[str, Volume]  # of the models a and b
+    affinities: dict[str, Volume]  # of model a, which is corrected, and of others
     recipes: dict[str, Recipe]
 
 
@@ -78,10 +78,11 @@ def cases(folder: Path) -> Iterator[tuple[str, Case]]:
     truth = synthetic_volume(shape, 0, (10.0, 10.0, 10.0)).labels
     yield "tissue", draw_case(folder / "tissue", truth, (10, 10, 10), Recipe("multicut", 0.4, _THICK))
     if _A.value and _B.value:
-        affinities = {"a": open_volume(_A.value, channel="all"), "b": open_volume(_B.value, channel="all")}
+        models = zip("abcdefgh", [_A.value, *_B.value], strict=False)
+        affinities = {model: open_volume(url, channel="all") for model, url in models}
         first, stop = (round(affinities["a"].offset_zyx[0] / 10), affinities["a"].shape[1])
         truth = held_out.read_fib25(_DATA.value).labels[first : first + stop]
-        yield "FIB-25", Case(truth, affinities, FIB25)
+        yield "FIB-25", Case(truth, affinities, {model: FIB25["a" if model == "a" else "b"] for model in affinities})
 
 
 def draw_case(folder: Path, truth: np.ndarray, size: tuple[int, int, int], recipe: Recipe) -> Case:
@@ -107,13 +108,13 @@ def draw_mistaken_affinities(truth: np.ndarray, seed: int) -> np.ndarray:
 
 
 def correct(case: Case, folder: Path) -> dict[str, Any]:
-    plain = {model: segment(case, model, folder) for model in "ab"}
+    plain = {model: segment(case, model, folder) for model in case.affinities}
     oracle, edits, labels = Oracle(case.truth, plain["a"]), [], plain["a"][...]
     for number in range(ROUNDS):
         edits += oracle.draw(labels, (8 if _QUICK.value else _EDITS.value) // ROUNDS)
         labels = segment(case, "a", folder, edits, f"round-{number}")[...]
     found: dict[str, Any] = {"mistakes": len(oracle.drawn)}
-    for model in "ab":
+    for model in case.affinities:
         start = time.perf_counter()
         after = segment(case, model, folder, edits, "edited")
         seconds = time.perf_counter() - start
@@ -121,7 +122,9 @@ def correct(case: Case, folder: Path) -> dict[str, Any]:
         for when, made in (("before", plain[model]), ("after", after)):
             scores = score_segmentation(made[...], case.truth)
             found[model][when] = {name: scores[name] for name in ("voi_split", "voi_merge", "voi")}
-        print(folder.name, model, found[model], flush=True)
+        shares = f"{found[model]['fulfilled']} of {len(edits)} fulfilled, listed {found[model]['listed']}"
+        voi = " to ".join(f"{found[model][when]['voi']:.3f}" for when in ("before", "after"))
+        print(f"{folder.name}, model {model}: {shares}, unlisted {found[model]['unlisted']}; VOI {voi}", flush=True)
     return found
 
 
