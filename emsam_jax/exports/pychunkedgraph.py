@@ -15,7 +15,7 @@ from jaxtyping import UInt64
 
 from emsam_jax.blocks import Block, Entry, Plan, RunLock, describe_failures, run_in_turn
 from emsam_jax.errors import UserError
-from emsam_jax.exports.relabelled import Relabelled
+from emsam_jax.exports.relabelled import Relabelled, number_pieces
 from emsam_jax.segmentation.blockwise import EDGE, Segmented, Table, are_intact, find_rows, write_file
 from emsam_jax.storage import EXPORT, claim, is_remote, normalise, open_folder, write_key
 from emsam_jax.volumes import Voxel
@@ -39,7 +39,7 @@ def export_to_pychunkedgraph(segmented: Segmented, out: str, *, progress: bool =
         pieces = segmented.read_pieces()["fragment"]
 
         def rename(names: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-            return np.where(np.isin(names, pieces), ids.of_pieces(names), 0).astype(np.uint64)
+            return np.where(number_pieces(pieces, names) > 0, ids.of_pieces(names), np.uint64(0))
 
         source = Relabelled(segmented, rename, np.uint64)
         ingest(source, f"{url}/watershed", format="precomputed", pyramid="mode", progress=progress)

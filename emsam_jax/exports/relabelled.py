@@ -41,3 +41,10 @@ class Relabelled:
         ids = np.ascontiguousarray(self._fragments.read(box.shifted((-z, -y, -x))), np.uint64)
         names, _, places = index_ids(ids)
         return np.concatenate([np.zeros(1, self.dtype), self._rename(names).astype(self.dtype)])[places]
+
+
+def number_pieces(pieces: UInt64[np.ndarray, " n"], names: UInt64[np.ndarray, " m"]) -> Integer[np.ndarray, " m"]:
+    """Returns the segment of each name, from 1 in the order of the pieces; 0 of those that are none of them."""
+    rows = np.searchsorted(pieces, names)
+    there = pieces.take(rows, mode="clip") == names if len(pieces) else np.zeros(len(names), bool)
+    return np.where(there, rows + 1, 0)

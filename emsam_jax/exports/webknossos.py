@@ -11,7 +11,7 @@ from scipy.ndimage import find_objects
 from emsam_jax.blocks import Block, Entry, RunLock, describe_failures, run_in_turn
 from emsam_jax.errors import UserError
 from emsam_jax.exports.agglomerates import Agglomerates, write_agglomerates
-from emsam_jax.exports.relabelled import Relabelled
+from emsam_jax.exports.relabelled import Relabelled, number_pieces
 from emsam_jax.segmentation.blockwise import EDGE, Segmented, Table, are_intact, index_ids, read_tables, write_table
 from emsam_jax.storage import EXPORT, claim, normalise, open_folder, split_last, write_key
 from emsam_jax.volumes import Volume, Voxel
@@ -76,13 +76,6 @@ class PiecePlaces:
 
 def places_key(block: Block) -> str:
     return f"places/{block.name}.npy"
-
-
-def number_pieces(pieces: UInt64[np.ndarray, " n"], names: UInt64[np.ndarray, " m"]) -> Integer[np.ndarray, " m"]:
-    """Returns the segment of each name, from 1 in the order of the pieces; 0 of those that are none of them."""
-    rows = np.searchsorted(pieces, names)
-    there = pieces.take(rows, mode="clip") == names if len(pieces) else np.zeros(len(names), bool)
-    return np.where(there, rows + 1, 0)
 
 
 def collect(segmented: Segmented, pieces: Table, pad: Voxel, stage: PiecePlaces) -> Agglomerates:
