@@ -1,5 +1,8 @@
 """Skeletons as long as kimimaro's, which is GPL and so no more than a test's reference."""
 
+import json
+import subprocess
+import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +14,7 @@ from emsam_jax.objects import make_objects, plan_objects
 from emsam_jax.volumes import create_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
 from tests.objects.test_objects import read_rows
+from tests.programs import ROOT, environment
 
 with warnings.catch_warnings():  # what its own dependencies say when imported
     warnings.simplefilter("ignore")
@@ -66,3 +70,11 @@ def test_neurites(tmp_path: Path):
     ratios = [ours[name] / length for name, length in reference.items() if length > 1000]
     assert len(ratios) > 10
     assert np.median(np.abs(np.array(ratios) - 1)) < 0.05
+
+
+def test_the_benchmark_runs(tmp_path: Path):
+    command = [sys.executable, str(ROOT / "benchmarks/objects.py"), "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+    results = json.loads((tmp_path / "objects-cpu.json").read_text())
+    assert results["emsam_objects"]["blocks_as_whole"]
+    assert results["libraries"]["mesh_bioimage"]["closed_edges"] == 1

@@ -1,0 +1,88 @@
+"""Meshes and skeletons, drawn by neuroglancer in a browser from a server of plain files."""
+
+import functools
+import http.server
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import neuroglancer
+import numpy as np
+import pytest
+from PIL import Image
+
+from emsam_jax.objects import make_objects, plan_objects
+from emsam_jax.volumes import create_volume
+from tests.browsers import WEBGL, open_browser
+from tests.objects import tissue_of_shapes as tissue
+from tests.programs import PATIENCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+COLOURS = {tissue.BALL: "#ff0000", tissue.TUBE: "#00ff00"}
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of labels and what was made of their objects."""
+    volume = create_volume(
+        tmp_path / "labels", tissue.SHAPE, np.uint64, tissue.SIZE, offset_zyx=tissue.OFFSET, format="precomputed"
+    )
+    volume[...] = tissue.draw_shapes()
+    make_objects(plan_objects(volume.url, str(tmp_path / "objects"), block=(13, 50, 30)))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"precomputed://http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_neuroglancer_draws_them(served: str):
+    neuroglancer.set_server_bind_address("127.0.0.1")
+    viewer = neuroglancer.Viewer()
+    with open_browser(*WEBGL) as browser:
+        seen = {}
+        for shown in ("meshes", "skeletons"):
+            with viewer.txn() as state:
+                state.layers["objects"] = neuroglancer.SegmentationLayer(
+                    source=[f"{served}/labels", f"{served}/objects/{shown}", f"{served}/objects/segments"],
+                    segments=list(COLOURS),
+                    segment_colors=COLOURS,
+                )
+                state.layout, state.show_slices = "3d", False
+            if not seen:
+                browser.get(viewer.get_viewer_url())
+            seen[shown] = wait_for_colours(browser)
+    neuroglancer.stop()
+    # The ball is larger than the tube, and skeletons are lines.
+    assert min(seen["meshes"]) > 5_000
+    assert seen["meshes"][0] > seen["meshes"][1]
+    assert max(seen["skeletons"]) < 5_000
+
+
+def wait_for_colours(browser) -> list[int]:
+    """Looks until both colours are there, and once more when the drawing has settled."""
+    deadline = time.monotonic() + PATIENCE
+    while min(found := look(browser)) < 20:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+    time.sleep(2)
+    return look(browser)
+
+
+def look(browser) -> list[int]:
+    """How many pixels are of the ball's colour, and of the tube's."""
+    picture = np.asarray(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB"))[60:].astype(int)
+    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    return [
+        int(((one > 60) & (other < one / 3) & (blue < one / 3)).sum()) for one, other in ((red, green), (green, red))
+    ]
