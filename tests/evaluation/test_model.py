@@ -57,7 +57,7 @@ def run_folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores(run_folder: Path) -> dict:
     done = run_eval(ckpt=str(run_folder))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip().endswith(f"Report: {run_folder}/eval/report.html")
+    assert done.stdout.rstrip().endswith(f"In the viewer: emsam view --out={run_folder}/eval")
     return json.loads((run_folder / "eval" / "scores.json").read_text())
 
 

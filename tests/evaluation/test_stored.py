@@ -56,7 +56,8 @@ def test_every_number_can_be_computed_again(study, answered):
 
 def test_the_terminal_ends_with_the_scores_side_by_side_and_the_places(answered):
     scores, shown, out = answered
-    *_, last_but_two, _, where_scores, where_report = shown.rstrip().splitlines()
+    *_, last_but_two, _, where_scores, where_report, in_the_viewer = shown.rstrip().splitlines()
+    assert in_the_viewer == f"In the viewer: emsam view --out={out}"
     assert where_scores == f"Scores: {out}/scores.json"
     assert where_report == f"Report: {out}/report.html"
     baseline = scores["volumes"]["cells"]["baseline"]

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from emsam_jax.errors import UserError
+from emsam_jax.segmentation import Recipe, ideal_affinities
+from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.view.live import Scene, link_to, open_levels, scene_of, serve
 from emsam_jax.view.live.arrangement import arrange
 from emsam_jax.view.live.served import Role, ServedVolume
 from emsam_jax.view.live.session import find_browser, tell_slow
-from emsam_jax.volumes import create_array, create_volume, plan_layout, write_image_metadata
+from emsam_jax.volumes import create_array, create_volume, open_volume, plan_layout, write_image_metadata
 from emsam_jax.volumes.pyramid import coarsen
 
 SIZE, OFFSET = (40.0, 4.0, 4.0), (80.0, 6.0, 0.0)
@@ -90,6 +92,28 @@ def test_layers_lie_where_they_are_in_the_world_and_begin_at_an_object(tmp_path:
     assert (named.finest.voxel_size_zyx, named.finest.offset_zyx) == ((8, 8, 8), (0, 0, 16))
     assert named.at((1, 2, 2)).voxel_size_zyx == (8, 16, 16)
     assert named.at((1, 2, 2)).offset_zyx == (0, 0, 16)
+
+
+def test_a_segmentation_is_shown_with_its_affinities_and_the_queue(tmp_path: Path):
+    truth = 1 + np.indices((6, 24, 24)).sum(0).astype(np.uint64) // 12
+    ideal = ideal_affinities(truth)
+    stored = create_volume(tmp_path / "affinities.zarr", ideal.shape, np.float32, SIZE, offset_zyx=OFFSET)
+    stored[...] = np.clip(ideal + np.random.default_rng(0).normal(0, 0.2, ideal.shape), 0, 1).astype(np.float32)
+    out = tmp_path / "neurons.zarr"
+    segment_blockwise(open_volume(stored.url, channel="all"), out, Recipe(threshold=0.5), queue=20)
+    scene = scene_of(str(out))
+    assert list(scene.volumes) == ["affinities", "segmentation"]
+    assert scene.main.offset_zyx == OFFSET
+    (note,) = scene.notes
+    assert "--raw shows the raw volume" in note
+    head, first, *_ = (out / "queue.csv").read_text().splitlines()
+    row = dict(zip(head.split(","), first.split(","), strict=True))
+    place = scene.places["uncertain merges"][0]
+    assert place.at_zyx_nm == tuple(float(row[name]) for name in ("z_nm", "y_nm", "x_nm"))
+    assert set(place.segments) == {int(row["object_a"]), int(row["object_b"])}
+    (out / "queue.csv").write_text(head.replace("z_nm", "z") + "\n" + first + "\n")
+    with pytest.raises(UserError, match=r"queue\.csv: expected the columns z_nm, .* found a row without: 'z_nm'"):
+        scene_of(str(out))
 
 
 @contextlib.contextmanager
