@@ -91,7 +91,7 @@ def test_the_queue_begins_with_the_planted_mistakes_at_their_places(tmp_path: Pa
     affinities[:, :, :, 14:18] = np.maximum(affinities[:, :, :, 14:18], 0.45)
     affinities[:, :, 19:21, 50:] = 0.35
     volume, recipe = store(tmp_path / "affinities.zarr", affinities), Recipe("waterz", 0.6, IN_3D)
-    for name, block in (("whole", (12, 40, 64)), ("blocks", (6, 20, 16))):
+    for name, block in (("whole", (12, 40, 64)), ("blocks", (12, 20, 32))):
         segment_blockwise(volume, tmp_path / name, recipe, block, queue=20)
         rows = list(csv.DictReader((tmp_path / name / "queue.csv").read_text().splitlines()))
         labels, fragments = (open_volume(tmp_path / name / part)[...] for part in (".", "fragments"))
@@ -123,7 +123,7 @@ def test_what_edits_have_decided_is_listed_no_more(tmp_path: Path):
     for number, given in enumerate((None, edits[:2], edits)):
         out = tmp_path / str(number)
         segment_blockwise(
-            volume, out, recipe, (6, 20, 16), graph=tmp_path / "0" if given else None, edits=given, queue=100
+            volume, out, recipe, (12, 40, 32), graph=tmp_path / "0" if given else None, edits=given, queue=100
         )
         rows = list(csv.DictReader((out / "queue.csv").read_text().splitlines()))
         pairs.append([{int(row["object_a"]), int(row["object_b"])} for row in rows])

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Integer, UInt64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order
+from jaxtyping import Bool, Float64, UInt64
 
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
@@ -15,7 +13,7 @@ from emsam_jax.segmentation.blockwise.constraints import (
     refuse_joins,
     unite_objects,
 )
-from emsam_jax.segmentation.blockwise.decisions import Tables
+from emsam_jax.segmentation.blockwise.decisions import Forest, Tables, root_forest
 from emsam_jax.segmentation.blockwise.placed_edits import PlacedEdit
 from emsam_jax.segmentation.blockwise.tables import Table, find_rows
 
@@ -61,7 +59,7 @@ def find_answered(
     ids = lookup["fragment"]
     links = np.flatnonzero(joined)
     ends = np.stack([find_rows(ids, decisions["fragments"][links, end], "Decisions") for end in range(2)], axis=1)
-    tree = coo_array((np.ones(len(links)), ends.T), shape=(len(ids),) * 2).tocsr()
+    forest = root_forest(ends, len(ids))
     link_of = {frozenset(pair): link for pair, link in zip(ends.tolist(), links.tolist(), strict=True)}
     for one in placed:
         if one.why:
@@ -72,15 +70,19 @@ def find_answered(
             answered |= (decisions["objects"] == objects[0]).any(1)
         elif one.edit.kind == "part":
             answered |= ~joined & (np.sort(decisions["objects"], axis=1) == np.sort(objects)).all(1)
-        elif path := _path(breadth_first_order(tree, rows[0], directed=False)[1], int(rows[1])):
+        elif path := _path(forest, *rows.tolist()):
             answered[min((link_of[pair] for pair in path), key=lambda link: together[link])] = True
     return answered
 
 
-def _path(before: Integer[np.ndarray, " n"], node: int) -> list[frozenset[int]]:
-    """Returns the pairs of nodes from `node` back to where a search began; none where it did not get there."""
-    path = []
-    while (upper := int(before[node])) >= 0:
-        path.append(frozenset((node, upper)))
-        node = upper
-    return path
+def _path(forest: Forest, one: int, other: int) -> list[frozenset[int]]:
+    """Returns the pairs of nodes that lead from one to the other; none between two trees."""
+    if forest.top[one] != forest.top[other]:
+        return []
+    path: set[frozenset[int]] = set()
+    for start in (one, other):  # what both climb is no part of it
+        node = start
+        while (upper := int(forest.above[node])) >= 0:
+            path ^= {frozenset((node, upper))}
+            node = upper
+    return list(path)

@@ -157,15 +157,28 @@ def _spanning_forest(graph: Table, count: int) -> Table:
 
 def _smaller_sides(links: Int64[np.ndarray, "links 2"], voxels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " links"]:
     """Returns the voxels of the smaller of the two sides that what hangs together falls into without a link."""
-    count = len(voxels)
+    forest = root_forest(links, len(voxels))
+    below, above = voxels.tolist(), forest.above.tolist()
+    for node in reversed(forest.order.tolist()):
+        if above[node] >= 0:
+            below[above[node]] += below[node]
+    sides = np.array(below, np.int64)
+    outer = np.where(forest.above[links[:, 0]] == links[:, 1], links[:, 0], links[:, 1])
+    return np.minimum(sides[outer], sides[forest.top[outer]] - sides[outer])
+
+
+class Forest(NamedTuple):
+    order: Int64[np.ndarray, " n"]  # nodes, each after the one above it
+    above: Int64[np.ndarray, " n"]  # negative at the top
+    top: Int64[np.ndarray, " n"]
+
+
+def root_forest(links: Int64[np.ndarray, "links 2"], count: int) -> Forest:
+    """Hangs up each tree by its first node."""
     _, part = connected_components(coo_array((np.ones(len(links)), links.T), shape=(count, count)), directed=False)
     tops = np.unique(part, return_index=True)[1]
     ends = np.concatenate([links, np.stack([np.full(len(tops), count), tops], axis=1)])
     tree = coo_array((np.ones(len(ends)), ends.T), shape=(count + 1, count + 1)).tocsr()
-    order, before = breadth_first_order(tree, count, directed=False)
-    below, above = [*voxels.tolist(), 0], before.tolist()
-    for node in order[:0:-1].tolist():
-        below[above[node]] += below[node]
-    sides = np.array(below)
-    outer = np.where(before[links[:, 0]] == links[:, 1], links[:, 0], links[:, 1])
-    return np.minimum(sides[outer], sides[tops[part[outer]]] - sides[outer])
+    order, above = breadth_first_order(tree, count, directed=False)
+    above = np.where(above[:count] == count, -1, above[:count])
+    return Forest(order[1:].astype(np.int64), above.astype(np.int64), tops[part])
