@@ -61,6 +61,7 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/worker_memory.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/objects.py
 	$(BIN)/python benchmarks/where_to_look.py
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/choosing.py
 	test -z '$(EMSAM_DATA)' || $(BIN)/python benchmarks/pixel_classifier.py

@@ -3,7 +3,7 @@
     python benchmarks/objects.py
     EMSAM_DATA=... python benchmarks/objects.py --fib25
 
-Seconds of a core and peaks of memory, each library in a process of its own; how closed meshes are and what they hold;
+Seconds of a core, and peaks of memory in a process of its own; how closed meshes are and what they hold;
 how long skeletons are, and how far kimimaro's own differ in the mirrored volume. Objects of 1000 voxels and more.
 """
 
@@ -73,11 +73,14 @@ def read_labels() -> tuple[np.ndarray, tuple[float, float, float]]:
 
 
 def run_alone(function: Callable[..., Shape], *arguments: Any) -> tuple[dict[str, Any], Shape]:
-    """Runs a case twice in processes of their own: for its result and time, and for its memory."""
+    """Runs a case for its result and time, and but for those that stand for no library again, for its memory."""
     began = time.process_time()
     shape = function(*arguments)
     seconds = time.process_time() - began
-    return {"core_seconds": seconds, "peak_bytes": measure.peak_bytes(function, *arguments)}, shape
+    row: dict[str, Any] = {"core_seconds": seconds}
+    if function.__name__ in MEASURED:
+        row["peak_bytes"] = measure.peak_bytes(function, *arguments)
+    return row, shape
 
 
 def mesh_bioimage(place: str, size: tuple[float, ...]) -> Shape:
@@ -140,6 +143,7 @@ def kimimaro_mirrored(place: str, size: tuple[float, ...]) -> Shape:
     return skeleton_kimimaro(place, size, -1)
 
 
+MEASURED = ("mesh_bioimage", "mesh_zmesh", "skeleton_bioimage", "skeleton_kimimaro")
 CASES = {
     case.__name__: case
     for case in (mesh_bioimage, mesh_zmesh, skeleton_bioimage, skeleton_bioimage_cubes, skeleton_kimimaro)

@@ -54,6 +54,7 @@ RUN_BY_THEIR_ROOMS_TESTS = {
         "choosing",
         "corrections",
         "pixel_classifier",
+        "objects",
     )
 }
 
