@@ -9,6 +9,7 @@ from emsam_jax.segmentation import new_edit
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
+    implied_parts,
     part_objects,
     refuse_joins,
     unite_objects,
@@ -112,6 +113,16 @@ def test_joins_are_refused_that_contradict_a_part_and_as_few_as_can_be(seed: int
     if seed % 2:  # of one part, not fewer
         fewer = itertools.combinations(joins, len(kept) + 1)
         assert not any(fits(list(each)) for each in fewer)
+
+
+def test_a_part_holds_between_all_that_is_joined_with_its_points():
+    group = unite_objects(np.arange(6), [Pair(0, 2, 0), Pair(1, 3, 1)])
+    objects = np.array([1, 2, 3, 3, 3, 4])
+    assert [pair[:2] for pair in implied_parts(objects, [Pair(0, 1, 9)], group)] == [(2, 3)]
+    # So 3 is cut between them, although 0 and 1 lie elsewhere; 4 goes with what it is closer to.
+    graph = FragmentGraph(np.array([2, 3]), np.array([4, 4]), np.array([2.0, 1.0]))
+    found = part_objects(objects, graph, implied_parts(objects, [Pair(0, 1, 9)], group), group)
+    assert found[2] == found[4] != found[3]
 
 
 def test_a_done_object_is_shut_for_what_comes_after_it():

@@ -4,6 +4,7 @@ An agglomeration has made the objects. Joined ones are united; where a pair to p
 cut in two where that costs least, by a minimum cut of its fragments' graph. All other objects stay as they are.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,6 +82,23 @@ def unite_objects(objects: Int64[np.ndarray, " n"], joins: Sequence[Pair]) -> In
     if joins:
         union.merge(np.array([(numbered[a], numbered[b]) for a, b, _ in joins], np.uint64))
     return np.asarray(union.element_labeling())[numbered].astype(np.int64)
+
+
+def implied_parts(
+    objects: Int64[np.ndarray, " n"], parts: Sequence[Pair], group: Int64[np.ndarray, " n"]
+) -> list[Pair]:
+    """Returns the pairs to part that lie in one object, if fragments of a `group` are each as good as the other."""
+    apart = {frozenset((int(group[a]), int(group[b]))): by for a, b, by in parts}
+    bound = np.flatnonzero(np.isin(group, [name for pair in apart for name in pair]))
+    held: dict[int, dict[int, int]] = {}  # of each object: a fragment of each of its groups
+    for fragment in bound.tolist():
+        held.setdefault(int(objects[fragment]), {})[int(group[fragment])] = fragment
+    return [
+        Pair(own[one], own[other], by)
+        for own in held.values()
+        for one, other in itertools.combinations(own, 2)
+        if (by := apart.get(frozenset((one, other)))) is not None
+    ]
 
 
 def part_objects(

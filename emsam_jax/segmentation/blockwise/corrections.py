@@ -9,6 +9,7 @@ from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
     costs_of,
+    implied_parts,
     part_objects,
     refuse_joins,
     unite_objects,
@@ -52,6 +53,9 @@ def correct_objects(placed: Sequence[PlacedEdit], edges: Table, lookup: Table) -
         joined = [pair for pair in taken if placed[pair.by].edit.kind == "join"]
         parted += [pair for pair in taken if placed[pair.by].edit.kind == "part"]
         if taken:
+            # Before joins spread what an object holds by mistake: there, cuts are made where the mistake is.
+            implied = [pair for pair in implied_parts(found, parted, group) if int(found[pair.a]) not in done]
+            found = part_objects(found, graph, implied, group)
             found = part_objects(unite_objects(found, joined), graph, parted, group)
         shut |= {int(local[rows[n][0]]): n for n in batch if placed[n].edit.kind == "done"}
     objects[nodes] = found + objects.max(initial=0) + 1
