@@ -4,10 +4,12 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import site
 import subprocess
 import sys
 import tomllib
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from emsam_jax.config import load_config
 from emsam_jax.volumes import open_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
 from tests.prepare.conftest import write_cremi, write_sections
-from tests.programs import ROOT, environment
+from tests.programs import PATIENCE, ROOT, environment
 
 IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -100,7 +102,23 @@ def emsam(wheel: Path):
         assert done.returncode == expected, done.stdout + done.stderr
         return done.stdout if expected == 0 else done.stderr
 
-    return folder, call
+    return folder, call, users
+
+
+def open_in(within: Path, viewer: list[str], users: dict[str, str]) -> bytes:
+    """What a browser gets at the URL that a viewer prints; then the viewer is told to end."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(viewer, cwd=within, env={**users, "PYTHONUNBUFFERED": "1"}, text=True, **streams)
+    assert process.stdout
+    try:
+        url = process.stdout.readline().removeprefix("Open ").strip()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=PATIENCE) as page:
+            return page.read()
+    finally:
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, said.splitlines()[-1]) == (0, "Closed."), errors
 
 
 def test_the_wheel_holds_the_whole_package(wheel: Path):
@@ -113,7 +131,7 @@ def test_the_wheel_holds_the_whole_package(wheel: Path):
 
 @pytest.mark.slow
 def test_the_wheel_works_alone(emsam):
-    folder, call = emsam
+    folder, call, _ = emsam
     assert call("--version") == f"emsam-jax {PROJECT['version']}\n"
     assert re.findall(r"^  (\w+) ", call("--help"), re.MULTILINE) == list(MODULES)
     assert "did you mean 'train'?" in call("trian", expected=1)
@@ -130,10 +148,10 @@ def test_the_wheel_works_alone(emsam):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["hdf", "tif", "png"])
-def test_anyones_volume_by_the_commands_that_prepare_names(form, emsam, tmp_path):
-    """In an empty folder, with nothing edited: raw to neurons, of CREMI's layout and of folders of sections."""
-    _, call = emsam
-    volume, size = synthetic_volume((40, 64, 64), 0, (40.0, 8.0, 8.0)), []
+def test_anyones_volume_by_the_commands_that_each_names_next(form, emsam, tmp_path):
+    """In an empty folder, with nothing edited: raw to what a browser opens, of CREMI's layout and of sections."""
+    folder, call, users = emsam
+    volume, size = synthetic_volume((28, 64, 64), 0, (40.0, 8.0, 8.0)), []
     if form == "hdf":
         places = [write_cremi(tmp_path / "sample_A.hdf", volume)]
     else:
@@ -149,7 +167,8 @@ def test_anyones_volume_by_the_commands_that_prepare_names(form, emsam, tmp_path
     call(*judge, within=tmp_path)
     scores = json.loads((tmp_path / "runs/experiment/eval/scores.json").read_text())
     assert list(scores["volumes"]) == [config.data.test[0].name]
-    call(*segment, within=tmp_path)
+    (view,) = re.findall(r"^In the viewer: emsam (.+)$", call(*segment, within=tmp_path), re.MULTILINE)
     neurons = open_volume(tmp_path / "runs/experiment-neurons.zarr")
     assert (neurons.shape, neurons.voxel_size_zyx) == (volume.raw.shape, (40, 8, 8))
     assert neurons[...].max() > 1
+    assert b"neuroglancer" in open_in(tmp_path, [str(folder / "bin/emsam"), *shlex.split(view)], users)
