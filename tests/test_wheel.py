@@ -107,8 +107,10 @@ def emsam(wheel: Path):
 
 def open_in(within: Path, viewer: list[str], users: dict[str, str]) -> bytes:
     """What a browser gets at the URL that a viewer prints; then the viewer is told to end."""
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(viewer, cwd=within, env={**users, "PYTHONUNBUFFERED": "1"}, text=True, **streams)
+    unbuffered = {**users, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        viewer, cwd=within, env=unbuffered, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout
     try:
         url = process.stdout.readline().removeprefix("Open ").strip()

@@ -18,7 +18,6 @@ from emsam_jax.errors import UserError
 from emsam_jax.exports.relabelled import Relabelled, number_pieces
 from emsam_jax.segmentation.blockwise import EDGE, Segmented, Table, are_intact, find_rows, write_file
 from emsam_jax.storage import EXPORT, claim, is_remote, normalise, open_folder, write_key
-from emsam_jax.volumes import Voxel
 from emsam_jax.volumes.ingest import ingest
 
 _LAYER_BITS, _SUPERVOXELS, _SPATIAL_BITS = 8, 1, 10  # bits of an id's layer, the layer of supervoxels, usual bits
@@ -188,13 +187,13 @@ def _varints(values: UInt64[np.ndarray, " n"]) -> bytes:
 def describe_ingest(url: str, plan: Plan, ids: SupervoxelIds) -> str:
     """Returns the config of an ingest; its owner adds the backend."""
     place = url if is_remote(url) else f"file://{url}"
-    chunk: Voxel = plan.block[::-1]
+    z, y, x = plan.block
     return f"""data_source:
   EDGES: "{place}/edges"
   COMPONENTS: "{place}/components"
   WATERSHED: "precomputed://{place}/watershed"
 graph_config:
-  CHUNK_SIZE: {list(chunk)}
+  CHUNK_SIZE: [{x}, {y}, {z}]
   FANOUT: 2
   LAYER_ID_BITS: {_LAYER_BITS}
   SPATIAL_BITS: {ids.bits}

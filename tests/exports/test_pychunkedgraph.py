@@ -61,7 +61,7 @@ def read_chunk(folder: Path, place: tuple[int, ...]) -> tuple[dict[str, Edges], 
     (file,) = CloudFiles(f"file://{folder}/edges").get([f"edges_{name}.proto.zst"], raw=True)
     (content,) = zstandard.ZstdDecompressor().multi_decompress_to_buffer([file["content"]])
     message = CHUNK_EDGES.FromString(bytes(content))
-    edges = {}
+    edges: dict[str, Any] = {}
     for kind in KINDS:
         part = getattr(message, kind)
         ends = [np.frombuffer(part.node_ids1, "<u8").tolist(), np.frombuffer(part.node_ids2, "<u8").tolist()]
