@@ -47,7 +47,7 @@ _THICK = FragmentParameters("3d", boundary_threshold=0.3, seed_distance=2)
 # joined to a false merge becomes part of it.
 FIB25 = {
     "a": Recipe("waterz", 0.02, FragmentParameters("3d", boundary_threshold=0.05, seed_distance=2), scorer="q75"),
-    "b": Recipe("waterz", 0.03, FragmentParameters("3d", boundary_threshold=0.1, seed_distance=2), scorer="q75"),
+    "b": Recipe("waterz", 0.06, FragmentParameters("3d", boundary_threshold=0.1, seed_distance=1), scorer="q75"),
 }
 
 
