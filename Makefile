@@ -52,7 +52,6 @@ bench: $(TESTED) .venv-peers/installed
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/segmentation.py
 	$(BIN)/python benchmarks/scores.py
-	$(BIN)/python benchmarks/corrections.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/train_step.py --cases=frozen,finetuned --notime
