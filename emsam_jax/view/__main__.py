@@ -29,6 +29,9 @@ def define_flags() -> None:
         flags.DEFINE_string("labels", "", "Segmentation: `PATH` or URL.")
         flags.DEFINE_string("affinities", "", "Affinities: `PATH` or URL of a volume [channels, z, y, x].")
         flags.DEFINE_string("truth", "", "True labels: `PATH` or URL.")
+        flags.DEFINE_string(
+            "objects", "", "Output of emsam objects, `FOLDER`: meshes and skeletons of the segmentation."
+        )
         define_zyx("voxel_size", float, "Voxel size of these volumes, `z,y,x` in nm, in place of their metadata's.")
     with group("What is looked at"):
         flags.DEFINE_integer("object", None, "Object to select and to begin at: its `ID`.", lower_bound=1)
@@ -68,9 +71,9 @@ def open_scene() -> Scene:
             named[role] = open_named(FLAGS[flag].value, role, size)
             size = size or named[role].finest.voxel_size_zyx
     if scene:
-        return dataclasses.replace(scene, **named)
+        return dataclasses.replace(scene, objects=FLAGS.objects, **named)
     names = (levels.finest.url.rpartition("/")[2] for levels in named.values())
-    return Scene(title=", ".join(names), **named)
+    return Scene(title=", ".join(names), objects=FLAGS.objects, **named)
 
 
 def open_named(url: str, role: str, size: Sequence[float] | None) -> Levels:

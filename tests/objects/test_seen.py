@@ -3,6 +3,7 @@
 import functools
 import http.server
 import io
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from emsam_jax.objects import make_objects, plan_objects
+from emsam_jax.view.live import Scene, open_levels
+from emsam_jax.view.live.session import serving
 from emsam_jax.volumes import create_volume
 from tests.browsers import WEBGL, open_browser
 from tests.objects import tissue_of_shapes as tissue
@@ -67,6 +70,22 @@ def test_neuroglancer_draws_them(served: str):
     assert min(seen["meshes"]) > 5_000
     assert seen["meshes"][0] > seen["meshes"][1]
     assert max(seen["skeletons"]) < 5_000
+
+
+def test_the_viewer_draws_them_with_their_labels(served: str, tmp_path: Path):
+    labels = open_levels(str(tmp_path / "labels"), averaged=False)
+    scene = Scene("shapes", segmentation=labels, objects=str(tmp_path / "objects"))
+    with open_browser(*WEBGL) as browser, serving(scene) as session:
+        with session.viewer.txn() as state:
+            layer = state.layers["segmentation"]
+            layer.segments, layer.segment_colors = list(COLOURS), COLOURS
+            state.layout, state.show_slices = "3d", False
+        browser.get(session.url)
+        assert min(wait_for_colours(browser)) > 1_000
+        asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [event["params"]["request"]["url"] for event in asked if event["method"] == "Network.requestWillBeSent"]
+    assert any("/objects/" in url and "/meshes/" in url for url in urls)
+    assert not [url for url in urls if "/neuroglancer/mesh/" in url]  # made on the spot where nothing better is there
 
 
 def wait_for_colours(browser) -> list[int]:

@@ -38,12 +38,15 @@ class Scene:
     rules: LabelRules = dataclasses.field(default_factory=LabelRules)
     intensity: tuple[float, float] | None = None  # raw values drawn black and white
     places: dict[str, tuple[Place, ...]] = dataclasses.field(default_factory=dict)  # by the name of their layer
+    objects: str = ""  # folder of meshes and skeletons of the segmentation, as emsam objects writes it
     sections: int = 3  # that the report shows
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.volumes:
             raise UserError(f"{self.title}: found no volume there to show; give --raw, --labels or --affinities.")
+        if self.objects and self.segmentation is None:
+            raise UserError("--objects is drawn with its segmentation: expected --labels or --out, found neither.")
         first, *others = self.volumes.values()
         for other in others:
             check_meet(first.finest, other.finest)

@@ -1,16 +1,19 @@
 """Serves a scene to browsers on this machine until a signal comes; or links to one that lies in buckets."""
 
 import getpass
+import secrets
 import socket
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import neuroglancer as ng
 from neuroglancer.static import ImportlibResourcesContentSource
+from tornado.web import StaticFileHandler
 
 from emsam_jax.blocks import noticing_signals
 from emsam_jax.errors import UserError
@@ -30,18 +33,32 @@ class Session:
     """A viewer with the layers of a scene."""
 
     def __init__(self, scene: Scene, at_zyx_nm: Sizes | None = None, selected: int | None = None):
-        self.scene = scene
-        sources = {
+        self.scene, self.viewer = scene, ng.Viewer(allow_credentials=False)
+        sources: dict[str, Any] = {
             name: source_of(ServedVolume(levels, _ROLES[name]), levels.finest) for name, levels in scene.volumes.items()
         }
         if scene.comparison:
             sources[ERRORS] = source_of(ServedVolume(scene.comparison, "codes"), scene.comparison.finest)
-        self.viewer = ng.Viewer(allow_credentials=False)
+        if scene.objects:
+            labels = sources["segmentation"]
+            labels.subsources = {"meshes": False}  # the quickly made ones
+            sources["segmentation"] = [labels, *serve_objects(scene.objects)]
         self.viewer.set_state(arrange(scene, sources, at_zyx_nm, selected))
 
     @property
     def url(self) -> str:
         return self.viewer.get_viewer_url()
+
+
+def serve_objects(folder: str) -> list[str]:
+    """Serves what emsam objects made, under a token of its own; returns data sources."""
+    found = [name for name in ("meshes", "skeletons", "segments") if Path(folder, name, "info").exists()]
+    if not found:
+        raise UserError(f"--objects: expected the output of emsam objects on this machine, found none at {folder}.")
+    token = secrets.token_hex(20)
+    handler = (rf"/objects/{token}/(.*)", StaticFileHandler, {"path": str(Path(folder).absolute())})
+    ng.server.global_server.app.add_handlers(".*", [handler])
+    return [f"precomputed://{ng.server.get_server_url()}/objects/{token}/{name}" for name in found]
 
 
 class Client(ImportlibResourcesContentSource):
