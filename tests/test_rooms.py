@@ -15,7 +15,7 @@ PACKAGE = ROOT / "emsam_jax"
 ROOMS = (
     *("errors", "command_line", "config", "configs", "storage"),
     *("volumes.formats", "volumes", "volumes.verify", "volumes.synthetic", "blocks", "blocks.dask", "volumes.ingest"),
-    *("data", "model.cpu", "model", "inference", "segmentation", "segmentation.blockwise", "scores"),
+    *("data", "model.cpu", "model", "targets", "inference", "segmentation", "segmentation.blockwise", "scores"),
     *("view", "view.live", "objects"),
     *("evaluation", "segment_volume", "exports", "training", "prepare", "sharing", "porting", "demo", "commands"),
 )

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from emsam_jax.command_line import FLAGS, flags, group, required
+from emsam_jax.errors import UserError
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emsam_jax" / "compiled"
 
@@ -31,6 +32,12 @@ def define_flags() -> None:
             "plan", False, "Measure which patch and batch fit on these devices, and how long training takes; then exit."
         )
         flags.DEFINE_string(
+            "target",
+            "",
+            "With --plan: `DEVICES` that need not be here, such as h200, 8xh200, rtx4090, v5e:2x4 or v5p:4x4x4; their "
+            "compiler says what fits.",
+        )
+        flags.DEFINE_string(
             "compilation_cache", str(CACHE), "Cache `FOLDER` of compiled programs, for later runs; empty for none."
         )
     with group("Many hosts"):
@@ -44,6 +51,8 @@ def define_flags() -> None:
 
 def main(overrides: list[str]) -> None:
     config = required("config")
+    if FLAGS.target and not FLAGS.plan:
+        raise UserError("--target names devices to plan for: give --plan too, or leave it out to train here.")
     # Here, because a page of help and a mistake in the flags have no use for jax.
     from emsam_jax.training.command import Processes, start
 
@@ -52,6 +61,7 @@ def main(overrides: list[str]) -> None:
         overrides,
         FLAGS.workdir,
         planning=FLAGS.plan,
+        target=FLAGS.target,
         allow_overlap=FLAGS.allow_overlap,
         compilation_cache=FLAGS.compilation_cache,
         processes=Processes(FLAGS.coordinator, FLAGS.processes, FLAGS.process) if FLAGS.distributed else None,

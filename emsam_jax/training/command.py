@@ -9,6 +9,8 @@ import jax
 
 from emsam_jax.config import load_config
 from emsam_jax.errors import UserError, first_line
+from emsam_jax.targets import parse_target
+from emsam_jax.training.bounds import plan_for
 from emsam_jax.training.loop import train
 from emsam_jax.training.plan import plan
 
@@ -30,6 +32,7 @@ def start(
     workdir: str | None,
     *,
     planning: bool = False,
+    target: str = "",
     allow_overlap: bool = False,
     compilation_cache: str = "",
     processes: Processes | None = None,
@@ -38,6 +41,9 @@ def start(
     if compilation_cache:
         jax.config.update("jax_compilation_cache_dir", compilation_cache)
     experiment = load_config(config, overrides)
+    if target:
+        plan_for(experiment, parse_target(target))
+        return
     if planning:
         plan(experiment)
         return

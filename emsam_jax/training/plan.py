@@ -77,10 +77,10 @@ def plan(
         say(f"Fastest: --config.data.patch=({z},{y},{x}) --config.optim.batch={best.config.optim.batch}")
         say(f"Hours are those of config.optim.steps, {config.optim.steps}, without reading and validation.")
     say(f"For a card of {SMALL_CARD / GIB:.0f} GiB, by the memory of what is compiled for {device.platform}:")
-    for words, lowered in savings(_put(config, batch=mesh.size * config.optim.accumulate)):
+    for words, lowered in savings(put(config, batch=mesh.size * config.optim.accumulate)):
         note(f"  compiling {words}")
         try:
-            size = program_bytes(_compiled(lowered, mesh))
+            size = program_bytes(compile_step(lowered, mesh))
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -109,7 +109,7 @@ def _trials(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None])
     """Tries growing batches of the first patch that fits at all."""
     for patch in patches(config.data.patch):
         fitted = False
-        for trial in _growing(_put(config, patch=patch), mesh, limit, note):
+        for trial in _growing(put(config, patch=patch), mesh, limit, note):
             fitted = fitted or trial.seconds is not None
             yield trial
         if fitted:
@@ -147,7 +147,7 @@ def _growing(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]
     batch, before = mesh.size * config.optim.accumulate, 0.0
     while True:
         note(f"  compiling and timing patches of {config.data.patch}, {batch} at once")
-        trial = _try(_put(config, batch=batch), mesh, limit)
+        trial = _try(put(config, batch=batch), mesh, limit)
         yield trial
         if trial.rate < WORTH * before or trial.seconds is None:
             return
@@ -157,7 +157,7 @@ def _growing(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]
 def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
     size = 0
     try:
-        step = _compiled(config, mesh)
+        step = compile_step(config, mesh)
         size = program_bytes(step)
         seconds = None if size > limit else _time(step, config, mesh)
     except jax.errors.JaxRuntimeError as error:
@@ -180,10 +180,11 @@ def _time(step: Any, config: Config, mesh: Mesh) -> float:
     return (time.perf_counter() - start) / STEPS
 
 
-def _compiled(config: Config, mesh: Mesh) -> Any:
+def compile_step(config: Config, mesh: Mesh, options: dict[str, Any] | None = None) -> Any:
+    """Compiles a training step for the mesh's devices, with the compiler's options."""
     state, frozen = abstract_state(config, mesh)
     step: Any = compile_train_step(config, mesh, state)
-    return step.lower(state, frozen, _abstract_batch(config, mesh)).compile()
+    return step.lower(state, frozen, _abstract_batch(config, mesh)).compile(compiler_options=options)
 
 
 def _abstract_batch(config: Config, mesh: Mesh) -> Batch:
@@ -191,7 +192,7 @@ def _abstract_batch(config: Config, mesh: Mesh) -> Batch:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=spread), abstract_batch(config))
 
 
-def _put(config: Config, *, patch: tuple[int, int, int] | None = None, batch: int | None = None) -> Config:
+def put(config: Config, *, patch: tuple[int, int, int] | None = None, batch: int | None = None) -> Config:
     data = dataclasses.replace(config.data, patch=patch or config.data.patch)
     return dataclasses.replace(
         config, data=data, optim=dataclasses.replace(config.optim, batch=batch or config.optim.batch)

@@ -87,7 +87,7 @@ def test_a_cpu_has_the_memory_and_the_cores_of_its_group(tmp_path: Path, monkeyp
 
 def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
     """What XLA raises, at an allocation that no machine grants."""
-    monkeypatch.setattr(training_plan, "_compiled", lambda *_: jnp.zeros(1 << 45, jnp.uint8).block_until_ready())
+    monkeypatch.setattr(training_plan, "compile_step", lambda *_: jnp.zeros(1 << 45, jnp.uint8).block_until_ready())
     lines: list[str] = []
     assert plan(TINY, jax.devices()[:1], limit=1 << 60, say=lines.append, note=lines.append) is None
     assert sum(line.endswith("-  does not fit") for line in lines) == len(list(patches(TINY.data.patch)))
