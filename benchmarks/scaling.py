@@ -67,7 +67,7 @@ def measure_blocks(shape: tuple[int, int, int], block: tuple[int, int, int]) -> 
         out = Path(folder) / "out"
         affinities = create_volume(f"{folder}/affinities", (3, *shape), "uint8", VOXEL_SIZE)
         affinities[...] = np.rint(255 * cells.draw_noisy_affinities(truth)).astype(np.uint8)
-        found = sample_segmentation(affinities, out, RECIPE, block)
+        found = sample_segmentation(affinities, out, RECIPE, block, queue=0)
         stored = {"affinities": stored_bytes(Path(folder) / "affinities/0"), **found.stored}
         edges, fragments = (
             read_table(str(out), f"{name}.npy", dtype) for name, dtype in (("edges", EDGE), ("fragments", OBJECT))

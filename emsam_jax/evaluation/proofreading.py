@@ -103,7 +103,9 @@ def proofread(
     counted[overlap.segment] = True
     ends = decisions["fragments"]
     together = owner[ends[:, 0]] == owner[ends[:, 1]]
-    return Proofreading(tables, decisions, overlap, ruler.conventions.unsegmented, counted[ends].all(1), together)
+    return Proofreading(
+        tables, decisions, overlap, ruler.conventions.unsegmented, np.all(counted[ends], axis=1), together
+    )
 
 
 def fit_on(examples: Sequence[Example], recipe: Recipe, threads: int) -> MergeProbability | None:

@@ -60,7 +60,7 @@ class Shapes:
         """Writes the object's mesh and skeleton, and returns its row of measurements."""
         job, name, folder = self.job, int(row["id"]), open_folder(self.job.out)
         size, offset = np.array(job.voxel_size_zyx), np.array(job.offset_zyx)
-        parts, normals, files = 0, 0, {}
+        parts, normals, files = 0, np.zeros((), np.int64), {}
         for surface in mesh_pieces(read_masks(job.out, pieces)):
             write_keys(folder, files)  # of a large object, each part before the next is made
             key = list_parts(encode_manifest(name, parts := parts + 1))[-1]

@@ -67,8 +67,8 @@ def open_scene() -> Scene:
     scene = scene_of(FLAGS.out or f"{FLAGS.ckpt.rstrip('/')}/eval", FLAGS.volume) if FLAGS.ckpt or FLAGS.out else None
     size, named = FLAGS.voxel_size or (scene and scene.main.voxel_size_zyx), {}
     for flag, role in _ROLES.items():
-        if FLAGS[flag].value:
-            named[role] = open_named(FLAGS[flag].value, role, size)
+        if url := FLAGS[flag].value:
+            named[role] = open_named(url, role, size)
             size = size or named[role].finest.voxel_size_zyx
     if scene:
         return dataclasses.replace(scene, objects=FLAGS.objects, **named)

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_an_oracle_that_looks_at_all_mends_all_and_the_costliest_first():
     edge = np.argmax(fragments[0, 0] == 5)
     affinities[2, :, :, edge] = 0.55  # between 4 and 5, of two neurons
     affinities[2, :, :, 4] = 0.45  # between 1 and 2, of one
-    ruler = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
+    ruler: Any = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
     asked = proofread(ruler, fragments, affinities, labels)
     assert asked.wrong.sum() == 2
     assert len(asked.decisions) == 5
@@ -71,7 +72,7 @@ def test_an_evaluation_fits_on_validation_and_reports_on_the_test(answered):
 
 def test_where_there_is_nothing_to_decide_there_is_nothing_to_mend():
     nothing, truth = np.zeros((4, 8, 8), np.uint64), np.ones((4, 8, 8), np.uint64)
-    ruler = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
+    ruler: Any = SimpleNamespace(truth=truth, conventions=Conventions(), mask=None)
     asked = proofread(ruler, nothing, np.zeros((3, 4, 8, 8), np.float32), nothing)
     found = judge_decisions(asked, Recipe(probability=fit_probability(*asked.examples())))
     assert (found["decisions"], found["calibration_error"], found["looked_at"]) == (0, None, [0])

@@ -58,7 +58,9 @@ CHUNK_EDGES, COMPONENTS = make_messages()
 def read_chunk(folder: Path, place: tuple[int, ...]) -> tuple[dict[str, Edges], list[list[int]]]:
     """Edges of each kind, and the components; x, y, z."""
     name = "_".join(map(str, place))
+    file: Any
     (file,) = CloudFiles(f"file://{folder}/edges").get([f"edges_{name}.proto.zst"], raw=True)
+    content: Any
     (content,) = zstandard.ZstdDecompressor().multi_decompress_to_buffer([file["content"]])
     message = CHUNK_EDGES.FromString(bytes(content))
     edges: dict[str, Any] = {}

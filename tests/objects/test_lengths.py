@@ -44,7 +44,7 @@ def measure(labels: np.ndarray, folder: Path) -> tuple[dict[int, float], dict[in
 
 def draw_rod(labels: np.ndarray, ends: tuple, radius: float, name: int) -> None:
     """Draws the voxels within `radius` nm of a line between two voxels."""
-    places = np.stack(np.indices(labels.shape), -1) * SIZE
+    places = np.moveaxis(np.indices(labels.shape), 0, -1) * SIZE
     start, stop = (np.array(end) * SIZE for end in ends)
     along = np.clip((places - start) @ (stop - start) / ((stop - start) ** 2).sum(), 0, 1)
     labels[((places - start - along[..., None] * (stop - start)) ** 2).sum(-1) <= radius**2] = name

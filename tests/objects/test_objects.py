@@ -4,6 +4,7 @@ import csv
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_the_table_says_what_was_drawn(made: Path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_other_tools_read_it(labels: str, made: Path):
 
-    volume = CloudVolume(f"file://{labels}", mesh_dir="../objects/meshes", skel_dir="../objects/skeletons")
+    volume: Any = CloudVolume(f"file://{labels}", mesh_dir="../objects/meshes", skel_dir="../objects/skeletons")
     rows = read_rows(made)
     for name, row in rows.items():
         mesh = volume.mesh.get(name)

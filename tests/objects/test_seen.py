@@ -31,7 +31,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
         self.send_header("Access-Control-Allow-Origin", "*")
         super().end_headers()
 
-    def log_message(self, *_) -> None:
+    def log_message(self, format: str, *_) -> None:  # noqa: A002
         pass
 
 

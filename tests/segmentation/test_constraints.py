@@ -80,7 +80,7 @@ def test_all_edits_hold_that_can_and_nothing_else_changes(seed: int):
     assert all(holds(found, *edit) for one, edit in zip(placed, drawn, strict=True) if not one.why)
     ids = {one.edit.id for one in placed}
     assert all(one.against in ids and one.against in one.why for one in placed if one.why)
-    touched = {before[row] for _, *rows in drawn for row in rows}
+    touched = {int(before[row]) for _, *rows in drawn for row in rows}
     for name in set(before.tolist()) - touched:
         (kept,) = set(found[before == name].tolist())
         assert (found == kept).tolist() == (before == name).tolist()
@@ -98,7 +98,7 @@ def test_a_part_against_a_chain_of_joins_holds_and_the_later_join_is_refused():
 @pytest.mark.parametrize("seed", range(40))
 def test_joins_are_refused_that_contradict_a_part_and_as_few_as_can_be(seed: int):
     rng = np.random.default_rng(seed)
-    drawn = [Pair(*rng.choice(6, 2, replace=False).tolist(), number) for number in range(int(rng.integers(3, 11)))]
+    drawn = [Pair(*map(int, rng.choice(6, 2, replace=False)), by=number) for number in range(int(rng.integers(3, 11)))]
     parts, joins = drawn[:1] if seed % 2 else drawn[::3], drawn[1:] if seed % 2 else drawn[1::3] + drawn[2::3]
     refused = refuse_joins(joins, parts, 6)
 

@@ -43,7 +43,8 @@ def ids(tmp_path: Path) -> np.ndarray:
 
 def served(volume: ServedVolume, factor: str, start: str, end: str) -> np.ndarray:
     """What the client gets."""
-    content, _ = volume.get_encoded_subvolume("npz", *(np.fromstring(s, int, sep=",") for s in (start, end)), factor)
+    first, last = (np.fromstring(corner, int, sep=",") for corner in (start, end))
+    content, _ = volume.get_encoded_subvolume("npz", first, last, factor)
     return np.load(io.BytesIO(zlib.decompress(content)))
 
 

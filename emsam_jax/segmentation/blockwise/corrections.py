@@ -36,7 +36,7 @@ def correct_objects(placed: Sequence[PlacedEdit], edges: Table, lookup: Table) -
         placed[number].held = _holds(placed[number], objects, own)
     touched = np.isin(objects, objects[[row for own in rows.values() for row in own]])
     nodes, local = np.flatnonzero(touched), np.cumsum(touched) - 1
-    pairs = {number: Pair(*local[own].tolist(), number) for number, own in rows.items() if len(own) == 2}
+    pairs = {n: Pair(int(local[own[0]]), int(local[own[1]]), n) for n, own in rows.items() if len(own) == 2}
     joins, parts = ([one for n, one in pairs.items() if placed[n].edit.kind == kind] for kind in ("join", "part"))
     for number, other in refuse_joins(joins, parts, len(nodes)).items():
         against = placed[other].edit

@@ -64,7 +64,7 @@ def place_edits(job: Job, edits: Sequence[Edit]) -> list[PlacedEdit]:
     """Finds the fragments at the points of edits; reads these voxels alone."""
     volume, points = job.open_fragments(), [point for edit in edits for point in edit.points_zyx_nm]
     voxels = np.array([voxel_of(volume, point) for point in points], np.int64).reshape(-1, 3)
-    inside = ((voxels >= 0) & (voxels < volume.shape)).all(axis=1)
+    inside = np.all((voxels >= 0) & (voxels < volume.shape), axis=1)
     pieces = np.zeros(len(points), np.uint64)
     pieces[inside] = read_pieces(job, volume, voxels[inside])
     names, index = np.unique(np.append(pieces, np.uint64(0)), return_inverse=True)

@@ -59,8 +59,8 @@ class Comparison:
     ) -> tuple[Colours, Colours]:
         """Colours of segments and of neurons as the report has them, which chooses them on so many sections."""
         on, pairing = self.on((1, 1, 1)), self.pairing
-        plane = self.finest.shape[1:]
-        shown = [Box((z, 0, 0), (z + 1, *plane)) for z in choose_sections(self.finest.shape[0], sections)]
+        depth, height, width = self.finest.shape
+        shown = [Box((z, 0, 0), (z + 1, height, width)) for z in choose_sections(depth, sections)]
         truths = [on.read_labels(box)[0][0] for box in shown]
         colouring = Colouring([*truths, *(pairing.matched(self.finest[box.slices][0]) for box in shown)])
         return _hex(segments, colouring(pairing.matched(segments))), _hex(neurons, colouring(neurons))

@@ -19,6 +19,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Sizes, Volume, Voxel, as_unit, box_of, open_volume
 
 _MOST_VOXELS = 1 << 22  # of a request; the viewer's own are of 2**18
+_ANY = 2**62
 _WITHOUT_PYRAMID = 64  # voxels that one may stand for: more of the volume would have to be read
 _GREY = {np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")}
 _MESHED, _MOST_READ = 1 << 23, 1 << 28  # voxels: of which surfaces are made, and read for it where there is no pyramid
@@ -41,7 +42,7 @@ class Levels:
 
     def __init__(self, finest: Volume, *, averaged: bool, reopen: Callable[[int], Volume] | None = None):
         self.finest, self._reopen = finest, reopen
-        self._method = "mean" if averaged else "stride"
+        self._method: Literal["mean", "stride"] = "mean" if averaged else "stride"
         sizes = finest.levels if reopen else finest.levels[:1]
         ratios = [[own / first for own, first in zip(size, sizes[0], strict=True)] for size in sizes]
         self._factors = {
@@ -98,7 +99,7 @@ def open_levels(
     """Opens a volume of any format; a voxel size that is that of one of its levels is no other than the file's."""
     stored = finest = open_volume(url, channel=channel)
     at_a_level = stored.voxel_size_known and _is_among(voxel_size_zyx, stored.levels)
-    declared = {"voxel_size_zyx": None if at_a_level else voxel_size_zyx, "offset_zyx": offset_zyx}
+    declared: dict[str, Any] = {"voxel_size_zyx": None if at_a_level else voxel_size_zyx, "offset_zyx": offset_zyx}
     if any(declared.values()):
         finest = open_volume(url, channel=channel, **declared)
     shift = [now - own for now, own in zip(finest.offset_zyx, stored.offset_zyx, strict=True)]
@@ -115,7 +116,8 @@ class ServedVolume(LocalVolume):
     """A data source of neuroglancer's client, which asks for voxels of 1, 2, 4, ... times the size along each axis."""
 
     def __init__(self, shown: Shown, role: Role):
-        self.shown, self._role = shown, role
+        self.shown = shown
+        self._role: Role = role
         shape, size = shown.finest.shape, shown.finest.voxel_size_zyx
         if len(shape) == 4:
             shape = (min(3, shape[0]), *shape[1:])
@@ -123,11 +125,11 @@ class ServedVolume(LocalVolume):
             data=_Described(shape, served_dtype(shown.finest.dtype, role)),
             dimensions=dimensions_of(size, channels=len(shape) == 4),
             volume_type="segmentation" if role == "ids" else "image",
-            max_downsampling=math.inf if shown.has_pyramid else _WITHOUT_PYRAMID,
+            max_downsampling=_ANY if shown.has_pyramid else _WITHOUT_PYRAMID,
         )
         self._meshing, self._meshes = threading.Lock(), None
 
-    def get_encoded_subvolume(self, data_format: str, start: Any, end: Any, scale_key: str) -> tuple[bytes, str]:
+    def get_encoded_subvolume(self, data_format: str, start: Any, end: Any, scale_key: str) -> tuple[bytes, Any]:
         factor = tuple(int(by) for by in scale_key.split(","))[-3:]
         first, last = (tuple(int(place) for place in ends[-3:]) for ends in (start, end))
         box = Box(first, last)  # type: ignore[reportArgumentType]
