@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emsam_jax.segmentation import ideal_affinities
-from emsam_jax.volumes import create_volume
+from emsam_jax.scores import read_skeletons
+from emsam_jax.segmentation import append_edit, ideal_affinities, new_edit
+from emsam_jax.segmentation.blockwise import read_edits_report
+from emsam_jax.volumes import create_volume, open_volume
 from tests.programs import ROOT, environment
 
 # The README last: what it shows of a page, the page has run.
@@ -159,11 +161,24 @@ def test_commands_on_the_demos_run(demonstrated):
         elif program in ("push", "export"):
             run(emsam(program, *flags), folder)
         elif program == "segment":
+            if "--edits" in command:
+                join_two_objects(folder, **dict(flag.lstrip("-").split("=") for flag in flags))
             said = run(emsam(program, *flags), folder)
             expected = {"--status": "labels: 1 of 1 blocks done", "--dry_run": "Nothing was written."}
             assert next((text for flag, text in expected.items() if flag in command), "Labels: ") in said
+    assert read_edits_report(str(folder / "runs/way/corrected.zarr")).applied == 1
+    assert read_skeletons(str(folder / "runs/way/objects/swc/1.swc"))
     (exported,) = (code for code in PYTHON if "export.deserialize" in code)
     run([sys.executable, "-c", f"{exported}\nassert affinities.shape == (2, 3, 8, 96, 96)"], folder)
+
+
+def join_two_objects(folder: Path, *, graph: str, edits: str, **_: str) -> None:
+    """Says that the second and the last object of a segmentation are one."""
+    labels = open_volume(folder / graph)
+    voxels = labels[...]
+    ids = np.unique(voxels[voxels > 0])[[1, -1]]
+    places = [np.argwhere(voxels == name)[0] * labels.voxel_size_zyx + labels.offset_zyx for name in ids]
+    append_edit(str(folder / edits), new_edit("join", [tuple(map(float, place)) for place in places], author="a test"))
 
 
 @pytest.mark.slow
