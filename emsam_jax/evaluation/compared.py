@@ -66,7 +66,11 @@ def without_network(subject: Subject) -> Example:
 
 
 def fragments_to_try(kind: str) -> tuple[FragmentParameters, ...]:
-    return tuple(parameters for parameters in FRAGMENTS if parameters.kind == kind)
+    """In 3D by both ways of flooding: where borders are learned as they are, a voxel's affinities reach to one side
+    alone, and the boundary, their mean, lies on the far side of a border.
+    """
+    kinds = ("3d", "affinities") if kind == "3d" else (kind,)
+    return tuple(parameters for parameters in FRAGMENTS if parameters.kind in kinds)
 
 
 def recipes_to_try(name: str, fragments: Sequence[FragmentParameters], *, isotropic: bool) -> list[Recipe]:

@@ -21,7 +21,7 @@ Score = Callable[[UInt64[np.ndarray, "z y x"]], Row]
 THRESHOLDS = tuple(round(19 ** (i / 10) / (1 + 19 ** (i / 10)), 4) for i in range(-10, 19))
 FRAGMENTS = tuple(
     FragmentParameters(kind, boundary_threshold, seed_distance)
-    for kind, boundary_threshold, seed_distance in itertools.product(("2d", "3d"), (0.3, 0.5), (3, 5))
+    for kind, boundary_threshold, seed_distance in itertools.product(("2d", "3d", "affinities"), (0.3, 0.5), (3, 5))
 )
 START = Recipe()
 WIDTH = 0.3  # log odds: standard deviation of the Gaussian that smooths a curve
