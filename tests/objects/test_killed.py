@@ -13,7 +13,7 @@ import pytest
 from emsam_jax.objects import make_objects, plan_objects
 from emsam_jax.volumes import create_volume
 from tests.objects import tissue_of_shapes as tissue
-from tests.objects.test_objects import shapes_in
+from tests.objects.tissue_of_shapes import shapes_in
 from tests.programs import PATIENCE, environment
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from emsam_jax.objects import make_objects, plan_objects
 from emsam_jax.volumes import create_volume
 from emsam_jax.volumes.synthetic import synthetic_volume
-from tests.objects.test_objects import read_rows
+from tests.objects.tissue_of_shapes import read_rows
 from tests.programs import ROOT, environment
 
 with warnings.catch_warnings():  # what its own dependencies say when imported

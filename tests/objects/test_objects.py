@@ -1,6 +1,5 @@
 """Objects made whole and in blocks, judged by what they are drawn as and read back by other tools."""
 
-import csv
 import json
 import warnings
 from pathlib import Path
@@ -41,24 +40,14 @@ def made(labels: str) -> Path:
     return out
 
 
-def shapes_in(out: Path) -> dict[str, bytes]:
-    folders = [path for name in ("meshes", "skeletons", "segments") for path in (out / name).iterdir()]
-    return {str(path.relative_to(out)): path.read_bytes() for path in [*folders, out / "objects.csv"]}
-
-
-def read_rows(out: Path) -> dict[int, dict[str, float]]:
-    with (out / "objects.csv").open() as file:
-        return {int(row.pop("id")): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
-
-
 def test_blocks_leave_no_trace(labels: str, made: Path, tmp_path: Path):
     make_objects(plan_objects(labels, str(tmp_path / "whole"), block=WHOLE))
-    assert shapes_in(made) == shapes_in(tmp_path / "whole")
+    assert tissue.shapes_in(made) == tissue.shapes_in(tmp_path / "whole")
     assert len(list((made / "pieces").glob("*.masks"))) == 48
 
 
 def test_the_table_says_what_was_drawn(made: Path):
-    drawn, rows = tissue.draw_shapes(), read_rows(made)
+    drawn, rows = tissue.draw_shapes(), tissue.read_rows(made)
     size, offset = np.array(tissue.SIZE), np.array(tissue.OFFSET)
     assert sorted(rows) == np.unique(drawn)[1:].tolist()
     for name, row in rows.items():
@@ -78,7 +67,7 @@ def test_the_table_says_what_was_drawn(made: Path):
 def test_other_tools_read_it(labels: str, made: Path):
 
     volume: Any = CloudVolume(f"file://{labels}", mesh_dir="../objects/meshes", skel_dir="../objects/skeletons")
-    rows = read_rows(made)
+    rows = tissue.read_rows(made)
     for name, row in rows.items():
         mesh = volume.mesh.get(name)
         mesh = mesh[name] if isinstance(mesh, dict) else mesh
@@ -104,7 +93,7 @@ def test_other_tools_read_it(labels: str, made: Path):
 
 
 def test_single_objects_are_files(labels: str, made: Path):
-    rows = read_rows(made)
+    rows = tissue.read_rows(made)
     (skeleton,) = read_skeletons(str(made / f"swc/{tissue.BALL}.swc")).values()
     assert skeleton.lengths.sum() == pytest.approx(rows[tissue.BALL]["skeleton_nm"], rel=1e-5)
     lines = [line.split() for line in (made / f"obj/{tissue.CUT}.obj").read_text().splitlines()]
@@ -113,9 +102,9 @@ def test_single_objects_are_files(labels: str, made: Path):
     assert tissue.count_uses(faces) == {2}
     assert tissue.area_of(vertices, faces) == pytest.approx(rows[tissue.CUT]["surface_nm2"], rel=1e-5)
     # Other ids later: their files alone are added.
-    before = shapes_in(made)
+    before = tissue.shapes_in(made)
     make_objects(plan_objects(labels, str(made), block=BLOCK), ids=[tissue.TUBE], mesh_format="ply")
-    assert shapes_in(made) == before
+    assert tissue.shapes_in(made) == before
     header, _, content = (made / f"ply/{tissue.TUBE}.ply").read_bytes().partition(b"end_header\n")
     counts = [int(line.split()[-1]) for line in header.decode().splitlines() if line.startswith("element")]
     assert len(content) == 12 * counts[0] + 13 * counts[1]
@@ -131,8 +120,8 @@ def test_noise_is_closed_too(tmp_path: Path):
         assert make_objects(job, ids=[1]) == 1
         lines = [line.split() for line in (out / "obj/1.obj").read_text().splitlines()]
         assert tissue.count_uses(np.array([line[1:] for line in lines if line[0] == "f"], int)) == {2}
-        assert read_rows(out)[1]["voxels"] == (noise == 1).sum()
-    assert shapes_in(tmp_path / "out9") == shapes_in(tmp_path / "out5")
+        assert tissue.read_rows(out)[1]["voxels"] == (noise == 1).sum()
+    assert tissue.shapes_in(tmp_path / "out9") == tissue.shapes_in(tmp_path / "out5")
 
 
 def test_a_mesh_in_parts_is_closed(labels: str, made: Path):
@@ -148,18 +137,18 @@ def test_a_mesh_in_parts_is_closed(labels: str, made: Path):
 def test_a_large_object_is_traced_coarsely_and_as_long(labels: str, made: Path, tmp_path: Path):
     job = plan_objects(labels, str(tmp_path / "out"), tracing=Tracing(most_voxels=1 << 12))
     make_objects(job)
-    fine, coarse = read_rows(made)[tissue.TUBE], read_rows(tmp_path / "out")[tissue.TUBE]
+    fine, coarse = tissue.read_rows(made)[tissue.TUBE], tissue.read_rows(tmp_path / "out")[tissue.TUBE]
     assert coarse["skeleton_nm"] == pytest.approx(fine["skeleton_nm"], rel=0.1)
     assert coarse["surface_nm2"] == fine["surface_nm2"]
 
 
 def test_what_is_damaged_is_made_again(labels: str, made: Path, tmp_path: Path):
-    before = shapes_in(made)
+    before = tissue.shapes_in(made)
     for name in (f"meshes/{tissue.BALL}:0:0", f"skeletons/{tissue.TUBE}", "objects.csv", "pieces/0-0-0.masks"):
         place = made / name
         place.write_bytes(place.read_bytes()[:-3])
     make_objects(plan_objects(labels, str(made), block=BLOCK))
-    assert shapes_in(made) == before
+    assert tissue.shapes_in(made) == before
 
 
 def test_mistakes_are_sentences(labels: str, made: Path, tmp_path: Path):

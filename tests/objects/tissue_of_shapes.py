@@ -1,5 +1,8 @@
 """Labels whose sizes and lengths are known, on voxels that are no cubes, away from the origin."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 
 SIZE, OFFSET = (40.0, 8.0, 10.0), (400.0, -80.0, 5000.0)  # nm, z, y, x
@@ -36,3 +39,13 @@ def volume_of(vertices: np.ndarray, faces: np.ndarray) -> float:
 def area_of(vertices: np.ndarray, faces: np.ndarray) -> float:
     a, b, c = (vertices[faces[:, corner]].astype(float) for corner in range(3))
     return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+
+
+def shapes_in(out: Path) -> dict[str, bytes]:
+    folders = [path for name in ("meshes", "skeletons", "segments") for path in (out / name).iterdir()]
+    return {str(path.relative_to(out)): path.read_bytes() for path in [*folders, out / "objects.csv"]}
+
+
+def read_rows(out: Path) -> dict[int, dict[str, float]]:
+    with (out / "objects.csv").open() as file:
+        return {int(row.pop("id")): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from emsam_jax.segmentation import FragmentParameters, ideal_affinities
+from emsam_jax.segmentation.blockwise import EDGE
+from emsam_jax.segmentation.blockwise.tables import OBJECT
 from emsam_jax.volumes import Volume, create_volume, open_volume
 
 IN_3D = FragmentParameters("3d", seed_distance=3)
@@ -35,3 +37,17 @@ def store(path: Path, values: np.ndarray) -> Volume:
     volume = create_volume(path, values.shape, values.dtype, (40, 4, 4), offset_zyx=(80, 8, 8))
     volume[...] = values
     return open_volume(path, channel="all" if values.ndim == 4 else None)
+
+
+def draw_graph(seed: int, fragments: int = 40, edges: int = 110) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of a fragment graph, and its fragments."""
+    rng = np.random.default_rng(seed)
+    objects = np.zeros(fragments, OBJECT)
+    objects["id"] = np.sort(rng.choice(2**40, fragments, replace=False)) + 1
+    objects["voxels"] = rng.integers(1, 30, fragments)
+    pairs = np.unique(np.sort(rng.integers(0, fragments, (edges, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    table = np.zeros(len(pairs), EDGE)
+    table["u"], table["v"] = objects["id"][pairs].T
+    table["mean"], table["size"] = rng.random(len(pairs)), rng.integers(1, 20, len(pairs))
+    return table, objects

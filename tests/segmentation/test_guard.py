@@ -8,25 +8,11 @@ import pytest
 from emsam_jax.errors import UserError
 from emsam_jax.scores import score_segmentation
 from emsam_jax.segmentation import Recipe, segment_affinities
-from emsam_jax.segmentation.blockwise import EDGE, Guard, read_summary, segment_blockwise
+from emsam_jax.segmentation.blockwise import Guard, read_summary, segment_blockwise
 from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges, agglomerate_guarded
 from emsam_jax.segmentation.blockwise.stage_5_lookup import Summary
-from emsam_jax.segmentation.blockwise.tables import OBJECT
 from emsam_jax.volumes import Volume
-from tests.segmentation.cells import AFFINITIES, store
-
-
-def draw_graph(seed: int, fragments: int = 40, edges: int = 110) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    objects = np.zeros(fragments, OBJECT)
-    objects["id"] = np.sort(rng.choice(2**40, fragments, replace=False)) + 1
-    objects["voxels"] = rng.integers(1, 30, fragments)
-    pairs = np.unique(np.sort(rng.integers(0, fragments, (edges, 2)), axis=1), axis=0)
-    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-    table = np.zeros(len(pairs), EDGE)
-    table["u"], table["v"] = objects["id"][pairs].T
-    table["mean"], table["size"] = rng.random(len(pairs)), rng.integers(1, 20, len(pairs))
-    return table, objects
+from tests.segmentation.cells import AFFINITIES, draw_graph, store
 
 
 def join_by_force(edges: np.ndarray, objects: np.ndarray, threshold: float, guard: Guard | None) -> list[set[int]]:

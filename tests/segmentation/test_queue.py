@@ -18,8 +18,7 @@ from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_ed
 from emsam_jax.segmentation.edits import new_edit
 from emsam_jax.segmentation.probability import FEATURES, fit_probability
 from emsam_jax.volumes import open_volume
-from tests.segmentation.cells import IN_3D, store
-from tests.segmentation.test_guard import draw_graph
+from tests.segmentation.cells import IN_3D, draw_graph, store
 
 SIZE, OFFSET = np.array([40, 4, 4]), np.array([80, 8, 8])  # nm, as `store` writes them
 

@@ -19,7 +19,6 @@ from emsam_jax.errors import UserError
 from emsam_jax.volumes import Box, Sizes, Volume, Voxel, as_unit, box_of, open_volume
 
 _MOST_VOXELS = 1 << 22  # of a request; the viewer's own are of 2**18
-_ANY = 2**62
 _WITHOUT_PYRAMID = 64  # voxels that one may stand for: more of the volume would have to be read
 _GREY = {np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")}
 _MESHED, _MOST_READ = 1 << 23, 1 << 28  # voxels: of which surfaces are made, and read for it where there is no pyramid
@@ -125,7 +124,7 @@ class ServedVolume(LocalVolume):
             data=_Described(shape, served_dtype(shown.finest.dtype, role)),
             dimensions=dimensions_of(size, channels=len(shape) == 4),
             volume_type="segmentation" if role == "ids" else "image",
-            max_downsampling=_ANY if shown.has_pyramid else _WITHOUT_PYRAMID,
+            max_downsampling=math.inf if shown.has_pyramid else _WITHOUT_PYRAMID,  # type: ignore[reportArgumentType]
         )
         self._meshing, self._meshes = threading.Lock(), None
 
