@@ -91,7 +91,7 @@ def test_the_viewer_draws_them_with_their_labels(served: str, tmp_path: Path):
 def look_from_afar(state: Any) -> None:
     """In 3D, from where all is seen: by itself neuroglancer chooses that from what has been loaded by then."""
     size, first = np.array(tissue.SIZE[::-1]), np.array(tissue.OFFSET[::-1])
-    state.dimensions = neuroglancer.CoordinateSpace(names=["x", "y", "z"], units="nm", scales=size)
+    state.dimensions = neuroglancer.CoordinateSpace(names=["x", "y", "z"], units="nm", scales=size.tolist())
     state.position = first / size + np.array(tissue.SHAPE[::-1]) / 2
     state.projection_scale = 256
     state.layout, state.show_slices = "3d", False
