@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emsam_jax.segmentation import new_edit
+from emsam_jax.segmentation.blockwise import Answers, Tables
 from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
@@ -123,6 +124,22 @@ def test_a_part_holds_between_all_that_is_joined_with_its_points():
     graph = FragmentGraph(np.array([2, 3]), np.array([4, 4]), np.array([2.0, 1.0]))
     found = part_objects(objects, graph, implied_parts(objects, [Pair(0, 1, 9)], group), group)
     assert found[2] == found[4] != found[3]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_answers_to_decisions_make_the_objects_that_the_same_edits_make(seed: int):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(8, 60))
+    u, v = draw_graph(rng, count)
+    edges, lookup = as_tables(u, v, rng.integers(1, count // 8 + 2, count), rng)
+    rows = np.stack([rng.choice(count, 2, replace=False) for _ in range(int(rng.integers(2, 25)))])
+    together = rng.random(len(rows)) < 0.5
+    answers = Answers(Tables(edges, np.zeros(0), lookup))
+    answers.give(lookup["fragment"][rows], together)
+    placed = [place("join" if same else "part", *pair) for pair, same in zip(rows.tolist(), together, strict=True)]
+    edited = correct_objects(placed, edges, lookup)
+    names = {len(np.unique(each)) for each in (answers.labels, edited)}
+    assert names == {len(np.unique([answers.labels, edited], axis=1).T)}
 
 
 def test_a_done_object_is_shut_for_what_comes_after_it():

@@ -9,6 +9,7 @@ from emsam_jax.segmentation.blockwise.constraints import (
     FragmentGraph,
     Pair,
     costs_of,
+    implied_parts,
     part_objects,
     refuse_joins,
     unite_objects,
@@ -45,7 +46,8 @@ class Answers:
         refused = refuse_joins(self.joins, self.parts, len(self.ids))
         joins = [pair for pair in self.joins if pair.by not in refused]
         group = unite_objects(np.arange(len(self.ids)), joins)
-        self.objects = part_objects(unite_objects(self.objects, joins), self.graph, self.parts, group)
+        found = part_objects(self.objects, self.graph, implied_parts(self.objects, self.parts, group), group)
+        self.objects = part_objects(unite_objects(found, joins), self.graph, self.parts, group)
         return True
 
 
