@@ -144,7 +144,7 @@ def write_image_metadata(*levels: Layout) -> None:
 
 
 def _place(level: Layout, finest: Layout, rank: int) -> list[dict[str, Any]]:
-    """Returns the translation of a level: OME-Zarr places it by the centre of its first voxel."""
+    """Returns where a level lies: the finest by its corner, which OME-Zarr leaves open; coarser ones by centres."""
     sides = zip(level.offset_zyx, level.voxel_size_zyx, finest.voxel_size_zyx, strict=True)
     shift = [corner + (size - least) / 2 for corner, size, least in sides]
     scale, channels = list(level.voxel_size_zyx), rank - 3
