@@ -48,6 +48,7 @@ docs: $(VENV)/installed-docs
 bench: $(TESTED) .venv-peers/installed
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/parity.py
+	$(BIN)/python benchmarks/parity.py --bfloat16
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/segmentation.py

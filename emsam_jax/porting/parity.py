@@ -48,7 +48,7 @@ def run_encoder(encoder: Any, images: np.ndarray) -> list[np.ndarray]:
     with torch.inference_mode():
         stages = encoder.trunk(torch.from_numpy(images).permute(0, 3, 1, 2))
         levels = encoder.neck(stages)[0][: -encoder.scalp]
-    return [feature.permute(0, 2, 3, 1).numpy() for feature in (*stages, *levels)]
+    return [feature.permute(0, 2, 3, 1).float().numpy() for feature in (*stages, *levels)]
 
 
 class Difference(NamedTuple):
@@ -77,6 +77,34 @@ def compare(official: Any, ours: ImageEncoder, sides: Iterable[tuple[int, int]],
             absolute = np.abs(theirs - np.asarray(mine, np.float32)).max()
             differences.append(Difference(y, x, output, float(np.abs(theirs).max()), float(absolute)))
     return differences
+
+
+class BFloat16Errors(NamedTuple):
+    """Root mean squares of errors, as shares of that of PyTorch's output in float32."""
+
+    output: str
+    ours: float
+    torch: float  # by autocast, as SAM2 is used
+    between: float
+
+
+def compare_bfloat16(official: Any, ours: ImageEncoder, side: tuple[int, int], seed: int = 0) -> list[BFloat16Errors]:
+    """Runs one random image (y, x) through both in bfloat16, and through the official one in float32."""
+    torch = import_torch()
+    images = np.random.default_rng(seed).standard_normal((1, *side, 3), dtype=np.float32)
+    features = jit(lambda encoder, images: encoder(images))(ours, images)
+    mine = [np.asarray(feature, np.float32) for feature in (*features.trunk, *features.fpn)]
+    exact = run_encoder(official, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = run_encoder(official, images)
+
+    def error(found: np.ndarray, expected: np.ndarray, exact: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(exact**2)))
+
+    return [
+        BFloat16Errors(output, error(m, e, e), error(t, e, e), error(m, t, e))
+        for output, e, m, t in zip(OUTPUTS, exact, mine, theirs, strict=True)
+    ]
 
 
 def worst(differences: Iterable[Difference]) -> Difference:
