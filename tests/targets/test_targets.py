@@ -5,11 +5,12 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig, OptimConfig
 from emsam_jax.errors import UserError
-from emsam_jax.targets import devices_of, parse_target, read_program
+from emsam_jax.model.by_platform import attend
+from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target, read_program
 from emsam_jax.training.bounds import plan_for
 from emsam_jax.training.sharding import make_mesh
 
@@ -92,6 +93,27 @@ def test_a_plan_tells_what_fits_and_what_binds():
     assert parameters <= reduced < 1.5 * parameters  # each gradient once, and a few scalars
     assert "8 x rtx4090, 21.1 GiB on each" in lines[0]
     assert sum("patches/s at most" in line for line in lines) == 1
+
+
+@pytest.mark.slow
+def test_cudnns_attention_has_a_gradient_in_every_window():
+    """Windows of 7 x 7 tokens have an odd number of them, which cuDNN's does not train with: XLA's stands in."""
+    if not importlib.util.find_spec("jax_plugins"):
+        pytest.skip("jax_plugins is not installed: pip install 'emsam-jax[gpu]'")
+    (device,) = devices_of(parse_target("h200"))
+    here = SingleDeviceSharding(device)
+
+    def loss(q: jax.Array, k: jax.Array) -> jax.Array:
+        return attend(q, k, k, "cudnn").astype(jnp.float32).sum()
+
+    found = {}
+    for tokens in (64, 49):
+        windows = jax.ShapeDtypeStruct((2, tokens, 2, 32), jnp.bfloat16, sharding=here)
+        step = jax.jit(jax.grad(loss, (0, 1)), compiler_options=COMPILER_OPTIONS["gpu"])
+        found[tokens] = read_program(str(step.lower(windows, windows).compile().as_text())).libraries
+    assert found[64] == {"__cudnn$fmhaSoftmax": 1, "__cudnn$fmhaSoftmaxBackward": 1}
+    assert found[49]
+    assert not any("fmha" in name for name in found[49])
 
 
 def _parameters() -> dict[str, jax.ShapeDtypeStruct]:
