@@ -2,6 +2,7 @@
 
     emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
     emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run
+    emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run --target=h200
     emsam segment --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
     emsam segment --graph=neurons.zarr --out=finer.zarr --threshold=0.4
     emsam segment --graph=neurons.zarr --edits=edits.jsonl --out=corrected.zarr
@@ -17,6 +18,7 @@ from emsam_jax.blocks import stopping_on_signals
 from emsam_jax.command_line import FLAGS, define_zyx, flags, group
 from emsam_jax.commands.worker_flags import define_workers, tls_files
 from emsam_jax.config import DeclaredVolume, Intensity
+from emsam_jax.errors import UserError
 from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
 from emsam_jax.segmentation.blockwise import Guard, read_edits_report, read_summary
 
@@ -78,6 +80,12 @@ def define_flags() -> None:
     define_workers()
     with group("Planning and resuming"):
         flags.DEFINE_bool("dry_run", False, "Estimate time, storage and memory from a sample; write nothing.")
+        flags.DEFINE_string(
+            "target",
+            "",
+            "With --dry_run: `DEVICES` that need not be here, such as h200, 8xh200, rtx4090, v5e:2x4 or v5p:4x4x4; "
+            "their compiler says what prediction takes.",
+        )
         flags.DEFINE_bool("status", False, "Print how far the run at --out is; do nothing else.")
         flags.DEFINE_bool(
             "check", True, "When resuming, compare finished blocks with their checksums; --nocheck trusts them."
@@ -123,7 +131,15 @@ def main(_: list[str]) -> None:
     if FLAGS.status:
         print(describe_run(FLAGS.out))
         return
+    if FLAGS.target and not FLAGS.dry_run:
+        raise UserError("--target names devices to tell about: give --dry_run too, or leave it out to segment here.")
     with stopping_on_signals():
+        if FLAGS.dry_run and FLAGS.target:
+            from emsam_jax.segment_volume.prediction import bound_on_target  # jax, which only a model needs
+            from emsam_jax.targets import parse_target
+
+            bound_on_target(request(), parse_target(FLAGS.target))
+            return
         if FLAGS.dry_run:
             print(forecast_run(request()))
             return

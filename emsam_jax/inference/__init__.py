@@ -2,8 +2,9 @@
 
 from emsam_jax.inference.as_trained import check_voxel_size, declare_as_trained, intensity_as_trained
 from emsam_jax.inference.calibrated import Calibrated, calibrate, without_prior
-from emsam_jax.inference.fitting import free_bytes, out_of_memory
+from emsam_jax.inference.fitting import free_bytes
 from emsam_jax.inference.model_folder import FORMAT, MODEL_FILES
+from emsam_jax.inference.on_target import PredictionBound, bound_prediction
 from emsam_jax.inference.output import Output
 from emsam_jax.inference.predict import predict_affinities
 from emsam_jax.inference.predictor import Predictor
@@ -49,8 +50,10 @@ __all__ = [
     "Measured",
     "Output",
     "Prediction",
+    "PredictionBound",
     "Predictor",
     "Trained",
+    "bound_prediction",
     "calibrate",
     "check_item",
     "check_voxel_size",
@@ -65,7 +68,6 @@ __all__ = [
     "intensity_as_trained",
     "load_trained",
     "measured_from",
-    "out_of_memory",
     "predict_affinities",
     "read_encoder",
     "read_step_facts",

@@ -13,6 +13,7 @@ from emsam_jax.inference.grid import Extent
 from emsam_jax.inference.programs import AffinityModel, Programs, Windows
 from emsam_jax.model import program_bytes
 from emsam_jax.storage import free_memory
+from emsam_jax.targets import if_it_fits
 
 _SHARE = 0.9  # of the free memory that may be used
 _USUAL = {"cpu": 1, "gpu": 8, "tpu": 8}  # windows at once on a device: more are hardly faster
@@ -58,19 +59,19 @@ def fits(needed: int, devices: list[Any]) -> bool:
     return free is None or needed * (len(devices) if devices[0].platform == "cpu" else 1) <= _SHARE * free
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Returns whether an error means out of memory: the CPU's is wrapped into others, without the code."""
-    said = str(error)
-    return isinstance(error, jax.errors.JaxRuntimeError) and ("RESOURCE_EXHAUSTED" in said or "Out of memory" in said)
-
-
 class Fitted(NamedTuple):
     windows: int  # at once on each device
     batch: WindowBatch
-    decode: Any
-    encode: Any  # None where windows are encoded as they are decoded, and where there is no encoder
+    programs: dict[str, Any]  # decode; and encode, but where windows are encoded as they are decoded, or not at all
+    arguments: dict[str, tuple[Any, ...]]  # of these, abstract but for the model
     at_once: int  # sections of each column that are encoded at once
     features: tuple[jax.ShapeDtypeStruct, ...]  # of all sections of the columns
+
+    def bytes(self, extent: Extent, channels: int) -> int:
+        """Returns what a device needs for a block, and for the ones before and after it."""
+        # Sums and results of this block and the next one, and what is read for two more.
+        others = 4 * (2 * channels * math.prod(extent.total_shape) + 3 * math.prod(extent.read_shape))
+        return others + max(map(program_bytes, self.programs.values()))
 
 
 def fit(
@@ -78,17 +79,12 @@ def fit(
 ) -> Fitted:
     """Returns `windows` on each device, or fewer that fit."""
     devices = list(programs.everywhere.device_set)
-    # Sums and results of this block and the next one, and what is read for two more.
-    others = 4 * (2 * channels * math.prod(extent.total_shape) + 3 * math.prod(extent.read_shape))
     while True:
-        try:
-            fitted = compile_for(windows, model, programs, extent, encode_once=encode_once)
-        except jax.errors.JaxRuntimeError as error:
-            if not out_of_memory(error):
-                raise
+        fitted = if_it_fits(compile_for, windows, model, programs, extent, encode_once=encode_once)
+        if fitted is None:
             windows = fewer(windows, extent)
             continue
-        needed = others + max(program_bytes(program) for program in (fitted.decode, fitted.encode) if program)
+        needed = fitted.bytes(extent, channels)
         if fits(needed, devices):
             return fitted
         free = free_bytes(devices[0])
@@ -123,7 +119,7 @@ def compile_for(windows: int, model: AffinityModel, programs: Programs, extent: 
     parts = -(-extent.sections // (batch.depth * z))
     at_once = -(-extent.sections // parts)
     features: tuple[jax.ShapeDtypeStruct, ...] = ()
-    encode = None
+    arguments: dict[str, tuple[Any, ...]] = {}
     if encode_once:
         length = parts * at_once
         seen = jax.eval_shape(lambda m, s: m.encode(s), model, jax.ShapeDtypeStruct((1, y, x, 1), jnp.float32))
@@ -131,6 +127,7 @@ def compile_for(windows: int, model: AffinityModel, programs: Programs, extent: 
     if features:
         chosen = jax.ShapeDtypeStruct((at_once,), jnp.int32)
         place = jax.ShapeDtypeStruct((), jnp.int32)
-        encode = programs.compiled("encode", model, tiles, chosen, features, place)
-    decode = programs.compiled("decode", model, tiles, features, Windows(indices, indices))
-    return Fitted(windows, batch, decode, encode, at_once, features)
+        arguments["encode"] = (model, tiles, chosen, features, place)
+    arguments["decode"] = (model, tiles, features, Windows(indices, indices))
+    compiled = {name: programs.compiled(name, *each) for name, each in arguments.items()}
+    return Fitted(windows, batch, compiled, arguments, at_once, features)

@@ -1,7 +1,8 @@
 """Windows on one grid over space, anchored at the volume's first voxel; blending weights; extents of a plan."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -55,21 +56,19 @@ class Grid:
         return total
 
 
+class Along(NamedTuple):
+    """The windows that touch a block, along one axis."""
+
+    windows: int
+    read: int  # voxels that they see
+    span: int  # voxels from the first one's start to behind the last, or the block
+
+
 class Extent:
     def __init__(self, grid: Grid, plan: Plan, section_axes: Iterable[int] = (0,)):
         self.grid, self.plan = grid, plan
-        read, total, windows = [], [], []
-        for axis in range(3):
-            reads, totals, counts = [], [], []
-            for first, last in self._intervals(axis):
-                start, stop = grid.span(axis, first, last)
-                low, high = self._inside(axis, start, stop)
-                reads.append(high - low)
-                totals.append(max(stop - start, first - start + plan.block[axis]))
-                counts.append(len(grid.starts(axis, first, last)))
-            read.append(max(reads))
-            total.append(max(totals))
-            windows.append(max(counts))
+        sides = [list(self.intervals(axis)) for axis in range(3)]
+        windows, read, total = ([max(along[field] for along in side) for side in sides] for field in range(3))
         self.read_shape: Voxel = (read[0], read[1], read[2])  # of the raw
         self.total_shape: Voxel = (total[0], total[1], total[2])  # of all windows that touch a block
         self.sections = max(read[axis] for axis in section_axes)
@@ -91,7 +90,14 @@ class Extent:
         indices = reflect(np.arange(start, stop), self.plan.volume.stop[axis])
         return int(indices.min()), int(indices.max()) + 1
 
-    def _intervals(self, axis: int) -> Iterable[tuple[int, int]]:
+    def intervals(self, axis: int) -> Iterator[Along]:
+        """Yields what each block's windows are along an axis."""
         first, last = self.plan.region.start[axis], self.plan.region.stop[axis]
         for start in range(first, last, self.plan.block[axis]):
-            yield start, min(start + self.plan.block[axis], last)
+            yield self.along(axis, start, min(start + self.plan.block[axis], last))
+
+    def along(self, axis: int, first: int, last: int) -> Along:
+        start, stop = self.grid.span(axis, first, last)
+        low, high = self._inside(axis, start, stop)
+        span = max(stop - start, first - start + self.plan.block[axis])
+        return Along(len(self.grid.starts(axis, first, last)), high - low, span)

@@ -13,8 +13,9 @@ from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.inference.output import STAGE, Output, facts_of, fingerprint
 from emsam_jax.inference.predict import read_block, write_block
-from emsam_jax.inference.predictor import Predictor, offsets_of
+from emsam_jax.inference.predictor import Predictor
 from emsam_jax.inference.settings import Prediction
+from emsam_jax.inference.sweep import offsets_of
 from emsam_jax.inference.trained import Trained, load_trained
 from emsam_jax.storage import normalise
 from emsam_jax.volumes import Specimen, Volume, Voxel, open_declared

@@ -20,9 +20,10 @@ from emsam_jax.blocks import (
     say_what_is_left,
 )
 from emsam_jax.inference.output import STAGE, Output, facts_of
-from emsam_jax.inference.predictor import Predictor, Region, Watch, offsets_of
+from emsam_jax.inference.predictor import Predictor, Region, Watch
 from emsam_jax.inference.programs import AffinityModel, Devices
 from emsam_jax.inference.settings import Prediction
+from emsam_jax.inference.sweep import offsets_of
 from emsam_jax.volumes import Box, Specimen, Volume
 
 _AHEAD = 2  # blocks that are read, and blocks that are written, while one is computed

@@ -6,7 +6,6 @@ in z shares even those.
 """
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -18,13 +17,12 @@ from absl import logging
 from jaxtyping import Float, Int
 
 from emsam_jax.blocks import Plan
-from emsam_jax.config import SHORT_OFFSETS
-from emsam_jax.errors import UserError
-from emsam_jax.inference.fitting import Fitted, fewer, fit, out_of_memory, usual_batch
-from emsam_jax.inference.grid import Extent
+from emsam_jax.inference.fitting import Fitted, fewer, fit, usual_batch
 from emsam_jax.inference.programs import AffinityModel, ColumnFeatures, Devices, Windows, programs_for
 from emsam_jax.inference.settings import Prediction
-from emsam_jax.inference.symmetry import Symmetry, blending_weights, check_symmetries, parse_symmetries
+from emsam_jax.inference.sweep import Sweep
+from emsam_jax.inference.symmetry import Symmetry, blending_weights
+from emsam_jax.targets import out_of_memory
 from emsam_jax.volumes import Box, Specimen, Voxel, reflect
 
 _IN_FLIGHT = 2  # steps queued on the device
@@ -60,17 +58,10 @@ class Predictor:
         watch: Watch = lambda stage, result: None,
     ):
         self.settings, self.plan, self.watch = settings, plan, watch
-        self.grid = settings.grid()
-        self.symmetries = parse_symmetries(settings.symmetries)
-        check_symmetries(self.symmetries, self.grid)
-        self.offsets = offsets_of(model)
-        self.maps = 1 + settings.coarse
-        weights = np.concatenate([blending_weights(self.grid, self.symmetries, self.offsets)] * self.maps, -1)
-        check_maps(model, self.grid.window, len(self.offsets), settings.coarse)
-        self._undo = {s: s.undo(self.offsets, self.grid.window, self.maps) for s in self.symmetries}
-        if self.symmetries == (Symmetry(),):
-            self._undo = dict.fromkeys(self.symmetries)
-        self.extent = Extent(self.grid, plan, {symmetry.order[0] for symmetry in self.symmetries})
+        self.sweep = Sweep(model, settings, plan)
+        self.grid, self.extent = self.sweep.grid, self.sweep.extent
+        weights = blending_weights(self.grid, self.sweep.symmetries, self.sweep.offsets)
+        weights = np.concatenate([weights] * self.sweep.maps, -1)
         devices = jax.local_devices() if devices is None else devices
         self._programs = programs_for(tuple(devices), settings.coarse, settings.encode_once)
         self._model, self._weights = jax.device_put((model, weights), self._programs.everywhere)
@@ -81,8 +72,7 @@ class Predictor:
 
     @property
     def channels(self) -> int:
-        """Counts the channels: the refined map's, then the coarse one's where it is asked for."""
-        return self.maps * len(self.offsets)
+        return self.sweep.channels
 
     def predict_block(self, specimen: Specimen, box: Box) -> np.ndarray:
         """Predicts affinities [c, z, y, x] of a block of the plan, in the stored type."""
@@ -134,10 +124,7 @@ class Predictor:
     def _predict(self, region: Region) -> jax.Array:
         shape = (self._programs.devices, *self.extent.total_shape, self.channels)
         total = jnp.zeros(shape, jnp.float32, device=self._programs.columns)
-        turns: dict[tuple[Any, ...], list[Symmetry]] = {}
-        for symmetry in self.symmetries:
-            turns.setdefault((symmetry.order, symmetry.flips[1:]), []).append(symmetry)
-        for symmetries in turns.values():
+        for symmetries in self.sweep.turns():
             axis = symmetries[0].order[0]
             sections = self._inside(region, axis, np.array(self._starts(region, axis)))
             for columns in self._columns(region, symmetries[0]):
@@ -146,14 +133,6 @@ class Predictor:
                     total = self._decode(total, region, symmetry, columns, windows)
         start = np.subtract(region.box.start, self.extent.first(region.box)).astype(np.int32)
         return self._programs.finish(total, start, shape=self.plan.block, dtype=self.settings.dtype)
-
-    def count_steps(self, box: Box) -> int:
-        """Counts the calls of the decoder for the windows that touch the box."""
-        batch, steps = self.fitted.batch, 0
-        for symmetry in self.symmetries:
-            depth, *plane = (len(self.grid.starts(axis, box.start[axis], box.stop[axis])) for axis in symmetry.order)
-            steps += -(-math.prod(plane) // batch.columns) * -(-depth // batch.depth)
-        return steps
 
     def _columns(self, region: Region, symmetry: Symmetry) -> Iterator[Columns]:
         """Yields all places of the plane, a batch of columns at a time."""
@@ -174,7 +153,7 @@ class Predictor:
 
     def _encode(self, columns: Columns, sections: Int[np.ndarray, "q side"]) -> Windows:
         """Encodes each section of the columns' windows once."""
-        encode, at_once = self.fitted.encode, self.fitted.at_once
+        encode, at_once = self.fitted.programs.get("encode"), self.fitted.at_once
         needed, places = np.unique(sections, return_inverse=True)
         if encode is not None:
             if self._features is None:
@@ -199,12 +178,12 @@ class Predictor:
         first = self.extent.first(region.box)
         section, *plane = symmetry.order
         starts = np.array(self._starts(region, section))
-        share = region.box.voxels / self.count_steps(region.box)
+        share = region.box.voxels / self.sweep.count_steps(region.box, self.fitted)
         for step in range(0, len(starts), batch.depth):
             chosen = np.arange(step, step + batch.depth)
             within = np.minimum(chosen, len(starts) - 1)
             some = Windows(*(of_all[within, turn] for of_all in windows))
-            values = self.fitted.decode(self._model, columns.tiles, self._features or (), some)
+            values = self.fitted.programs["decode"](self._model, columns.tiles, self._features or (), some)
             self.watch("decode", values)
             self._steps.append((values, share))
             self._end_steps(_IN_FLIGHT)
@@ -218,7 +197,7 @@ class Predictor:
                 self._weights,
                 at,
                 real.astype(np.float32),
-                undo=self._undo[symmetry],
+                undo=self.sweep.undo[symmetry],
                 order=symmetry.order,
             )
             self.watch("blend", total)
@@ -231,22 +210,3 @@ class Predictor:
         """Returns where the voxels of windows with these starts lie in the region's raw."""
         indices = starts[:, None] + np.arange(self.grid.window[axis])
         return (reflect(indices, self.plan.volume.stop[axis]) - region.first[axis]).astype(np.int32)
-
-
-def offsets_of(model: AffinityModel) -> tuple[Voxel, ...]:
-    """Of its channels; the short ones where its config names none."""
-    return getattr(getattr(model, "config", None), "offsets", SHORT_OFFSETS)
-
-
-def check_maps(model: AffinityModel, window: Voxel, channels: int, coarse: bool) -> None:
-    z, y, x = window
-
-    def look(model: AffinityModel, raw: Float[jax.Array, "1 z y x 1"]) -> Any:
-        seen = model.encode(raw.reshape(z, y, x, 1))
-        return model.decode(raw, tuple(f.reshape(1, z, *f.shape[1:]) for f in seen))
-
-    maps = jax.eval_shape(look, model, jax.ShapeDtypeStruct((1, z, y, x, 1), jnp.float32))
-    if coarse and maps.coarse is None:
-        raise UserError("coarse: this model has no coarse decoder; leave the coarse map out.")
-    if maps.refined.shape[-1] != channels:
-        raise UserError(f"model.offsets: expected one for each of {maps.refined.shape[-1]} channels, found {channels}.")

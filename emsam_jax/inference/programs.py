@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from emsam_jax.inference.symmetry import Undo, undone
 from emsam_jax.model import Maps, jit
+from emsam_jax.targets import count_operations
 from emsam_jax.volumes import Voxel
 
 Devices = Sequence[Any]  # jax.Device is no type for pyright
@@ -46,10 +47,14 @@ def programs_for(devices: tuple[Any, ...], coarse: bool, encode_once: bool) -> "
 
 
 class Programs:
-    """Programs jitted for these devices and settings; jax distinguishes their shapes."""
+    """Programs jitted for these devices and settings; jax distinguishes their shapes.
 
-    def __init__(self, devices: Devices, *, coarse: bool, encode_once: bool):
+    `options` are the compiler's, where the devices are not here and it is all that answers.
+    """
+
+    def __init__(self, devices: Devices, *, coarse: bool, encode_once: bool, options: dict[str, Any] | None = None):
         self._compiled: dict[Any, Any] = {}
+        self.options = options
         mesh = jax.make_mesh((len(devices),), ("columns",), axis_types=(AxisType.Auto,), devices=list(devices))
         self.devices = len(devices)
         self.columns = NamedSharding(mesh, PartitionSpec("columns"))
@@ -66,8 +71,12 @@ class Programs:
         leaves, structure = jax.tree.flatten(arguments)
         key = (name, structure, tuple((x.shape, str(x.dtype), x.sharding) for x in leaves))
         if key not in self._compiled:
-            self._compiled[key] = getattr(self, name).lower(*arguments).compile()
+            self._compiled[key] = getattr(self, name).lower(*arguments).compile(self.options)
         return self._compiled[key]
+
+    def operations(self, name: str, *arguments: Any) -> float:
+        """Counts the operations of a program without static arguments, on each device."""
+        return count_operations(getattr(self, name).__wrapped__, *arguments) / self.devices
 
 
 def cut_columns(

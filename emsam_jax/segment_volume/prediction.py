@@ -3,16 +3,20 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distributed import Client
 
+from emsam_jax.blocks import Plan
+from emsam_jax.errors import UserError
 from emsam_jax.inference import (
     Output,
     Prediction,
+    PredictionBound,
     Trained,
+    bound_prediction,
     declare_as_trained,
     load_trained,
     predict_affinities,
@@ -22,7 +26,8 @@ from emsam_jax.inference.on_workers import predict_on_workers
 from emsam_jax.segment_volume.request import SegmentationRequest
 from emsam_jax.segment_volume.source import choose_recipe, present
 from emsam_jax.segmentation import Recipe
-from emsam_jax.volumes import Box, Volume, Voxel, open_declared
+from emsam_jax.targets import TargetDevices
+from emsam_jax.volumes import Box, Specimen, Volume, Voxel, open_declared
 from emsam_jax.volumes.verify import check_present
 
 _WINDOWS = 4  # side by side; the first one's time, which holds compiling, is not counted
@@ -58,11 +63,9 @@ def sample_prediction(request: SegmentationRequest, out: Path) -> SampledPredict
     trained = load(request)
     named = request.recipe or trained.recipe
     recipe = choose_recipe(request, Recipe.read(named) if named else None)
-    specimen = open_declared(declare_as_trained(request.raw, trained))
+    specimen, settings, plan = plan_prediction(request, trained, f"{out}-whole")
     warnings = check_present(specimen.raw, specimen.region)
-    settings = settings_from(trained.config)
     offsets = trained.config.model.offsets
-    plan = Output(f"{out}-whole", specimen, settings, specimen.region, offsets).plan
     z, y, x = settings.window
     small = dataclasses.replace(settings, block=(z, y, x))
     region = specimen.region.middle((z, y, _WINDOWS * x))
@@ -79,6 +82,22 @@ def sample_prediction(request: SegmentationRequest, out: Path) -> SampledPredict
     a_window = a_block / windows_touching(settings, region.middle(sampled.block))
     seconds = a_window * windows_touching(settings, plan.region.middle(plan.block)) * len(plan)
     return SampledPrediction(affinities, plan.region, recipe, len(plan), plan.block, seconds, warnings)
+
+
+def bound_on_target(
+    request: SegmentationRequest, target: TargetDevices, devices: Sequence[Any] | None = None
+) -> PredictionBound | None:
+    """Prints what the whole prediction takes on devices that are not here, by their compiler."""
+    if not request.ckpt:
+        raise UserError("--target tells what prediction takes: expected --ckpt and --raw, found neither.")
+    trained = load(request)
+    _, settings, plan = plan_prediction(request, trained, request.out)
+    return bound_prediction(trained.model, settings, plan, target, devices, dtype=trained.config.model.dtype)
+
+
+def plan_prediction(request: SegmentationRequest, trained: Trained, out: str) -> tuple[Specimen, Prediction, Plan]:
+    specimen, settings = open_declared(declare_as_trained(request.raw, trained)), settings_from(trained.config)
+    return specimen, settings, Output(out, specimen, settings, specimen.region, trained.config.model.offsets).plan
 
 
 def windows_touching(settings: Prediction, box: Box) -> int:

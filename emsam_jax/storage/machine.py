@@ -11,6 +11,13 @@ from emsam_jax.storage.location import is_remote, normalise
 _CGROUPS, _PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
+# By hierarchy of cgroups, the second version's first: files with the limit, what is in use, and of it what is cache.
+_MEMORY = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
 class Room(NamedTuple):
     bytes: int
     files: int
@@ -19,10 +26,11 @@ class Room(NamedTuple):
 def free_memory() -> int | None:
     """Returns the free bytes of memory; None: unknown."""
     free = [_field(Path("/proc/meminfo"), "MemAvailable:", 1024)]
-    for group in _groups():
-        limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
-        if limit is not None and used is not None:
-            free.append(limit - used + (_field(group / "memory.stat", "inactive_file", 1) or 0))
+    for hierarchy, of_limit, of_use, of_cache in _MEMORY:
+        for group in _groups(hierarchy):
+            limit, used = _number(group / of_limit), _number(group / of_use)
+            if limit is not None and used is not None:
+                free.append(limit - used + (_field(group / "memory.stat", of_cache, 1) or 0))
     known = [value for value in free if value is not None]
     return min(known) if known else None
 
@@ -57,15 +65,16 @@ def free_disk(url: str) -> Room | None:
     return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else 1 << 62)
 
 
-def _groups() -> list[Path]:
+def _groups(hierarchy: str = "") -> list[Path]:
     """Lists the process's cgroups: a container's own, and those that a queueing system has made."""
     try:
         lines = _PROCESS.read_text().splitlines()
     except OSError:
         lines = []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    inner = _CGROUPS / own
-    return [_CGROUPS, *(group for group in (inner, *inner.parents) if _CGROUPS in group.parents)]
+    paths = {name: path for line in lines for _, names, path in (line.split(":", 2),) for name in names.split(",")}
+    root = _CGROUPS / hierarchy
+    inner = root / paths.get(hierarchy, "/").lstrip("/")
+    return [root, *(group for group in (inner, *inner.parents) if root in group.parents)]
 
 
 def _field(file: Path, name: str, unit: int) -> int | None:

@@ -8,6 +8,7 @@ import re
 from emsam_jax.errors import UserError
 
 GB, GIB, TERA = 1e9, 2**30, 1e12
+_SHARE = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Card:
 
     def rate(self, dtype: str) -> float:
         return self.bfloat16 if dtype == "bfloat16" else self.float32
+
+    @property
+    def room(self) -> int:
+        """Returns the bytes that XLA takes of the memory for programs."""
+        return int(_SHARE * self.memory)
 
 
 @dataclasses.dataclass(frozen=True)

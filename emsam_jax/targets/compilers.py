@@ -2,7 +2,8 @@
 
 import importlib.util
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.experimental import topologies
@@ -10,6 +11,7 @@ from jax.experimental import topologies
 from emsam_jax.errors import UserError
 from emsam_jax.targets.cards import TargetDevices
 
+P, T = ParamSpec("P"), TypeVar("T")
 _SETTINGS = {
     "cuda": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
     # A compiler alone: no metadata server is asked, no chip opened.
@@ -45,6 +47,21 @@ def devices_of(target: TargetDevices) -> list[Any]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--target={target.name}: {platform}'s compiler knows no such devices ({reason}).") from None
     return list(found.devices)
+
+
+def if_it_fits(compute: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
+    """Computes or compiles; None where memory runs out, which the CPU says within other errors, without the code."""
+    try:
+        return compute(*arguments, **options)
+    except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    said = str(error)
+    return isinstance(error, jax.errors.JaxRuntimeError) and ("RESOURCE_EXHAUSTED" in said or "Out of memory" in said)
 
 
 def _installed(module: str) -> bool:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from emsam_jax.config import ModelConfig, check_patch
 from emsam_jax.model import FGNet, Maps, abstract_fgnet, jit, max_pool, merge_fgnet, program_bytes, split_fgnet
+from emsam_jax.targets import count_operations
 
 Patch = tuple[int, int, int]  # z, y, x
 BYTES = 4  # of a float32
@@ -55,13 +56,8 @@ def shapes_of(config: ModelConfig, patch: Patch) -> dict[str, tuple[int, ...]]:
 
 
 def count_flops(config: ModelConfig, patch: Patch, *, training: bool) -> float:
-    """Counts the operations of one patch, by XLA's analysis of the accelerator's form before it is compiled.
-
-    The CPU's form has loops, whose rounds the analysis does not count.
-    """
-    function = _gradient(config) if training else _forward(config)
-    lowered = jit(function).trace(*_arguments(config, patch)).lower(lowering_platforms=("cuda",))
-    return float(lowered.cost_analysis()["flops"])
+    """Counts the operations of one patch."""
+    return count_operations(_gradient(config) if training else _forward(config), *_arguments(config, patch))
 
 
 def gradient_bytes(config: ModelConfig, patch: Patch) -> int:

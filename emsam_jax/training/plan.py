@@ -12,14 +12,14 @@ from jax.sharding import Mesh
 
 from emsam_jax.config import STRIDE, Config, check_patch, check_weights
 from emsam_jax.data import Batch
-from emsam_jax.inference import free_bytes, out_of_memory
+from emsam_jax.inference import free_bytes
 from emsam_jax.model import program_bytes, warn_of_padding
+from emsam_jax.targets import GIB, if_it_fits
 from emsam_jax.training.sharding import make_mesh, over_devices
 from emsam_jax.training.state import abstract_state, new_state
 from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import abstract_batch
 
-GIB = 2**30
 SMALL_CARD = 24 * GIB
 STEPS = 3  # timed, after one that is not
 WORTH = 1.05  # factor by which a batch twice as large must raise the patches a second, for a larger one to be tried
@@ -79,13 +79,11 @@ def plan(
     say(f"For a card of {SMALL_CARD / GIB:.0f} GiB, by the memory of what is compiled for {device.platform}:")
     for words, lowered in savings(put(config, batch=mesh.size * config.optim.accumulate)):
         note(f"  compiling {words}")
-        try:
-            size = program_bytes(compile_step(lowered, mesh))
-        except jax.errors.JaxRuntimeError as error:
-            if not out_of_memory(error):
-                raise
+        step = if_it_fits(compile_step, lowered, mesh)
+        if step is None:
             say(f"  {words:<58}  does not fit to be compiled")
             continue
+        size = program_bytes(step)
         say(f"  {words:<58}{size / GIB:>8.2f} GiB on each device")
         if size <= SMALL_CARD:
             break
@@ -155,16 +153,11 @@ def _growing(config: Config, mesh: Mesh, limit: int, note: Callable[[str], None]
 
 
 def _try(config: Config, mesh: Mesh, limit: int) -> Trial:
-    size = 0
-    try:
-        step = compile_step(config, mesh)
-        size = program_bytes(step)
-        seconds = None if size > limit else _time(step, config, mesh)
-    except jax.errors.JaxRuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        seconds = None
-    return Trial(config, size, seconds)
+    step = if_it_fits(compile_step, config, mesh)
+    if step is None:
+        return Trial(config, 0, None)
+    size = program_bytes(step)
+    return Trial(config, size, None if size > limit else if_it_fits(_time, step, config, mesh))
 
 
 def _time(step: Any, config: Config, mesh: Mesh) -> float:

@@ -22,6 +22,7 @@ from tests.inference.models import (
     SHORT,
     WINDOW,
     Edges,
+    Hungry,
     OneSided,
     affinities_of,
     predict,
@@ -181,22 +182,10 @@ def test_says_what_cannot_be_averaged():
         predict(OneSided(), RAW, (11, 19, 26), symmetries=("flips",))
 
 
-class Hungry(OneSided):
-    """Needs terabytes for more than two windows at once."""
-
-    def decode(self, raw, features):
-        maps = super().decode(raw, features)
-        if raw.shape[0] <= 2:
-            return maps
-        more = jax.numpy.sort(jax.numpy.broadcast_to(raw, (2**28, *raw.shape)), axis=0)
-        return maps._replace(refined=maps.refined + more[17, ..., :1])
-
-
 @pytest.mark.parametrize("unknown", [False, True])
 def test_too_large_a_batch_is_made_smaller_and_said(unknown, expected, monkeypatch, caplog):
     """Before the first block, from what the compiler knows; or, where it knows too little, when memory runs out."""
     if unknown:
-        monkeypatch.setattr("emsam_jax.inference.fitting.free_bytes", lambda device: None)
         monkeypatch.setattr("emsam_jax.inference.fitting.free_bytes", lambda device: None)
     found = predict(Hungry(), RAW, (11, 19, 26), batch=8)
     np.testing.assert_allclose(found, expected, **EXACT)

@@ -1,5 +1,6 @@
 """Targets by name, programs read from their HLO, and a plan for devices that are not here."""
 
+import dataclasses
 import importlib.util
 
 import jax
@@ -10,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from emsam_jax.config import Config, DataConfig, EncoderConfig, ModelConfig, OptimConfig
 from emsam_jax.errors import UserError
 from emsam_jax.model.by_platform import attend
-from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target, read_program
+from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target
+from emsam_jax.targets.program import read_program
 from emsam_jax.training.bounds import plan_for
 from emsam_jax.training.sharding import make_mesh
 
@@ -29,9 +31,48 @@ ENTRY %main (a: f32[8,4], w: bf16[4,4]) -> (f32[4,8], f32[4,8]) {
   %copy.1 = bf16[4,4]{0,1} copy(%w)
   %conv = (f32[4,8]{1,0}, u8[64]{0}) custom-call(%input_transpose_fusion, %copy.1), custom_call_target="cudnn"
   %out = f32[4,8]{1,0} get-tuple-element(%conv), index=0
-  %sum = f32[4,8]{1,0} all-reduce-start(%out), to_apply=%add
+  %sum = f32[4,8]{1,0} all-reduce-start(%out), replica_groups={{0,1,2,3}}, to_apply=%add
   %done = f32[4,8]{1,0} all-reduce-done(%sum)
   ROOT %both = (f32[4,8]{1,0}, f32[4,8]{1,0}) tuple(%out, %done)
+}
+"""
+# A loop of four rounds that writes a row of a buffer in place, then a branch, of which one way costs nothing.
+ROUNDS = """HloModule jit_rounds
+
+%update (total: f32[64,8], rows: f32[4,8], i: s32[]) -> f32[64,8] {
+  %total = f32[64,8]{1,0} parameter(0)
+  %rows = f32[4,8]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[1,8]{1,0} dynamic-slice(%rows, %i, %zero), dynamic_slice_sizes={1,8}
+  ROOT %written = f32[64,8]{1,0} dynamic-update-slice(%total, %row, %i, %zero)
+}
+
+%body (state: (s32[], f32[64,8], f32[4,8])) -> (s32[], f32[64,8], f32[4,8]) {
+  %state = (s32[], f32[64,8]{1,0}, f32[4,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %total = f32[64,8]{1,0} get-tuple-element(%state), index=1
+  %rows = f32[4,8]{1,0} get-tuple-element(%state), index=2
+  %new = f32[64,8]{1,0} fusion(%total, %rows, %i), kind=kLoop, calls=%update
+  ROOT %next = (s32[], f32[64,8]{1,0}, f32[4,8]{1,0}) tuple(%i, %new, %rows)
+}
+
+%stay (x: f32[64,8]) -> f32[64,8] {
+  ROOT %x = f32[64,8]{1,0} parameter(0)
+}
+
+%gather (x: f32[64,8]) -> f32[64,8] {
+  %x.1 = f32[64,8]{1,0} parameter(0)
+  %part = f32[16,8]{1,0} slice(%x.1), slice={[0:16], [0:8]}
+  ROOT %whole = f32[64,8]{1,0} all-gather(%part), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+}
+
+ENTRY %main (state: (s32[], f32[64,8], f32[4,8]), good: pred[]) -> f32[64,8] {
+  %state = (s32[], f32[64,8]{1,0}, f32[4,8]{1,0}) parameter(0)
+  %good = pred[] parameter(1)
+  %loop = (s32[], f32[64,8], f32[4,8]) while(%state), body=%body, config={"known_trip_count":{"n":"4"}}
+  %total = f32[64,8]{1,0} get-tuple-element(%loop), index=1
+  ROOT %found = f32[64,8] conditional(%good, %total, %total), true_computation=%gather, false_computation=%stay
 }
 """
 TINY = Config(
@@ -47,9 +88,20 @@ def test_a_program_is_what_its_kernels_are():
     assert program.transposes == (1, 128)
     assert program.copies == (1, 32)  # not the one within a kernel
     assert program.collectives == {"all-reduce": (1, 128)}
+    assert program.sent == 2 * 3 / 4 * 128  # each of four sums a quarter, and passes the sums on
     # Each kernel's result and operands: transpose, copy, convolution with 64 bytes of work space, sum.
     assert program.bytes == (128 + 128) + (32 + 32) + (128 + 64 + 128 + 32) + (128 + 128)
     assert read_program(HLO, large=100).copies == (0, 0)
+
+
+def test_rounds_count_each_and_slices_for_what_they_take():
+    program = read_program(ROUNDS)
+    assert program.kernels == 4 + 2
+    row, part, whole = 32, 512, 2048
+    # A round reads and writes a row, and its number; the branch reads and writes a part, and gathers it.
+    assert program.bytes == 4 * (2 * row + 4) + 2 * part + (part + whole)
+    assert program.collectives == {"all-gather": (1, whole)}
+    assert program.sent == whole * 3 / 4
 
 
 def test_collectives_of_a_compiled_program_are_counted():
@@ -85,10 +137,13 @@ def test_a_plan_tells_what_fits_and_what_binds():
     batches = [trial.config.optim.batch for trial in found]
     assert batches[:2] == [8, 16]
     assert all(batch % 8 == 0 for batch in batches)
-    assert found[1].bytes > found[0].bytes
-    assert found[1].flops == pytest.approx(2 * found[0].flops)
-    assert set(found[0].seconds) == {"arithmetic", "memory", "links"}
-    reduced = sum(leaf.bytes for kind, leaf in found[0].program.collectives.items() if kind == "all-reduce")
+    first, second = (trial.needs for trial in found[:2])
+    assert first
+    assert second
+    assert second.bytes > first.bytes
+    assert second.flops == pytest.approx(2 * first.flops)
+    assert set(first.seconds) == {"arithmetic", "memory", "links"}
+    reduced = first.program.collectives["all-reduce"].bytes
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(_parameters()))
     assert parameters <= reduced < 1.5 * parameters  # each gradient once, and a few scalars
     assert "8 x rtx4090, 21.1 GiB on each" in lines[0]
@@ -116,6 +171,30 @@ def test_cudnns_attention_has_a_gradient_in_every_window():
     assert not any("fmha" in name for name in found[49])
 
 
+def test_what_does_not_fit_is_a_row(monkeypatch: pytest.MonkeyPatch):
+    """What XLA raises, at an allocation that no machine grants: while the first batch and all savings compile."""
+    raising = lambda *_: jnp.zeros(1 << 45, jnp.uint8).block_until_ready()  # noqa: E731
+    monkeypatch.setattr("emsam_jax.training.bounds.compile_step", raising)
+    lines: list[str] = []
+    assert not plan_for(TINY, parse_target("rtx4090"), jax.devices()[:1], say=lines.append, note=lines.append)
+    (row,) = (line for line in lines if line.split()[:1] == ["1"])
+    assert row.endswith("does not fit")
+    assert any("Nothing fits" in line for line in lines)
+    assert lines[-1].endswith("does not fit to be compiled")
+
+
+@pytest.mark.slow
+def test_a_config_too_large_for_a_card_is_told_what_saves_memory():
+    """Of a card with 2 MB, for which this machine's compiler answers."""
+    target = parse_target("rtx4090")
+    small = dataclasses.replace(target, card=dataclasses.replace(target.card, memory=2e6))
+    wide = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, channels=(16, 32), dtype="float32"))
+    lines: list[str] = []
+    assert not plan_for(wide, small, jax.devices()[:1], say=lines.append, note=lambda _: None)
+    assert sum("does not fit" in line for line in lines) == 1
+    assert any(line.startswith("  and --config.model.dtype=bfloat16") for line in lines)
+
+
 def _parameters() -> dict[str, jax.ShapeDtypeStruct]:
     from emsam_jax.model import abstract_fgnet, split_fgnet
 
@@ -137,4 +216,5 @@ def test_the_compiler_of_a_device_that_is_not_here_answers(name: str, module: st
         pytest.skip(f"{module} is not installed: pip install 'emsam-jax[gpu]' or [tpu]")
     found = plan_for(TINY, parse_target(name), say=print, note=lambda _: None)
     assert found
-    assert found[0].program.kernels > 0
+    assert found[0].needs
+    assert found[0].needs.program.kernels > 0

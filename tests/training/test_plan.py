@@ -85,6 +85,55 @@ def test_a_cpu_has_the_memory_and_the_cores_of_its_group(tmp_path: Path, monkeyp
     assert noted[0] == "  compiling and timing patches of (2, 64, 64), 1 at once"
 
 
+def test_limits_of_the_first_version_of_cgroups_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A container sees its own group as the root; outside of it the process's is further in."""
+    inner = tmp_path / "memory/docker/one"
+    inner.mkdir(parents=True)
+    (tmp_path / "process").write_text("9:name=systemd:/\n4:cpu,memory:/docker/one\n0::/\n")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_PROCESS", tmp_path / "process")
+    for folder, limit in ((tmp_path / "memory", 2**63 - 4096), (inner, 5 << 20)):
+        (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        (folder / "memory.usage_in_bytes").write_text(f"{2 << 20}\n")
+        (folder / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 8192\n")
+    assert machine.free_memory() == (3 << 20) + 8192
+    (tmp_path / "process").write_text("4:memory:/seen/from/the/host\n")
+    (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{4 << 20}\n")
+    assert machine.free_memory() == (2 << 20) + 8192
+
+
+# A process of its own, in a group of 700 MiB that the kernel holds it to.
+WITHIN = """
+import os, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
+from emsam_jax.storage import free_memory
+before, held = free_memory(), bytearray(200 << 20)
+held[::4096] = b"x" * len(held[::4096])
+print(before, free_memory())
+"""
+
+
+@pytest.mark.slow
+def test_a_limit_that_this_machine_sets_counts():
+    groups, limit = Path("/sys/fs/cgroup"), "memory.max"
+    if (groups / "memory").exists():
+        groups, limit = groups / "memory", "memory.limit_in_bytes"
+    group = groups / "emsam-test"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(700 << 20))
+    except OSError as error:
+        pytest.skip(f"this machine lets nobody here limit memory: {error}")
+    try:
+        command = [sys.executable, "-c", WITHIN, str(group)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+    finally:
+        group.rmdir()
+    before, after = map(int, done.stdout.split())
+    assert 500 << 20 < before < 700 << 20
+    assert before - after == pytest.approx(200 << 20, rel=0.1)
+
+
 def test_a_device_out_of_memory_is_a_row(monkeypatch: pytest.MonkeyPatch):
     """What XLA raises, at an allocation that no machine grants."""
     monkeypatch.setattr(training_plan, "compile_step", lambda *_: jnp.zeros(1 << 45, jnp.uint8).block_until_ready())
