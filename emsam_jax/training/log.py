@@ -1,6 +1,7 @@
 """Logs a run: progress lines, metrics.jsonl, TensorBoard, sample pictures."""
 
 import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,8 @@ class Log(contextlib.AbstractContextManager["Log"]):
         self._untold: tuple[int, Metrics] | None = None
         self._clock = _Clock(step, config.optim.steps)
         if self._writes:
-            from tensorboardX import SummaryWriter
-
             self._metrics = MetricsFile(workdir / METRICS_FILE, step)
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board = _summary_writer()(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def __exit__(self, *_: object) -> None:
         if self._writes:
@@ -108,6 +107,17 @@ class Log(contextlib.AbstractContextManager["Log"]):
             f"step {step}/{self.config.optim.steps}  loss {values['loss']:.4f} ({parts})  "
             f"rate {values['learning_rate']:.2e}  {patches:.3g} patches/s  {self._clock.left()} left{skipped}"
         )
+
+
+def _summary_writer() -> Any:
+    """Imports tensorboardX without PyTorch, which it would import where it is installed: seconds, for no use here."""
+    modules: dict[str, Any] = sys.modules
+    hidden = modules.setdefault("torch", None) is None
+    from tensorboardX import SummaryWriter
+
+    if hidden:
+        del modules["torch"]
+    return SummaryWriter
 
 
 def _tag(name: str) -> str:
