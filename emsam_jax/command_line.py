@@ -58,6 +58,16 @@ def define_ids(name: str, default: Sequence[int], help_text: str) -> None:
     flags.DEFINE(_Numbers(int), name, tuple(default), help_text, serializer=flags.CsvListSerializer(","))
 
 
+def define_config() -> None:
+    """The flag of an experiment, whose fields --config.FIELD=VALUE replaces."""
+    flags.DEFINE_string(
+        "config",
+        None,
+        "Experiment: a config file, `FILE.py[:VARIANT]`, or one of this package by its name, such as cremi:frozen, or "
+        "the config.json of an earlier run.",
+    )
+
+
 def define_arguments(*names: str) -> None:
     """What is no flag, in this order; names of optional ones stand in brackets."""
     _arguments.extend(names)

@@ -11,7 +11,7 @@ Ctrl-C) with everything saved.
 import os
 from pathlib import Path
 
-from emsam_jax.command_line import FLAGS, flags, group, required
+from emsam_jax.command_line import FLAGS, define_config, flags, group, required
 from emsam_jax.errors import UserError
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emsam_jax" / "compiled"
@@ -19,12 +19,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emsam_
 
 def define_flags() -> None:
     with group("Experiment"):
-        flags.DEFINE_string(
-            "config",
-            None,
-            "Experiment: a config file, `FILE.py[:VARIANT]`, or one of this package by its name, such as cremi:frozen, "
-            "or the config.json of an earlier run.",
-        )
+        define_config()
         flags.DEFINE_bool("allow_overlap", False, "Let training, validation and test volumes share voxels.")
     with group("Output and resuming"):
         flags.DEFINE_string("workdir", None, "Run's `FOLDER`; if it holds checkpoints, training resumes at the newest.")

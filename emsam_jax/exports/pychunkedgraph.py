@@ -81,9 +81,7 @@ class Chunks:
     name: str = "chunks"
 
     def identity(self) -> dict[str, Any]:
-        plan = self.segmented.plan
-        shapes = {"shape": list(plan.region.shape), "blocks": list(plan.block)}
-        return {"labels": self.segmented.labels, "lookup": self.segmented.content, **shapes}
+        return self.segmented.facts()
 
     def run(self, block: Block) -> str:
         measured, links = self._read(block)

@@ -55,9 +55,7 @@ class PiecePlaces:
     name: str = "places"
 
     def identity(self) -> dict[str, Any]:
-        plan = self.segmented.plan
-        shapes = {"shape": list(plan.region.shape), "blocks": list(plan.block)}
-        return {"labels": self.segmented.labels, "lookup": self.segmented.content, **shapes}
+        return self.segmented.facts()
 
     def run(self, block: Block) -> str:
         ids = np.ascontiguousarray(self.segmented.open_fragments().read(block.box), np.uint64)

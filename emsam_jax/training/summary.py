@@ -10,7 +10,7 @@ import math
 
 import jax
 
-from emsam_jax.command_line import FLAGS, flags, group, required, run
+from emsam_jax.command_line import FLAGS, define_config, flags, group, required, run
 from emsam_jax.config import Config, ModelConfig, describe_encoder, load_config
 from emsam_jax.model import warn_of_padding
 from emsam_jax.training.cost import count_flops, count_parameters, gradient_bytes, shapes_of
@@ -60,12 +60,7 @@ def _section(title: str, rows: dict[str, str]) -> str:
 
 def define_flags() -> None:
     with group("Experiment"):
-        flags.DEFINE_string(
-            "config",
-            None,
-            "Experiment: a config file, `FILE.py[:VARIANT]`, or one of this package by its name, such as cremi:frozen, "
-            "or the config.json of an earlier run.",
-        )
+        define_config()
         flags.DEFINE_bool("compile", True, "Compile the gradient, to measure its memory on this machine.")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -23,6 +24,11 @@ class Segmented:
     plan: Plan
     recipe: str  # such as waterz-0.5
     content: str  # checksum of the lookup
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what identifies the work on its blocks."""
+        shapes = {"shape": list(self.plan.region.shape), "blocks": list(self.plan.block)}
+        return {"labels": self.labels, "lookup": self.content, **shapes}
 
     def open_fragments(self) -> Volume:
         return open_volume(f"{self.graph}/fragments")
