@@ -170,13 +170,13 @@ def bytes_kept(config: ModelConfig) -> int:
 def test_nothing_of_a_frozen_encoder_is_kept_for_the_gradient(monkeypatch):
     """However deep it is."""
     kept = {}
-    for depth, size in ((1, "tiny"), (6, "small")):
+    for depth, size in ((1, "tiny"), (3, "small")):
         deep = HieraConfig(embed_dim=16, num_heads=1, stages=(1, 1, depth, 1), global_att_blocks=(2,))
         monkeypatch.setitem(fgnet.HIERAS, size, deep)
         kept[depth] = [bytes_kept(changed(encoder={"size": size, "frozen": frozen})) for frozen in (True, False)]
-    assert kept[1][0] == kept[6][0]
+    assert kept[1][0] == kept[3][0]
     assert kept[1][1] > 1.5 * kept[1][0]
-    assert kept[6][1] > 1.5 * kept[1][1]
+    assert kept[3][1] > 1.2 * kept[1][1]
 
 
 def test_rematerialisation_keeps_less():

@@ -51,7 +51,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = Config(
         name="small",
-        model=ModelConfig(encoder=EncoderConfig(size="none"), projected=8, channels=(4, 8)),
+        model=ModelConfig(encoder=EncoderConfig(size="none"), projected=8, channels=(4,)),
         data=DataConfig(
             train=(declare("0:10,0:96,0:96"),), validation=(declare("10:16,0:96,0:96"),), patch=(4, 32, 32), threads=2
         ),

@@ -21,6 +21,7 @@ STEPS = 120
 @pytest.mark.slow
 def test_a_half_means_half(make_config, rows_of, tmp_path):
     config = make_config(
+        "model.channels=(4, 8)",
         *(f"optim.{field}" for field in (f"steps={STEPS}", "warmup=10", "peak_lr=5e-3", "ema=0.95")),
         *(f"{one}.every={STEPS}" for one in ("checkpoint", "validation", "log")),
     )

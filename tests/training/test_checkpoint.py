@@ -24,11 +24,10 @@ OVERRIDES = ("model.encoder.size=toy", "model.encoder.weights=random", "optim.st
 
 
 @pytest.fixture(scope="module")
-def trained_run(start_run, tmp_path_factory):
+def trained_run(make_config, tmp_path_factory):
     """Two steps with a frozen encoder, of which both are kept."""
     workdir = tmp_path_factory.mktemp("frozen") / "run"
-    code, _, err = start_run(workdir, *(f"--config.{override}" for override in OVERRIDES)).end()
-    assert code == 0, err
+    train(make_config(*OVERRIDES), workdir, jax.devices()[:1])
     return workdir
 
 
