@@ -176,8 +176,10 @@ def _not_found(url: str) -> str:
     if is_remote(url):
         return f"{url}: found nothing there that is one of {_FORMATS}."
     path = Path(url)
-    if path.exists():
+    if path.is_dir():
         return _not_a_volume(path)
+    if file := next((each for each in (path, *path.parents) if each.is_file()), None):
+        return _not_a_volume(file)
     parent = next((folder for folder in path.parents if folder.is_dir()), path.parent)
     inside = _arrays_in(parent)
     if inside:

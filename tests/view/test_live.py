@@ -154,6 +154,10 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path, ids, monkeypatch):
         serve(scene, edits="gs://a/b")
     with pytest.raises(UserError, match=r"expected results of emsam eval .* or labels of emsam segment, found neither"):
         scene_of(str(tmp_path))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/scores.json").write_text('{"data": {')
+    with pytest.raises(UserError, match=r"torn/scores\.json: expected JSON, found b'{\"data\": {'"):
+        scene_of(str(tmp_path / "torn"))
     with pytest.raises(UserError, match="found no volume there to show"):
         Scene("nothing")
     create_volume(tmp_path / "far.zarr", (4, 8, 8), np.uint8, SIZE, offset_zyx=(1e6, 0, 0))

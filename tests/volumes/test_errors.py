@@ -18,6 +18,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the 
 
 
 def test_missing_file(tmp_path: Path):
+    (tmp_path / "empty.h5").touch()
+    with pytest.raises(UserError, match=r"/empty\.h5: expected one of .* whose first bytes are none of theirs\."):
+        open_volume(tmp_path / "empty.h5/labels")
     with pytest.raises(UserError, match=r"nothing\.zarr: there is no such file or folder\."):
         open_volume(tmp_path / "nothing.zarr")
 

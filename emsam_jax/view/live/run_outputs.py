@@ -1,14 +1,13 @@
 """Scenes of what emsam eval and emsam segment left: their volumes, the worst objects, the least certain merges."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emsam_jax.blocks import read_facts
 from emsam_jax.config import LabelRules
 from emsam_jax.errors import UserError
-from emsam_jax.storage import is_remote, normalise, open_folder, read_key
+from emsam_jax.storage import Field, is_remote, normalise, open_folder, read_key
 from emsam_jax.view.colours import MERGE, SPLIT, UNSEGMENTED
 from emsam_jax.view.live.scene import Place, Scene, centre_of
 from emsam_jax.view.live.served import Levels, open_levels
@@ -27,15 +26,16 @@ def scene_of(out: str, name: str = "") -> Scene:
         return _of_evaluation(out, content, name)
     if read_facts(f"{out}/ledger", "labels") is None:
         raise UserError(
-            f"{out}: expected results of emsam eval (scores.json) or labels of emsam segment, found neither; other "
-            "volumes are shown by --raw, --labels, --affinities and --truth."
+            f"{out}: expected results of emsam eval (scores.json) or labels of emsam segment, found neither; `emsam "
+            "eval --ckpt=RUN` leaves its own in RUN/eval, and other volumes are shown by --raw, --labels, --affinities "
+            "and --truth."
         )
     return _of_segmentation(out)
 
 
 def _of_evaluation(out: str, content: bytes, name: str) -> Scene:
     try:
-        scores = json.loads(content)
+        scores = Field.parse(content, f"{out}/scores.json").value
         names = list(scores["data"])
         if name and name not in names:
             raise UserError(f"--volume: expected one of {', '.join(names)}, which {out} judged, found {name!r}.")
@@ -64,7 +64,7 @@ def _of_evaluation(out: str, content: bytes, name: str) -> Scene:
             sections=max(1, 4 - len(names)),
             notes=tuple(notes),
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{out}/scores.json: expected what this version of emsam eval writes, found none of {error}; call it again "
             "(it resumes)."
