@@ -25,6 +25,11 @@ TITLES = {
 }
 
 
+def title_of(method: str) -> str:
+    scorer = method.removeprefix(_WATERZ)
+    return TITLES.get(method, method if scorer == method else f"waterz, {scorer} (our fragments)")
+
+
 def usable(names: Sequence[str], channels: int) -> list[str]:
     """Those that exist, and without the mutex watershed where no long-range channel is known."""
     unknown = [name for name in names if name not in METHODS and not name.startswith(_WATERZ)]

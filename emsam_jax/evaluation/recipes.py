@@ -86,7 +86,7 @@ def _choose(
 ) -> Frozen:
     examples = [source.read(subject) for subject in held_out]
     voxels = sum(subject.box.voxels for subject in held_out)
-    where = " and ".join(f"{subject.name} {subject.box}" for subject in held_out)
+    where = " and ".join(f"{subject.name} ({subject.box})" for subject in held_out)
     with clock.stage(where, "choosing", voxels, f"{', '.join(names)} and the baseline"):
         choices = choose_recipes(examples, names, threads=threads, step=source.step)
         baseline = choose_recipes(list(map(without_network, held_out)), [BASELINE], threads=threads)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from emsam_jax.blocks import hash_of
-from emsam_jax.evaluation.compared import STORED, TITLES
+from emsam_jax.evaluation.compared import STORED, TITLES, title_of
 from emsam_jax.evaluation.recipes import Frozen
 from emsam_jax.evaluation.sources import AffinitySource, EvaluationRequest
 from emsam_jax.evaluation.subject import Subject
@@ -38,7 +38,7 @@ def describe(
     """Returns scores.json without the scores."""
     model, asked = source.describe(), dataclasses.asdict(request)
     config = model.pop("config", None)
-    titles = {**TITLES, STORED: model["title"]}
+    titles = TITLES | {name: title_of(name) for name in frozen.recipes} | {STORED: model["title"]}
     title = request.title or f"{model['title']} on {', '.join(subject.name for subject in subjects)}"
     return {
         "title": title[0].upper() + title[1:],
