@@ -18,7 +18,7 @@ import measure
 import numpy as np
 from absl import app, flags
 
-from emsam_jax.blocks.dask import Tls, open_cluster
+from emsam_jax.blocks.dask import Tls, Workers, open_cluster
 from emsam_jax.blocks.dask.security import in_files
 from emsam_jax.segment_volume import SegmentationRequest, segment_volume
 from emsam_jax.segmentation import FragmentParameters, Recipe
@@ -70,8 +70,10 @@ def segment(folder: Path, affinities: np.ndarray, times: int, block: tuple[int, 
             affinities=volume.url,
             recipe=str(folder.parent / "recipe.json"),
             block=(block[0], block[1], block[2]),
-            scheduler=client.scheduler_info()["address"],
-            tls=Tls(known.tls_ca_file, known.tls_client_cert, known.tls_client_key),
+            workers=Workers(
+                scheduler=client.scheduler_info()["address"],
+                tls=Tls(known.tls_ca_file, known.tls_client_cert, known.tls_client_key),
+            ),
             progress=False,
         )
         with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -12,7 +12,7 @@ import contextlib
 
 from emsam_jax.blocks import run_in_turn, stopping_on_signals
 from emsam_jax.command_line import FLAGS, define_ids, define_zyx, flags, group, required
-from emsam_jax.commands.worker_flags import define_workers, open_workers
+from emsam_jax.commands.worker_flags import define_workers, named_workers, open_workers
 from emsam_jax.errors import UserError
 from emsam_jax.objects import Tracing, make_objects, plan_objects
 
@@ -60,8 +60,9 @@ def main(_: list[str]) -> None:
         block=FLAGS.block,
         tracing=Tracing(FLAGS.scale, FLAGS.constant, FLAGS.most_voxels),
     )
+    workers = named_workers()
     with stopping_on_signals(), contextlib.ExitStack() as opened:
-        run = run_in_turn if FLAGS.workers == 1 and not (FLAGS.scheduler or FLAGS.cluster) else open_workers(opened)
+        run = run_in_turn if workers.count == 1 and not workers.elsewhere else open_workers(workers, opened)
         found = make_objects(
             job,
             ids=FLAGS.ids,

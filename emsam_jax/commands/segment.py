@@ -16,7 +16,7 @@ import sys
 
 from emsam_jax.blocks import stopping_on_signals
 from emsam_jax.command_line import FLAGS, define_zyx, flags, group
-from emsam_jax.commands.worker_flags import define_workers, tls_files
+from emsam_jax.commands.worker_flags import define_workers, named_workers
 from emsam_jax.config import DeclaredVolume, Intensity
 from emsam_jax.errors import UserError
 from emsam_jax.segment_volume import SegmentationRequest, describe_run, forecast_run, segment_volume
@@ -115,14 +115,8 @@ def request() -> SegmentationRequest:
         keep_affinities=FLAGS.keep_affinities,
         queue=FLAGS.queue,
         block=FLAGS.block,
-        scheduler=FLAGS.scheduler,
-        tls=tls_files(),
-        cluster=FLAGS.cluster,
-        job=tuple(FLAGS.job),
+        workers=named_workers(),
         gpu=FLAGS.gpu,
-        workers=FLAGS.workers,
-        memory=FLAGS.memory,
-        dashboard=FLAGS.dashboard,
         check=FLAGS.check,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed import Client
 
-from emsam_jax.blocks.dask import Tls, open_cluster, run_stage
+from emsam_jax.blocks.dask import Tls, Workers, run_stage
 from emsam_jax.command_line import FLAGS, flags, group
 
 
@@ -32,27 +32,24 @@ def define_workers() -> None:
         )
 
 
-def tls_files() -> Tls:
-    return Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key)
+def named_workers() -> Workers:
+    """As the flags name them."""
+    return Workers(
+        FLAGS.workers,
+        FLAGS.memory,
+        FLAGS.scheduler,
+        Tls(FLAGS.tls_ca, FLAGS.tls_cert, FLAGS.tls_key),
+        FLAGS.cluster,
+        tuple(FLAGS.job),
+        FLAGS.dashboard,
+    )
 
 
-def open_workers(opened: ExitStack) -> Callable[..., Any]:
-    """Opens the cluster that the flags ask for until the stack is closed, once a stage needs it; returns what does a
-    stage's blocks there.
-    """
+def open_workers(workers: Workers, opened: ExitStack) -> Callable[..., Any]:
+    """Returns what does a stage's blocks on the workers, which it opens for the first one until the stack is closed."""
 
     @functools.cache
     def connect() -> Client:
-        return opened.enter_context(
-            open_cluster(
-                FLAGS.scheduler,
-                FLAGS.workers,
-                memory=FLAGS.memory,
-                dashboard=FLAGS.dashboard,
-                system=FLAGS.cluster,
-                job=FLAGS.job,
-                tls=tls_files(),
-            )
-        )
+        return opened.enter_context(workers.open())
 
     return lambda *stage, **settings: run_stage(connect(), *stage, **settings)

@@ -124,7 +124,7 @@ def forecast_run(request: SegmentationRequest) -> Forecast:
             kept,
             measured.peak,
             edges,
-            request.workers or cores,
+            request.workers.count or cores,
             warnings,
         )
 

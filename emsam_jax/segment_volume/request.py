@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from emsam_jax.blocks.dask import Tls
+from emsam_jax.blocks.dask import Workers
 from emsam_jax.config import DeclaredVolume
 from emsam_jax.errors import UserError
 from emsam_jax.segmentation.blockwise import Guard
@@ -28,14 +28,8 @@ class SegmentationRequest:
     queue: int = 1000  # decisions that queue.csv lists, those first where a mistake would cost most; 0: no file
     keep_affinities: bool = True  # otherwise what a model predicted is deleted once edges and fragments are made of it
     block: Voxel | None = None  # voxels z, y, x of the segmentation; None: a shard of the output
-    scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
-    tls: Tls | None = None  # what a scheduler at tls:// wants to see; None: as Dask's configuration says
-    cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
-    job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
+    workers: Workers = dataclasses.field(default_factory=Workers)
     gpu: bool = False  # only workers that declare the resource GPU predict; otherwise so if some are there
-    workers: int = 0  # how many; 0: one a core of this machine
-    memory: str = "auto"  # of each
-    dashboard: str = ""  # where Dask shows what it does, such as :8787
     check: bool = True  # when resuming, compare finished blocks with their checksums
     progress: bool = True
 
@@ -56,18 +50,11 @@ class SegmentationRequest:
         of_prediction += [] if self.keep_affinities else ["nokeep_affinities"]
         if of_prediction and not self.ckpt:
             raise UserError(f"--{of_prediction[0]}: expected --ckpt, which predicts, found --{given[0]}.")
-        if self.scheduler and self.cluster:
-            raise UserError("Expected one of --scheduler and --cluster, found both.")
-        if self.tls and any(self.tls) and not self.scheduler:
-            raise UserError("--tls_ca, --tls_cert and --tls_key are for a --scheduler at tls://, found none.")
-        if self.job and not self.cluster:
-            raise UserError(f"--job={self.job[0]}: expected --cluster, whose jobs these are, found none.")
         if self.graph and self.raw.mask:
             raise UserError("--graph leaves out what its own run left out: expected no --mask, found one.")
         if self.block and min(self.block) < 1:
             raise UserError(f"--block: expected numbers above 0, found {','.join(map(str, self.block))}.")
-        counts = (("workers", self.workers, "one a core"), ("queue", self.queue, "none"))
-        if negative := [count for count in counts if count[1] < 0]:
-            raise UserError("--{0}: expected 1 or more, or 0 for {2}; found {1}.".format(*negative[0]))
+        if self.queue < 0:
+            raise UserError(f"--queue: expected 1 or more, or 0 for none; found {self.queue}.")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise UserError(f"--threshold: expected a number between 0 and 1, found {self.threshold:g}.")

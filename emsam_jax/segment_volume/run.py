@@ -7,7 +7,7 @@ import itertools
 from distributed import Client
 
 from emsam_jax.blocks import describe_failures, describe_status, plan_blocks, read_facts, run_in_turn
-from emsam_jax.blocks.dask import open_cluster, run_stage
+from emsam_jax.blocks.dask import run_stage
 from emsam_jax.errors import UserError
 from emsam_jax.segment_volume.request import SegmentationRequest
 from emsam_jax.segment_volume.source import drop_affinities, expect_done, keep_recipe, open_source
@@ -30,19 +30,9 @@ def segment_volume(request: SegmentationRequest) -> Volume:
 
         @functools.cache
         def connect() -> Client:
-            return opened.enter_context(
-                open_cluster(
-                    request.scheduler,
-                    request.workers,
-                    memory=request.memory,
-                    dashboard=request.dashboard,
-                    system=request.cluster,
-                    job=request.job,
-                    tls=request.tls,
-                )
-            )
+            return opened.enter_context(request.workers.open())
 
-        source = open_source(request, connect if request.scheduler or request.cluster else None)
+        source = open_source(request, connect if request.workers.elsewhere else None)
         do = functools.partial(run_stage, connect())
 
         def run(step: Step) -> None:

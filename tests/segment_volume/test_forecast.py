@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emsam_jax.blocks.dask import Workers
 from emsam_jax.errors import UserError
 from emsam_jax.segment_volume import SegmentationRequest, forecast_run, segment_volume
 from emsam_jax.segment_volume.forecast import Forecast, stored_bytes
@@ -25,7 +26,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast, Path]:
         out=str(folder / "out.zarr"),
         affinities=str(folder / "affinities.zarr"),
         block=BLOCK,
-        workers=1,
+        workers=Workers(1),
         progress=False,
     )
     forecast = forecast_run(request)

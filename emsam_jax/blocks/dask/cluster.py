@@ -1,6 +1,7 @@
 """Opens the workers that do the blocks: processes of this machine, jobs of a queueing system, or a scheduler's."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import signal
@@ -45,6 +46,45 @@ _HEARD = {
     "distributed.worker.memory": logging.WARNING,
     "distributed.nanny.memory": logging.WARNING,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """Who does the blocks of a command, as its flags name them."""
+
+    count: int = 0  # 0: one a core of this machine
+    memory: str = "auto"  # of each
+    scheduler: str = ""  # address of a Dask scheduler; empty: processes of this machine
+    tls: Tls | None = None  # what a scheduler at tls:// wants to see; None: as Dask's configuration says
+    cluster: str = ""  # a queueing system, such as slurm: each worker is a job of it
+    job: tuple[str, ...] = ()  # dask-jobqueue's options of those, such as queue=gpu
+    dashboard: str = ""  # where Dask shows what it does, such as :8787
+
+    def __post_init__(self) -> None:
+        if self.scheduler and self.cluster:
+            raise UserError("Expected one of --scheduler and --cluster, found both.")
+        if self.tls and any(self.tls) and not self.scheduler:
+            raise UserError("--tls_ca, --tls_cert and --tls_key are for a --scheduler at tls://, found none.")
+        if self.job and not self.cluster:
+            raise UserError(f"--job={self.job[0]}: expected --cluster, whose jobs these are, found none.")
+        if self.count < 0:
+            raise UserError(f"--workers: expected 1 or more, or 0 for one a core; found {self.count}.")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether they may be on other machines, with other devices."""
+        return bool(self.scheduler or self.cluster)
+
+    def open(self) -> contextlib.AbstractContextManager[Client]:
+        return open_cluster(
+            self.scheduler,
+            self.count,
+            memory=self.memory,
+            dashboard=self.dashboard,
+            system=self.cluster,
+            job=self.job,
+            tls=self.tls,
+        )
 
 
 @contextlib.contextmanager
