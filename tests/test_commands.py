@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emsam_jax"
 SCRIPTS = {"train.py": "train", "eval.py": "eval", "segment.py": "segment", "convert/sam2_to_flax.py": "convert"}
 ON_THEIR_OWN = ["data.sheet", "training.summary", "volumes.synthetic.__main__"]  # pages of no `emsam NAME`
-DEFINED = re.compile(r'(?:DEFINE|define)_\w+\(\s*"(\w+)"')
+DEFINED = re.compile(r'(?:(?:DEFINE|define)_\w+\(\s*"|define_(?=config\(\)))(\w+)')
 PAGES = {
     **{f"emsam {name}": module for name, module in MODULES.items()},
     **{f"python -m emsam_jax.{module.removesuffix('.__main__')}": module for module in ON_THEIR_OWN},
