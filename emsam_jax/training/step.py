@@ -1,11 +1,13 @@
 """One step of training, a pure function of the state and a batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -63,9 +65,13 @@ def make_train_step(
             # Early on the mean forgets faster, or it would be the random start for 1 / (1 - decay) steps.
             "decay": jnp.minimum(config.optim.ema, (1 + state.step) / (10 + state.step)),
         }
+        # cuDNN's gradients lie as its kernels do: turned by themselves, they do not turn and copy all the state.
+        gradients = {name: with_layout_constraint(g, Layout(tuple(range(g.ndim)))) for name, g in gradients.items()}
+        # Without it XLA computes the scalars anew for each of the parameters.
+        good, scalars, gradients = jax.lax.optimization_barrier((good, scalars, gradients))
         learned = (state.params, state.optimizer, state.ema)
-        # A branch of its own also keeps XLA from computing the scalars anew for each of the parameters.
-        learned = jax.lax.cond(good, update, lambda learned, *_: learned, learned, gradients, scalars)
+        # Selected, not branched: a branch copies all that it is given and all that it returns.
+        learned = jax.tree.map(functools.partial(jnp.where, good), update(learned, gradients, scalars), learned)
         new_state = TrainState(
             state.step + 1,
             *learned,
