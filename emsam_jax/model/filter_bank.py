@@ -47,8 +47,11 @@ def _orders(axes: Axes, *along: int) -> Orders:
 
 
 def _differentiate(image: Image, axes: Axes, sigma: float, most: int) -> dict[Orders, Image]:
-    """Filters by the derivatives of a Gaussian up to an order in all: along each axis one matrix product."""
-    found: dict[Orders, Image] = {(): image}
+    """Filters by the derivatives of a Gaussian up to an order in all: along each axis one matrix product.
+
+    Each product puts its axis last, so that nothing is transposed: after all of them the axes are in order again.
+    """
+    found = {(): image.reshape(-1, *image.shape[axes[0] :])}
     for axis in axes:
         identity = np.eye(image.shape[axis])
         matrices = [
@@ -56,16 +59,18 @@ def _differentiate(image: Image, axes: Axes, sigma: float, most: int) -> dict[Or
             for order in range(most + 1)
         ]
         found = {
-            (*orders, order): _multiply(matrices[order], partly, axis)
+            (*orders, order): _multiply(matrices[order], partly)
             for orders, partly in found.items()
             for order in range(most + 1 - sum(orders))
         }
-    return found
+    return {orders: filtered.reshape(image.shape) for orders, filtered in found.items()}
 
 
-def _multiply(matrix: Float[Array, "n n"], image: Image, axis: int) -> Image:
-    axes = "bzyx"
-    return jnp.einsum(f"i{axes[axis]},{axes}->{axes.replace(axes[axis], 'i')}", matrix, image)
+def _multiply(matrix: Float[Array, "s s"], images: Float[Array, "n s *others"]) -> Float[Array, "n *others s"]:
+    """Multiplies along the second axis; in float32, which accelerators do not do by default."""
+    n, side, *others = images.shape
+    products = jnp.einsum("nso,is->noi", images.reshape(n, side, -1), matrix, precision="highest")
+    return products.reshape(n, *others, side)
 
 
 def _eigenvalues(matrix: dict[tuple[int, int], Image], size: int) -> list[Image]:
