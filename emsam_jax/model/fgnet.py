@@ -30,7 +30,7 @@ from emsam_jax.model.fine_encoder import FineEncoder
 from emsam_jax.model.guided_attention import GuidedAttention
 from emsam_jax.model.hiera import HieraConfig
 from emsam_jax.model.image_encoder import SIZES, ImageEncoder
-from emsam_jax.model.layers import ResidualBlock, conv, max_pool, mean_pool
+from emsam_jax.model.layers import Conv, Linear, ResidualBlock, conv, max_pool, mean_pool
 from emsam_jax.model.neck import CHANNELS as FPN_CHANNELS
 
 TOY = HieraConfig(embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_att_blocks=(2,), window_spec=(8, 4, 4, 2))
@@ -69,7 +69,7 @@ class FGNet(nnx.Module):
         self.strides = tuple(4 * 2**level // config.encoder.upsample for level in range(len(seen)))
         normed = seen if config.feature_norm else ()
         self.norms = nnx.List([nnx.LayerNorm(c, epsilon=1e-6, use_fast_variance=False, **options) for c in normed])
-        self.projections = nnx.List([nnx.Linear(c, size, **options) for c in seen])
+        self.projections = nnx.List([Linear(c, size, **options) for c in seen])
         kernel = {"none": None, "3x1x1": (3, 1, 1), "3x3x3": (3, 3, 3)}[config.z_context]
         self.contexts = nnx.List([conv(size, size, kernel, **options) for _ in seen if kernel])
         widths = (size,) * len(seen)
@@ -105,7 +105,7 @@ class FGNet(nnx.Module):
         """Decodes affinities of the voxels from themselves and from their sections' features."""
         check_patch(self.config, raw.shape[1:4])
         if self.contexts:
-            features = tuple(self._run(nnx.Conv.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
+            features = tuple(self._run(Conv.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
         read_out = functools.partial(AffinityDecoder.__call__, shape=raw.shape[1:4])
         coarse = uncertainty = None
         if self.coarse_decoder is not None:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from emsam_jax.model.by_platform import elu
 from emsam_jax.model.filter_bank import Axes, count_filters, filter_raw
-from emsam_jax.model.layers import Factors, FeatureMap, Normalised, ResidualBlock
+from emsam_jax.model.layers import Factors, FeatureMap, Linear, Normalised, ResidualBlock, add_shared
 
 _MIXED = 32  # channels between filters and the first level
 _EPSILON = 1e-8  # of greys on [0, 1], and of their squares in structure tensors
@@ -50,8 +50,8 @@ class FilteredStem(nnx.Module):
 
     def __init__(self, axes: Axes, cout: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.axes = axes
-        self.first = nnx.Linear(count_filters(axes), _MIXED, dtype=dtype, rngs=rngs)
-        self.second = nnx.Linear(_MIXED, cout, dtype=dtype, rngs=rngs)
+        self.first = Linear(count_filters(axes), _MIXED, dtype=dtype, rngs=rngs)
+        self.second = Linear(_MIXED, cout, dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Float[Array, "b z y x"]) -> FeatureMap:
         """Filters in float32: eigenvalues are differences of what is almost equal."""
@@ -62,4 +62,4 @@ class FilteredStem(nnx.Module):
         dtype = self.first.dtype
         mixed = jnp.einsum("bczyx,bcd->bzyxd", filtered.astype(dtype), kernel.astype(dtype))
         bias = self.first.bias[...]  # type: ignore[reportOptionalSubscript]
-        return self.second(elu(mixed + bias.astype(dtype)[None, None, None, None]))
+        return self.second(elu(add_shared(mixed, bias)))

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 
 from emsam_jax.config import AttentionKernel
 from emsam_jax.model.by_platform import attend, gelu
+from emsam_jax.model.layers import Conv, Linear, add_shared
 
 Tokens = Float[Array, "n h w c"]
 OtherTokens = Float[Array, "n h2 w2 c2"]  # of the same images
@@ -91,7 +92,7 @@ class PatchEmbed(nnx.Module):
     """Embeds an image as tokens, by a 7x7 convolution of stride 4."""
 
     def __init__(self, embed_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.proj = nnx.Conv(3, embed_dim, (7, 7), strides=STEM_STRIDE, padding=3, dtype=dtype, rngs=rngs)
+        self.proj = Conv(3, embed_dim, (7, 7), strides=STEM_STRIDE, padding=3, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: Float[Array, "n y x 3"]) -> Tokens:
         return self.proj(images)
@@ -114,8 +115,8 @@ class MultiScaleAttention(nnx.Module):
     ):
         self.num_heads, self.window, self.pool = num_heads, window, pool
         self.kernel: AttentionKernel = kernel
-        self.qkv = nnx.Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
-        self.proj = nnx.Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
+        self.qkv = Linear(dim, 3 * dim_out, dtype=dtype, rngs=rngs)
+        self.proj = Linear(dim_out, dim_out, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Tokens) -> OtherTokens:
         n, h, w, _ = x.shape
@@ -123,7 +124,7 @@ class MultiScaleAttention(nnx.Module):
         assert bias is not None
         qkv = x @ kernel[...].astype(x.dtype)
         qkv = window_partition(qkv, self.window) if self.window else qkv.reshape(n, h * w, -1)
-        qkv = qkv + bias[...].astype(x.dtype)[None, None]
+        qkv = add_shared(qkv, bias[...])
         q, k, v = jnp.split(qkv, 3, axis=-1)
 
         side_h, side_w = (self.window, self.window) if self.window else (h, w)
@@ -141,7 +142,7 @@ class MultiScaleAttention(nnx.Module):
 class MLP(nnx.Module):
     def __init__(self, dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.layers = nnx.List(
-            [nnx.Linear(dim, 4 * dim, dtype=dtype, rngs=rngs), nnx.Linear(4 * dim, dim, dtype=dtype, rngs=rngs)]
+            [Linear(dim, 4 * dim, dtype=dtype, rngs=rngs), Linear(4 * dim, dim, dtype=dtype, rngs=rngs)]
         )
 
     def __call__(self, x: Tokens) -> Tokens:
@@ -175,7 +176,7 @@ class MultiScaleBlock(nnx.Module):
         self.norm2 = norm(dim_out)
         self.mlp = MLP(dim_out, dtype=dtype, rngs=rngs)
         if dim != dim_out:
-            self.proj = nnx.Linear(dim, dim_out, dtype=dtype, rngs=rngs)
+            self.proj = Linear(dim, dim_out, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Tokens, key: Key[Array, ""] | None = None) -> OtherTokens:
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
@@ -240,7 +241,7 @@ class Hiera(nnx.Module):
     ) -> tuple[Float[Array, "n _ _ _"], ...]:
         """`key` turns drop path on."""
         x = self.patch_embed(images)
-        x = x + self.position_embedding(*x.shape[1:3]).astype(x.dtype)
+        x = add_shared(x, self.position_embedding(*x.shape[1:3]))
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
         run = jax.checkpoint(MultiScaleBlock.__call__) if self.remat else MultiScaleBlock.__call__
         outputs = []

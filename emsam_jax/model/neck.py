@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from emsam_jax.model.by_platform import convolve
 from emsam_jax.model.hiera import Tokens
+from emsam_jax.model.layers import Conv
 
 CHANNELS = 256
 TOP_DOWN_LEVEL = 2  # stride 16: the only kept level that the one below it is added to
@@ -19,7 +20,7 @@ class Lateral(nnx.Module):
     """A module of its own because in PyTorch it is a `Sequential` with one entry."""
 
     def __init__(self, dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(dim, CHANNELS, (1, 1), conv_general_dilated=convolve, dtype=dtype, rngs=rngs)
+        self.conv = Conv(dim, CHANNELS, (1, 1), conv_general_dilated=convolve, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Tokens) -> Float[Array, "n h w 256"]:
         return self.conv(x)
