@@ -1,4 +1,4 @@
-"""Switches by platform: flax's and jax's own functions, and on CPUs the forms of `model.cpu` in their place.
+"""Switches by platform: jax's own functions, or forms that fuse on accelerators, and on CPUs those of `model.cpu`.
 
 It is decided as a program is lowered, by the platform of the lowering, whose devices need not be at hand. A gradient is
 that of the form taken, and nothing of the other one is compiled. Each function is jitted so that calls for the same
@@ -20,7 +20,7 @@ from emsam_jax.model.cpu import convolve as convolve_on_cpu
 from emsam_jax.model.cpu import double as double_on_cpu
 from emsam_jax.model.cpu import elu as elu_on_cpu
 from emsam_jax.model.cpu import gelu as gelu_on_cpu
-from emsam_jax.model.cpu import group_norm as group_norm_on_cpu
+from emsam_jax.model.group_norm import group_norm, sum_by_products, sum_by_reduction
 
 
 def convolve(x: Array, kernel: Array, strides: tuple[int, ...], padding: str, **options: Any) -> Array:
@@ -41,8 +41,12 @@ def normalise(norm: nnx.GroupNorm, x: Float[Array, "b z y x c"]) -> Float[Array,
     """Computes `norm(x)`."""
     assert norm.scale is not None
     assert norm.bias is not None
-    on_cpu = functools.partial(group_norm_on_cpu, scale=norm.scale[...], bias=norm.bias[...], groups=norm.num_groups)
-    return platform_dependent(x, cpu=on_cpu, default=norm)
+    scale, bias, groups = norm.scale[...], norm.bias[...], norm.num_groups
+    on_cpu, plain = (
+        lambda x, take_sum=take_sum: group_norm(x, scale, bias, groups, take_sum)
+        for take_sum in (sum_by_products, sum_by_reduction)
+    )
+    return platform_dependent(x, cpu=on_cpu, default=plain)
 
 
 @jax.jit
@@ -77,12 +81,20 @@ def attend(
 @functools.partial(jax.jit, static_argnames="axis")
 def double(x: Float[Array, "b z y x c"], axis: int) -> Float[Array, "b z2 y2 x2 c"]:
     """Upsamples linearly, voxels centred: along the axis each voxel becomes two, mixed with its neighbours 3 to 1."""
+    on_cpu = functools.partial(double_on_cpu, axis=axis)
+    return platform_dependent(x, cpu=on_cpu, default=functools.partial(double_by_padding, axis=axis))
 
-    def plain(x: Array) -> Array:
-        n = x.shape[axis]
-        around = jnp.pad(x, [(1, 1) if each == axis else (0, 0) for each in range(x.ndim)], "edge")
-        before, after = (jax.lax.slice_in_dim(around, start, start + n, axis=axis) for start in (0, 2))
-        pairs = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-        return pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
 
-    return platform_dependent(x, cpu=functools.partial(double_on_cpu, axis=axis), default=plain)
+def double_by_padding(x: Array, axis: int) -> Array:
+    """Doubles in the same axes throughout: what is stacked and reshaped is transposed for cuDNN, padding is fused."""
+    n = x.shape[axis]
+    first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, n - 1))
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+
+    def spread(values: Array, place: int) -> Array:
+        """Gives each value this place of two, and zeros the other."""
+        gaps = [(place, 1 - place, 1) if each == axis else (0, 0, 0) for each in range(x.ndim)]
+        return jax.lax.pad(values, jnp.zeros((), x.dtype), gaps)
+
+    return spread(0.75 * x + 0.25 * before, 0) + spread(0.75 * x + 0.25 * after, 1)

@@ -1,44 +1,57 @@
 """Normalises groups, with a gradient that takes two sums and one pass.
 
-The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. It does not do
-so for products of matrices: the sums are taken as such (`benchmarks/train_step.py`).
+The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. On CPUs it
+does not do so for products of matrices: there the sums are taken as such (`benchmarks/train_step.py`). As compiled for
+an H200, the gradient with two sums moves a third of the bytes of the derived one.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from emsam_jax.model.cpu.convolution import Sections
-
 EPSILON = 1e-6  # flax's default
+Sections = Float[Array, "b z y x c"]
 Vector = Float[Array, "c"]
 PerChannel = Float[Array, "b c"]
+Sum = Callable[[Sections, Sections | None], PerChannel]  # of x, or of x y, over voxels
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def group_norm(x: Sections, scale: Vector, bias: Vector, groups: int) -> Sections:
+def sum_by_products(x: Sections, y: Sections | None) -> PerChannel:
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    if y is None:
+        return jnp.einsum("n,bnc->bc", jnp.ones(x.shape[1]), x)
+    return jnp.diagonal(jnp.einsum("bnc,bnd->bcd", x, y.reshape(x.shape)), axis1=1, axis2=2)
+
+
+def sum_by_reduction(x: Sections, y: Sections | None) -> PerChannel:
+    return (x if y is None else x * y).sum((1, 2, 3))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def group_norm(x: Sections, scale: Vector, bias: Vector, groups: int, take_sum: Sum) -> Sections:
     """Normalises groups; statistics in float32, the result in x's own type. First-order gradients only."""
-    return _forward(x, scale, bias, groups)[0]
+    return _forward(x, scale, bias, groups, take_sum)[0]
 
 
-def _forward(x: Sections, scale: Vector, bias: Vector, groups: int) -> tuple[Sections, Any]:
+def _forward(x: Sections, scale: Vector, bias: Vector, groups: int, take_sum: Sum) -> tuple[Sections, Any]:
     values, scale, bias = x.astype(jnp.float32), scale[None], bias[None]
-    mean = _mean_of_groups(_sums(values), groups, x)
-    variance = _mean_of_groups(_products(values, values), groups, x) - mean**2
+    mean = _mean_of_groups(take_sum(values, None), groups, x)
+    variance = _mean_of_groups(take_sum(values, values), groups, x) - mean**2
     rate = jax.lax.rsqrt(jnp.maximum(variance, 0) + EPSILON)
     y = values * _over_voxels(rate * scale) + _over_voxels(bias - mean * rate * scale)
     return y.astype(x.dtype), (x, scale, mean, rate)
 
 
-def _backward(groups: int, kept: Any, gradient: Sections) -> tuple[Sections, Vector, Vector]:
+def _backward(groups: int, take_sum: Sum, kept: Any, gradient: Sections) -> tuple[Sections, Vector, Vector]:
     x, scale, mean, rate = kept
     values, g = x.astype(jnp.float32), gradient.astype(jnp.float32)
-    of_bias = _sums(g)
-    of_scale = (_products(g, values) - mean * of_bias) * rate
+    of_bias = take_sum(g, None)
+    of_scale = (take_sum(g, values) - mean * of_bias) * rate
     offset = _mean_of_groups(scale * of_bias, groups, x)
     slope = _mean_of_groups(scale * of_scale, groups, x) * rate
     of_x = _over_voxels(rate * scale) * g - _over_voxels(rate * slope) * values
@@ -47,17 +60,6 @@ def _backward(groups: int, kept: Any, gradient: Sections) -> tuple[Sections, Vec
 
 
 group_norm.defvjp(_forward, _backward)
-
-
-def _sums(x: Sections) -> PerChannel:
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    return jnp.einsum("n,bnc->bc", jnp.ones(x.shape[1]), x)
-
-
-def _products(x: Sections, y: Sections) -> PerChannel:
-    """Returns sums of x y."""
-    x, y = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, y))
-    return jnp.diagonal(jnp.einsum("bnc,bnd->bcd", x, y), axis1=1, axis2=2)
 
 
 def _mean_of_groups(sums: PerChannel, groups: int, x: Sections) -> PerChannel:

@@ -1,4 +1,4 @@
-"""Two forms of a layer, one program each: the CPU's gives what flax's and jax's do, which is what all others get."""
+"""Two forms of a layer, one program each: both give what flax's and jax's do."""
 
 import functools
 import re
@@ -13,8 +13,9 @@ from scipy.special import ndtr
 
 from emsam_jax.config import EncoderConfig, ModelConfig
 from emsam_jax.model import abstract_fgnet, cpu, jit
-from emsam_jax.model.by_platform import elu, gelu, normalise
+from emsam_jax.model.by_platform import double_by_padding, elu, gelu, normalise
 from emsam_jax.model.compile import compiled_for
+from emsam_jax.model.group_norm import group_norm, sum_by_products, sum_by_reduction
 from emsam_jax.model.layers import upsample
 
 RNG = np.random.default_rng(0)
@@ -22,10 +23,6 @@ RNG = np.random.default_rng(0)
 
 def values(*shape: int) -> jax.Array:
     return jnp.asarray(RNG.standard_normal(shape) + 0.5, jnp.float32)
-
-
-def group_norm(x: Any, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return normalise(norm_of(scale, bias), x)
 
 
 def flax_group_norm(x: Any, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -49,9 +46,19 @@ CASES = {
         flax_group_norm,
         (values(2, 3, 4, 5, 6), values(6), values(6)),
     ),
+    "group norm on accelerators": (
+        lambda x, *a: group_norm(x, *a, 3, sum_by_reduction),
+        flax_group_norm,
+        (values(2, 3, 4, 5, 6), values(6), values(6)),
+    ),
     "gelu": (gelu, functools.partial(jax.nn.gelu, approximate=False), (3 * values(1000),)),
     "elu": (elu, jax.nn.elu, (5 * values(1000),)),
     "upsample": (lambda x: upsample(x, (2, 1, 2)), resize, (values(2, 3, 2, 4, 5),)),
+    "upsample on accelerators": (
+        lambda x: double_by_padding(double_by_padding(x, 1), 3),
+        resize,
+        (values(2, 3, 2, 4, 5),),
+    ),
 }
 
 
@@ -68,7 +75,7 @@ def test_values_and_gradients_are_those_of_the_reference(name: str):
 
 def test_group_norm_keeps_its_type_and_a_constant_harms_nothing():
     x = jnp.full((1, 2, 2, 2, 4), 3, jnp.bfloat16)
-    y, backward = jax.vjp(lambda x: cpu.group_norm(x, jnp.ones(4), jnp.ones(4), 2), x)
+    y, backward = jax.vjp(lambda x: group_norm(x, jnp.ones(4), jnp.ones(4), 2, sum_by_products), x)
     gradient = np.asarray(backward(y)[0], np.float32)
     assert jnp.asarray(y).dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(y, np.float32), 1, atol=1e-2)

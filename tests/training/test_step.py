@@ -1,6 +1,8 @@
 """One step, against what its parts say by themselves."""
 
 import dataclasses
+import importlib.util
+import re
 from typing import Any
 
 import jax
@@ -11,10 +13,14 @@ import pytest
 from flax import nnx
 
 from emsam_jax.config import LossConfig, OptimConfig
+from emsam_jax.configs import demo
 from emsam_jax.data import Batch
 from emsam_jax.model import FGNet, Maps, merge_fgnet, split_fgnet
+from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target
+from emsam_jax.targets.program import read_program
 from emsam_jax.training.losses import ClassWeights, balanced_cross_entropy, boundary_dice, loss_of_maps
 from emsam_jax.training.optimizer import optim_of, relative_rates, schedule
+from emsam_jax.training.plan import compile_step
 from emsam_jax.training.sharding import make_mesh
 from emsam_jax.training.state import abstract_state, create_state
 from emsam_jax.training.step import compile_train_step
@@ -127,6 +133,8 @@ def test_a_step_is_optax_by_hand_and_leaves_out_what_is_no_number(make_config, b
     two = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=2))
     after_two, metrics_two = compile_train_step(two, mesh, state)(jax.tree.map(jnp.copy, state), {}, batch)
     step = compile_train_step(config, mesh, state)
+    steps = step.trace(state, {}, batch).jaxpr.eqns
+    assert "cond" not in {each.primitive.name for each in steps}  # accelerators copy what a branch is given
     after, metrics = step(jax.tree.map(jnp.copy, state), {}, batch)
 
     def loss_of(params):
@@ -185,3 +193,22 @@ def test_frozen_needs_less_memory_than_fine_tuned(make_config):
     assert not kept
     assert len(kept_tuned) > 200  # parameters, running mean, and both of Adam's
     assert tuned > 1.3 * frozen
+
+
+@pytest.mark.slow
+def test_a_step_on_an_h200_transposes_and_copies_little():
+    """The demo's: of maps in full resolution only what comes in and the logits; the state keeps its memory."""
+    if not importlib.util.find_spec("jax_plugins"):
+        pytest.skip("jax_plugins is not installed: pip install 'emsam-jax[gpu]'")
+    config = demo.get_config()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="bfloat16"))
+    step = compile_step(config, make_mesh(1, devices_of(parse_target("h200"))), COMPILER_OPTIONS["gpu"])
+    text = step.as_text()
+    assert read_program(text).copies.number < 20
+    transposed = [line for line in text.splitlines() if re.match(r"  %\S*transpose\S* = .* (fusion|transpose)\(", line)]
+    z, y, x = config.data.patch
+    full = [line for line in transposed if re.search(rf",{z},{y},({x}|{x // 2},2)\]", line)]
+    assert 0 < len(full) < 10
+    assert not [line for line in full if re.search("convolve|normalise|elu|double", line)]
+    held = step.memory_analysis()
+    assert held.alias_size_in_bytes > 0.99 * held.output_size_in_bytes

@@ -4,9 +4,8 @@ import jaxlib
 
 from emsam_jax.model.cpu.convolution import convolve
 from emsam_jax.model.cpu.functions import attend, double, elu, gelu
-from emsam_jax.model.cpu.group_norm import group_norm
 
-__all__ = ["COMPILER_OPTIONS", "QUICK_OPTIONS", "attend", "convolve", "double", "elu", "gelu", "group_norm"]
+__all__ = ["COMPILER_OPTIONS", "QUICK_OPTIONS", "attend", "convolve", "double", "elu", "gelu"]
 
 # By default XLA hands products to YNNPACK, fused with the layer norm before them. Without that the encoder runs
 # 1.1-1.25x as fast (benchmarks/encoder.py). The option is XLA's own and may go: newer versions do without it.
