@@ -37,6 +37,7 @@ _STYLE: Any = {
     "ytick.color": _TEXT,
 }
 _LINE: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 2.4}
+_OF_THREE, _OF_TWO = 4.6, 6.9  # width of a figure of so many in a row: their text is as large then
 Methods = Mapping[str, Mapping[str, Any]]  # by title, as scores.json has them
 
 
@@ -100,14 +101,14 @@ def draw_over_threshold(methods: Methods, name: str, title: str) -> Markup:
 
 def draw_decisions(found: Mapping[str, Any]) -> list[tuple[Markup, str]]:
     """Draws what looking at merge decisions mends, and whether their probabilities hold, each with its caption."""
-    mended, axes = _figure("decisions looked at", "VOI (bits)")
+    mended, axes = _figure("decisions looked at", "VOI (bits)", _OF_TWO)
     looked = [count + 1 for count in found["looked_at"]]  # so that none has a place on the axis
     for (colour, dashes), values in zip(_styles(), found["voi"].values(), strict=False):
         axes.plot(looked, values, dashes, color=colour, **_LINE)
     axes.axhline(found["voi"]["cost"][0] / 2, color=_OTHER, linestyle=":", linewidth=0.8)
     axes.set(xscale="log", ylim=(0, None))
     axes.grid(axis="y")
-    reliable, axes = _figure("probability that both sides belong together", "share that do")
+    reliable, axes = _figure("probability that both sides belong together", "share that do", _OF_TWO)
     points = [[row[name] for row in found["reliability"]] for name in ("probability", "together")]
     axes.plot((0, 1), (0, 1), ":", color=_OTHER, linewidth=0.8)
     axes.plot(*points, color=_SERIES[0], **_LINE)
@@ -122,9 +123,9 @@ def _styles() -> Iterator[tuple[str, str]]:
     return ((colour, dashes) for dashes in itertools.cycle(_DASHES) for colour in _SERIES)
 
 
-def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def _figure(xlabel: str, ylabel: str, width: float = _OF_THREE) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 3.9), layout="constrained")
+        figure = Figure(figsize=(width, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.tick_params(length=0)

@@ -10,6 +10,10 @@ import pytest
 from emsam_jax.evaluation.proofreading import describe_calibration, judge_decisions, proofread
 from emsam_jax.scores import Conventions, score_segmentation
 from emsam_jax.segmentation import Recipe, fit_probability, ideal_affinities
+from emsam_jax.view.colours import MERGE, SPLIT
+from emsam_jax.view.exhibit import Verdict
+from emsam_jax.view.live import scene_of
+from emsam_jax.view.live.arrangement import ERRORS, arrange
 from emsam_jax.volumes import open_volume
 
 
@@ -68,6 +72,37 @@ def test_an_evaluation_fits_on_validation_and_reports_on_the_test(answered):
     assert "Where to look first" in page
     assert 'aria-label="VOI over the merge decisions' in page
     assert open_volume(out / "cells" / "segmentation.zarr").shape == (20, 48, 48)
+
+
+def test_its_viewer_shows_the_worst_objects_where_they_are_and_colours_what_belongs_together(answered, study):
+    _, _, out = answered
+    scene = scene_of(str(out))
+    labels, truth = open_volume(out / "cells" / "segmentation.zarr")[...], study.truth[20:40]
+    worst = scene.places["worst objects"]
+    assert {place.colour for place in worst} == {SPLIT, MERGE}
+    for place in worst:
+        number = int(place.text.split()[3])
+        z, y, x = (int(at // 10) for at in place.at_zyx_nm)
+        if place.colour == SPLIT:
+            assert (place.neurons, truth[z - 20, y, x]) == ((number,), number)
+            assert set(place.segments) <= set(labels[truth == number].tolist())
+        else:
+            assert (place.segments, labels[z - 20, y, x]) == ((number,), number)
+            assert set(place.neurons) <= set(truth[labels == number].tolist())
+    shared = np.zeros((int(truth.max()) + 1, int(labels.max()) + 1), int)
+    np.add.at(shared, (truth, labels.astype(int)), 1)
+    shared[0], shared[:, 0] = 0, 0
+    pairs = [(neuron, int(row.argmax())) for neuron, row in enumerate(shared) if row.any()]
+    mutual = [(neuron, segment) for neuron, segment in pairs if shared[:, segment].argmax() == neuron]
+    assert len(mutual) > 10
+    assert all(scene.colours["truth"][n] == scene.colours["segmentation"][s] for n, s in mutual)
+    state = arrange(scene, dict.fromkeys([*scene.volumes, ERRORS], "somewhere")).to_json()
+    layers = {layer["name"]: layer for layer in state["layers"]}
+    assert layers["worst objects"]["linkedSegmentationLayer"] == {"segments": "segmentation", "neurons": "truth"}
+    channels = ", ".join(f"toNormalized(getDataValue({c}))" for c in range(3))  # z, y, x as red, green, blue
+    assert f"vec3 affinities = vec3({channels});" in layers["affinities"]["shader"]
+    for kind, name, ink in ((Verdict.SPLIT, "cut_off", "38, 132, 255"), (Verdict.MERGE, "joined", "255, 92, 40")):
+        assert f"if (code == {int(kind)}u && {name}) emitRGBA(vec4(vec3({ink}) / 255.0" in layers[ERRORS]["shader"]
 
 
 def test_where_there_is_nothing_to_decide_there_is_nothing_to_mend():

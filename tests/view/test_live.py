@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from emsam_jax.errors import UserError
-from emsam_jax.segmentation import Recipe, ideal_affinities
+from emsam_jax.segmentation import Recipe, append_edit, ideal_affinities, in_force, new_edit, read_edits
 from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.view.live import Scene, link_to, open_levels, scene_of, serve
-from emsam_jax.view.live.arrangement import arrange
+from emsam_jax.view.live.arrangement import arrange, source_of
+from emsam_jax.view.live.keys import Corrections
 from emsam_jax.view.live.served import Role, ServedVolume
-from emsam_jax.view.live.session import find_browser, tell_slow
+from emsam_jax.view.live.session import find_browser, serving, tell_slow
 from emsam_jax.volumes import create_array, create_volume, open_volume, plan_layout, write_image_metadata
 from emsam_jax.volumes.pyramid import coarsen
 
@@ -93,6 +94,43 @@ def test_layers_lie_where_they_are_in_the_world_and_begin_at_an_object(tmp_path:
     assert (named.finest.voxel_size_zyx, named.finest.offset_zyx) == ((8, 8, 8), (0, 0, 16))
     assert named.at((1, 2, 2)).voxel_size_zyx == (8, 16, 16)
     assert named.at((1, 2, 2)).offset_zyx == (0, 0, 16)
+
+
+def test_a_layer_lies_at_the_volumes_offset(tmp_path: Path, ids):
+    volume = open_volume(tmp_path / "labels.zarr")
+    transform = source_of("python://anything", volume).to_json()["transform"]
+    assert transform["matrix"] == [[1, 0, 0, 2], [0, 1, 0, 1.5], [0, 0, 1, 0]]
+    assert transform["outputDimensions"] == {"z": [4e-8, "m"], "y": [4e-9, "m"], "x": [4e-9, "m"]}
+
+
+def test_keys_write_places_in_the_world_and_undo_their_authors_own(tmp_path: Path, ids):
+    """Keys as the viewer's server hands them over; a pointer's place is in voxels x, y, z of the world."""
+    path = tmp_path / "edits.jsonl"
+    append_edit(path, new_edit("done", [(100, 10, 10)], "bob"))
+    scene = Scene("cells", segmentation=open_levels(str(tmp_path / "labels.zarr"), averaged=False))
+    with serving(scene) as session:
+        Corrections(session.viewer, str(path), "ada")
+
+        def press(name: str, *xyz: float) -> None:
+            seen = {"mousePosition": xyz or None, "viewerState": session.viewer.state.to_json()}
+            session.viewer.actions.invoke(f"emsam-{name}", seen)
+
+        press("join", 3.5, 2.5, 2.5)
+        press("join", 9.5, 6.5, 3.5)
+        press("done", 5.5, 4.5, 2.5)
+        bobs, join, done = read_edits(path)
+        assert [(edit.kind, edit.author) for edit in (join, done)] == [("join", "ada"), ("done", "ada")]
+        np.testing.assert_allclose(join.points_zyx_nm, [(100, 10, 14), (140, 26, 38)])
+        np.testing.assert_allclose(done.points_zyx_nm, [(100, 18, 22)])
+        press("join", 1.5, 1.5, 1.5)
+        press("undo")  # forgets the first place
+        assert len(read_edits(path)) == 3
+        press("undo")
+        assert in_force(read_edits(path)) == (bobs, join)
+        assert [each.id for each in session.viewer.state.layers["edits"].annotations] == [bobs.id, join.id]
+        press("undo")
+        press("undo")  # none of ada's is left
+        assert in_force(read_edits(path)) == (bobs,)
 
 
 def test_a_segmentation_is_shown_with_its_affinities_and_the_queue(tmp_path: Path):

@@ -61,7 +61,7 @@ def arrange(
     for name, places in scene.places.items():
         state.layers.append(name, places_layer(_annotations(places), objects))
     if scene.places:
-        state.selected_layer = ng.SelectedLayerState(layer=next(iter(scene.places)), visible=True, size=330)
+        state.selected_layer = ng.SelectedLayerState(layer=next(iter(scene.places)), visible=True, size=380)
     return state
 
 
@@ -80,7 +80,7 @@ def places_layer(annotations: Sequence[ng.Annotation], objects: Iterable[str] = 
     """A layer of places in nm, whose list stands at the side."""
     linked = {{"segmentation": "segments", "truth": "neurons"}[name]: name for name in objects}
     return ng.LocalAnnotationLayer(
-        dimensions=_world((1, 1, 1)),
+        dimensions=_world((1.0, 1.0, 1.0)),
         annotations=annotations,
         annotation_properties=[ng.AnnotationPropertySpec(id="colour", type="rgb", default="#ffffff")],
         annotation_relationships=["segments", "neurons"],

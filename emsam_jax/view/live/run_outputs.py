@@ -137,9 +137,9 @@ def _worst_place(kind: str, row: Mapping[str, Any], judged: Volume) -> Place:
     own, others = (row["id"],), tuple(piece["id"] for piece in row["largest_pieces"] if piece["id"])
     at = centre_of(judged, row["at_zyx"])
     if kind == "splits":
-        text = f"neuron {row['id']} is split into {row['pieces']} pieces: {row['bits']:.3f} bits"
+        text = f"{row['bits']:.3f} bits: neuron {row['id']} in {row['pieces']} pieces"
         return Place(at, text, SPLIT, segments=others, neurons=own)
-    text = f"segment {row['id']} merges {row['pieces']} neurons: {row['bits']:.3f} bits"
+    text = f"{row['bits']:.3f} bits: segment {row['id']} of {row['pieces']} neurons"
     return Place(at, text, MERGE, segments=own, neurons=others)
 
 
@@ -161,5 +161,5 @@ def _rows(text: str) -> Iterator[Place]:
         z, y, x = (float(row[name]) for name in _QUEUE[:3])
         a, b = int(row["object_a"]), int(row["object_b"])
         decided = "joined" if int(row["joined"]) else "apart"
-        told = f"{decided}, {float(row['probability']):.0%} that they belong together, {int(row['voxels'])} voxels"
-        yield Place((z, y, x), f"{a} and {b}: {told}" if a != b else f"in {a}: {told}", UNSEGMENTED, tuple({a, b}))
+        told = f"{float(row['probability']):.0%} one, {decided}: {f'{a} and {b}' if a != b else f'in {a}'}"
+        yield Place((z, y, x), f"{told}, {int(row['voxels'])} voxels", UNSEGMENTED, tuple({a, b}))
