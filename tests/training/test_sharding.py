@@ -17,7 +17,7 @@ from emsam_jax.training.step import compile_train_step
 from emsam_jax.training.stream import Stream, abstract_batch
 
 STEPS = 5
-OVERRIDES = ("optim.batch=8", "model.channels=(16, 32)", "data.patch=2,32,32", "loss.dice=0.5")
+OVERRIDES = ("optim.batch=8", "model.channels=(16,)", "data.patch=2,32,32", "loss.dice=0.5")
 
 
 @pytest.fixture(scope="module")
