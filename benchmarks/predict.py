@@ -145,7 +145,7 @@ def random_model(config: ModelConfig) -> FGNet:
 def run(predictor: Predictor, specimen: Specimen, settings: Prediction, folder: Path) -> None:
     """Volume to volume, as predict_affinities does it once all is compiled."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        output = Output(out, specimen, settings, specimen.region, predictor.offsets)
+        output = Output(out, specimen, settings, specimen.region, predictor.sweep.offsets)
         output.open()
         ledger = Ledger(output.ledger_url, "predict", {})
         for _ in predict_blocks(predictor, specimen, output, ledger, list(output.plan)):
@@ -168,7 +168,7 @@ class Watch:
 
     def time(self, predictor: Predictor, specimen: Specimen, settings: Prediction, folder: Path) -> dict[str, float]:
         with tempfile.TemporaryDirectory(dir=folder) as out:
-            output = Output(out, specimen, settings, specimen.region, predictor.offsets)
+            output = Output(out, specimen, settings, specimen.region, predictor.sweep.offsets)
             output.open()
             self.seconds = defaultdict(float)
             self.on, self.last = True, time.perf_counter()
