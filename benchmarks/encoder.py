@@ -37,6 +37,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 11, "Timed runs of each.")
 _SECTIONS = flags.DEFINE_integer("sections", 16, "Images a batch.")
 _SIDE = flags.DEFINE_integer("side", None, "Side of an image; 224, for large 256, by default.")
 _ATTENTION = flags.DEFINE_list("attention", ["xla"], "Which attention kernels of ours, on a GPU.")
+_MODE = flags.DEFINE_string("torch_mode", "max-autotune", "What torch.compile is asked for, on a GPU.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
 
 
@@ -120,7 +121,7 @@ def official_runner(size: str, images: np.ndarray, on_gpu: bool) -> tuple[Any, C
         return encoder, run_on_cpu
 
     encoder, batch = encoder.cuda(), batch.cuda().contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(encoder, mode="max-autotune")
+    compiled = torch.compile(encoder, mode=_MODE.value)
 
     def run_on_gpu() -> None:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):

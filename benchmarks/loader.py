@@ -34,7 +34,7 @@ from emsam_jax.volumes.synthetic import synthetic_volume
 _QUICK = flags.DEFINE_bool("quick", False, "A few small patches, without the peer: does it run at all?")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of each.")
 _PATCHES = flags.DEFINE_integer("patches", 48, "Of ours in a turn; the peer makes a quarter.")
-_PEER = flags.DEFINE_string("peer", ".venv-peers/bin/python", "The Python that has gunpowder.")
+_PEER = flags.DEFINE_string("peer", ".venv-peers/bin/python", "The Python that has gunpowder; empty for none.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
 
 # What the peer's nodes do, and no more.
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
         augment = make_augment(target, AUGMENTATION, seed=0)
         ours = batches(Share(source, batch, 0, 1), augment, threads=threads)
         jax.block_until_ready(next(ours))
-        peer = None if quick else Peer(Path(folder) / "volume.zarr", target.patch)
+        peer = None if quick or not _PEER.value else Peer(Path(folder) / "volume.zarr", target.patch)
         if peer:
             rates["gunpowder"] = []
         for _turn in range(rounds):

@@ -3,6 +3,7 @@
     python benchmarks/train_step.py                                             on a CPU: demo and baseline, float32
     python benchmarks/train_step.py --cases=frozen,finetuned --notime           on a CPU: memory
     python benchmarks/train_step.py --cases=baseline,frozen,finetuned,large --compile      on a GPU, in bfloat16
+    python benchmarks/train_step.py --cases=large --kernels                                where the time of ours goes
 
 `ratio` is the median of torch's seconds over ours, pair by pair. `flops` are those of the step before compilation;
 on a GPU their share of its own measured bfloat16 matrix rate is given too. torch has its own best settings:
@@ -12,8 +13,11 @@ channels-last, on a GPU autocast to bfloat16, a fused optimiser, and torch.compi
 import dataclasses
 import os
 import statistics
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch wants the card's memory too
@@ -34,6 +38,8 @@ from emsam_jax.model import FGNet, jit, jit_once, split_fgnet
 from emsam_jax.training.cost import count_flops
 from emsam_jax.training.state import create_state
 from emsam_jax.training.step import make_train_step
+
+_PROFILED, _SHOWN = 5, 60  # steps, kernels
 
 
 class Case(NamedTuple):
@@ -61,6 +67,7 @@ _BATCH = flags.DEFINE_integer("batch", None, "Patches a step; each case has its 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed steps of each.")
 _COMPILE = flags.DEFINE_bool("compile", False, "torch.compile the peer; needs a compiler.")
 _TIME = flags.DEFINE_bool("time", True, "Without it steps are compiled and not run, for the memory that they take.")
+_KERNELS = flags.DEFINE_bool("kernels", False, "Profile our step alone: seconds by kernel, on a CPU by operation.")
 _QUICK = flags.DEFINE_bool("quick", False, "One tiny case, once: does it run at all?")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; benchmarks/results by default.")
 
@@ -74,17 +81,18 @@ def main(_: list[str]) -> None:
         "versions": measure.versions("jax", "flax", "torch"),
         "dtype": dtype,
     }
-    if on_gpu and _TIME.value:  # a shared CPU has no rate to speak of
+    if on_gpu and _TIME.value and not _KERNELS.value:  # a shared CPU has no rate to speak of
         facts["matrix_rate_flops"] = matrix_rate(dtype)
         print(f"one large {dtype} matrix product: {facts['matrix_rate_flops'] / 1e12:.0f} TFLOP/s")
     rows = []
     for name, case in (QUICK if _QUICK.value else {name: CASES[name] for name in _CASES.value}).items():
         row = {"case": name, **measure_case(case, dtype, on_gpu)}
-        if on_gpu and _TIME.value:
+        if "matrix_rate_flops" in facts:
             row["share_of_matrix_rate"] = row["flops"] / row["flax_s"] / facts["matrix_rate_flops"]
         rows.append(row)
-        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-    kind = "train_step" if _TIME.value else "train_memory"
+        told = {name: value for name, value in row.items() if name != "kernels"}
+        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items()), flush=True)
+    kind = "train_kernels" if _KERNELS.value else "train_step" if _TIME.value else "train_memory"
     print(f"Results: {measure.write(f'{kind}-{jax.default_backend()}', {**facts, 'rows': rows}, _OUT.value)}")
 
 
@@ -98,6 +106,8 @@ def measure_case(case: Case, dtype: str, on_gpu: bool) -> dict[str, Any]:
     shape = f"{batch} x {' x '.join(map(str, case.patch))}"
     if not _TIME.value:
         return {"batch": shape, "flax_mib": flax_mib, "compile_s": compile_s}
+    if _KERNELS.value:
+        return {"batch": shape, "compile_s": compile_s, **profile(flax_step)}
     torch_step = their_step(config, arrays, on_gpu)
     losses = {"flax_loss": flax_step(), "torch_loss": torch_step()}
     repeats = 1 if _QUICK.value else _REPEATS.value
@@ -118,6 +128,29 @@ def measure_case(case: Case, dtype: str, on_gpu: bool) -> dict[str, Any]:
         "compile_s": compile_s,
         **losses,
     }
+
+
+def profile(step: Callable[[], float]) -> dict[str, Any]:
+    """Seconds of a step, and of its kernels, those first that take longest."""
+    step()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        with jax.profiler.trace(folder):
+            for _ in range(_PROFILED):
+                step()
+        step_s = (time.perf_counter() - start) / _PROFILED
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        planes = [*jax.profiler.ProfileData.from_file(str(trace)).planes]
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    seconds, calls = defaultdict[str, float](float), defaultdict[str, int](int)
+    for line in (line for plane in devices or planes for line in plane.lines):
+        for event in line.events if not devices or line.name.startswith("Stream") else ():
+            if devices or any(name == "hlo_op" for name, _ in event.stats):
+                seconds[event.name] += event.duration_ns / 1e9 / _PROFILED
+                calls[event.name] += 1
+    longest = sorted(seconds, key=lambda name: -seconds[name])[:_SHOWN]
+    rows = [{"kernel": name, "s": seconds[name], "calls": calls[name] / _PROFILED} for name in longest]
+    return {"step_s": step_s, "kernels_s": sum(seconds.values()), "kernels": rows}
 
 
 def random_batch(shape: tuple[int, ...], channels: int) -> Batch:
