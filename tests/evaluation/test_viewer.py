@@ -212,6 +212,9 @@ def test_a_click_on_a_worst_object_goes_there_and_tells_its_pieces(page: Page, a
 def test_the_guides_picture(page: Page, tmp_path: Path):
     """With EMSAM_PICTURE=docs/images/viewer.png it is made anew."""
     page.point_at((30, 27, 21))
+    page.ask(f"({layer('segmentation')}.displayState.selectedAlpha.value = 0.4, 0)")  # as it begins
+    page.control("errors", "strength", 0.75)
+    page.control("errors", "cut_off", True)
     page.show("raw", "segmentation", "errors", "worst objects")
     picture = Path(os.environ.get("EMSAM_PICTURE", tmp_path / "viewer.png"))
     page.browser.save_screenshot(str(picture))
