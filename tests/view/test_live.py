@@ -127,7 +127,11 @@ def test_keys_write_places_in_the_world_and_undo_their_authors_own(tmp_path: Pat
         assert len(read_edits(path)) == 3
         press("undo")
         assert in_force(read_edits(path)) == (bobs, join)
-        assert [each.id for each in session.viewer.state.layers["edits"].annotations] == [bobs.id, join.id]
+        point, line = session.viewer.state.layers["edits"].annotations
+        assert (point.id, line.id) == (bobs.id, join.id)
+        np.testing.assert_allclose(
+            [point.point, line.point_a, line.point_b], [(10, 10, 100), (14, 10, 100), (38, 26, 140)]
+        )
         press("undo")
         press("undo")  # none of ada's is left
         assert in_force(read_edits(path)) == (bobs,)
