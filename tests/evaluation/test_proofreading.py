@@ -83,6 +83,7 @@ def test_its_viewer_shows_the_worst_objects_where_they_are_and_colours_what_belo
     for place in worst:
         number = int(place.text.split()[3])
         z, y, x = (int(at // 10) for at in place.at_zyx_nm)
+        assert 20 <= z < 40
         if place.colour == SPLIT:
             assert (place.neurons, truth[z - 20, y, x]) == ((number,), number)
             assert set(place.segments) <= set(labels[truth == number].tolist())

@@ -1,8 +1,10 @@
 """Edits in their file: what another tool writes is read, and what a writer left unfinished costs that line alone."""
 
+import fcntl
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,19 @@ def test_a_writer_killed_at_any_byte_costs_its_own_line(tmp_path: Path, capsys: 
         append_edit(path, new)
         assert [edit.id for edit in read_edits(path)] == ["0123456789ab", new.id]
         assert capsys.readouterr().err == ""
+
+
+def test_a_writer_waits_for_another(tmp_path: Path):
+    path = tmp_path / "edits.jsonl"
+    with path.open("ab") as other, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        written = pool.submit(append_edit, path, new_edit("done", [(1, 2, 3)], "ada"))
+        with pytest.raises(TimeoutError):
+            written.result(0.2)
+        assert path.read_text() == ""
+        fcntl.flock(other, fcntl.LOCK_UN)
+        written.result()
+    assert len(read_edits(path)) == 1
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path):

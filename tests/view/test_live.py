@@ -81,11 +81,12 @@ def test_grey_values_are_averaged_and_affinities_are_bytes_of_three_channels(tmp
     assert np.abs(found / 255 - halves[:3]).max() < 0.003
 
 
-def test_layers_lie_where_they_are_in_the_world_and_begin_at_an_object(tmp_path: Path, ids):
+def test_layers_lie_where_they_are_in_the_world_and_begin_at_an_object(tmp_path: Path, ids, monkeypatch):
+    monkeypatch.setattr("emsam_jax.view.live.scene._SEARCHED", (1, 8, 4))
     levels = open_levels(str(tmp_path / "labels.zarr"), averaged=False)
-    scene = Scene("cells", segmentation=levels)
+    cells = Scene("cells", segmentation=levels)
     number = int(ids[2, 10, 7])
-    state = arrange(scene, {"segmentation": "somewhere"}, scene.find_object(number), number).to_json()
+    state = arrange(cells, {"segmentation": "somewhere"}, cells.find_object(number), number).to_json()
     assert state["dimensions"] == {"x": [4e-9, "m"], "y": [4e-9, "m"], "z": [4e-8, "m"]}
     np.testing.assert_allclose(state["position"], [7.5, 10.5 + 1.5, 2.5 + 2])
     (layer,) = state["layers"]
