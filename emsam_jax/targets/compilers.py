@@ -15,7 +15,7 @@ P, T = ParamSpec("P"), TypeVar("T")
 _SETTINGS = {
     "cuda": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
     # A compiler alone: no metadata server is asked, no chip opened.
-    "tpu": {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_LIBRARY_PATH": ""},
+    "tpu": {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"},
 }
 _NEEDS = {"cuda": ("jax_plugins.xla_cuda12", "gpu"), "tpu": ("libtpu", "tpu")}  # module, extra
 # Nothing can be timed without the device, and Triton's products want to be.
@@ -32,7 +32,7 @@ def devices_of(target: TargetDevices) -> list[Any]:
             f"pip install 'emsam-jax[{extra}]' (no device is needed)."
         )
     jax.config.update("jax_platforms", "cpu")
-    os.environ.update({name: value for name, value in _SETTINGS[platform].items() if value})
+    os.environ.update(_SETTINGS[platform])
     try:
         if platform == "tpu":
             shape = "x".join(map(str, target.shape))

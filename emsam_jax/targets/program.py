@@ -17,6 +17,7 @@ _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _NUMBER = re.compile(r"(\d+)\)")  # of a parameter
 _GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\}|mesh\[(.*?)\] ?\{(.*?)\})")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id")
 _SLICES = ("slice", "dynamic-slice", "gather")  # read what they take, not all of their operand
 _IN_PLACE = "dynamic-update-slice"  # writes what is updated, not all of its result
@@ -38,30 +39,35 @@ class Instruction(NamedTuple):
         return _size(parts[0] if self.opcode == "copy-start" else parts[1]) if len(parts) > 1 else _size(self.shape)
 
     @property
+    def kind(self) -> str:
+        return self.opcode.removesuffix("-start")
+
+    @property
     def operands(self) -> list[str]:
         return _OPERAND.findall(self.rest.split("), ")[0])
 
 
 class Kernel(NamedTuple):
-    """An instruction that runs by itself, and how often it does."""
+    """An instruction that runs by itself, how often it does, and what it consists of."""
 
     instruction: Instruction
     times: int
-    operands: int  # bytes
     moved: int  # bytes read and written at least
+    within: list[Instruction]
 
-    @property
-    def kind(self) -> str:
-        return self.instruction.opcode.removesuffix("-start")
+
+class Collective(NamedTuple):
+    kind: str
+    times: int
+    bytes: int  # of the whole array
+    devices: int  # that take part
 
     @property
     def sent(self) -> float:
         """Returns the bytes that each device sends at least; an array is reduced and then shared."""
-        size = max(self.instruction.bytes, self.operands)
         if self.kind == "collective-permute":
-            return size
-        share = 1 - 1 / _group(self.instruction.rest)
-        return (2 if self.kind == "all-reduce" else 1) * share * size
+            return self.bytes
+        return (2 if self.kind == "all-reduce" else 1) * (1 - 1 / self.devices) * self.bytes
 
 
 class Moved(NamedTuple):
@@ -89,26 +95,40 @@ def read_program(text: str, large: int = 0) -> Program:
     """Reads a program's HLO; transposes and copies count from `large` bytes on."""
     computations, entry = _read(text)
     kernels = list(_run(computations, entry))
-    by_kind: dict[str, list[Kernel]] = collections.defaultdict(list)
+    collectives = _collectives(kernels)
     libraries: collections.Counter[str] = collections.Counter()
     for kernel in kernels:
-        if kernel.kind in COLLECTIVES:
-            by_kind[kernel.kind].append(kernel)
         if found := re.search(r'custom_call_target="([^"]+)"', kernel.instruction.rest):
             libraries[found[1]] += kernel.times
-    turned = [k for k in kernels if "transpose" in k.kind or "transpose" in k.instruction.name]
+    turned = [k for k in kernels if "transpose" in k.instruction.opcode or "transpose" in k.instruction.name]
+    by_kind = {c.kind: [other for other in collectives if other.kind == c.kind] for c in collectives}
     return Program(
         kernels=sum(kernel.times for kernel in kernels),
         bytes=sum(kernel.moved * kernel.times for kernel in kernels),
         transposes=_count(turned, large),
-        copies=_count([kernel for kernel in kernels if kernel.kind == "copy"], large),
+        copies=_count([kernel for kernel in kernels if kernel.instruction.kind == "copy"], large),
         collectives={
-            kind: Moved(sum(k.times for k in some), sum(max(k.instruction.bytes, k.operands) * k.times for k in some))
+            kind: Moved(sum(c.times for c in some), sum(c.bytes * c.times for c in some))
             for kind, some in sorted(by_kind.items())
         },
-        sent=round(sum(kernel.sent * kernel.times for some in by_kind.values() for kernel in some)),
+        sent=round(sum(collective.sent * collective.times for collective in collectives)),
         libraries=dict(libraries),
     )
+
+
+def _collectives(kernels: list[Kernel]) -> list[Collective]:
+    """Lists the collectives, once each where several kernels of arithmetic carry parts of one."""
+    found, channels = [], set()
+    for kernel in kernels:
+        for i in kernel.within:
+            channel = _CHANNEL.search(i.rest)
+            if i.kind not in COLLECTIVES or (channel and channel[1] in channels):
+                continue
+            channels |= {channel[1]} if channel else set()
+            devices = _group(i.rest)
+            whole = i.bytes * (devices if i.kind == "reduce-scatter" else 1)
+            found.append(Collective(i.kind, kernel.times, whole, devices))
+    return found
 
 
 def _count(kernels: list[Kernel], large: int) -> Moved:
@@ -145,7 +165,7 @@ def _run(computations: dict[str, list[Instruction]], name: str, times: int = 1) 
         elif i.opcode not in _FREE and not i.opcode.endswith(("-done", "-update")):
             operands = [sizes.get(operand, 0) for operand in i.operands]
             within = computations[called[1]] if i.opcode == "fusion" and called else [i]
-            yield Kernel(i, times, sum(operands), _moved(i, operands, within))
+            yield Kernel(i, times, _moved(i, operands, within), within)
 
 
 def _moved(instruction: Instruction, operands: list[int], within: list[Instruction]) -> int:

@@ -1,0 +1,236 @@
+"""What training and prediction need on accelerators that are not here: the tables of docs/accelerators.md.
+
+    python benchmarks/targets.py --cases=demo@h200,collectives@8xh200
+
+compiles some cases, by the compilers of pip install 'emsam-jax[gpu]' and [tpu], puts them into results/targets.json
+and writes the page's tables from all that is there. A case takes from ten seconds to minutes of a core.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import measure
+
+from emsam_jax.blocks import plan_blocks
+from emsam_jax.config import Config, DataConfig, ModelConfig, OptimConfig, load_config
+from emsam_jax.inference import bound_prediction, settings_from
+from emsam_jax.model import abstract_fgnet
+from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target
+from emsam_jax.targets.program import read_program
+from emsam_jax.training import sharding
+from emsam_jax.training.bounds import bound_step
+from emsam_jax.training.plan import compile_step, put
+from emsam_jax.training.sharding import make_mesh
+from emsam_jax.volumes import box_of
+
+PAGE = Path(__file__).parents[1] / "docs/accelerators.md"
+VOLUME = (64, 512, 512)  # voxels z, y, x, of the predictions
+CUBE = (256, 256, 256)  # of an isotropic one's
+# Kernels of 16 and 32 channels and no encoder: what sharding asks for is the same, and compiled in seconds.
+SHARDED = Config(model=ModelConfig(channels=(16, 32)), data=DataConfig(patch=(2, 32, 32)), optim=OptimConfig(batch=16))
+SHARD_FROM = 2**12  # values, in that config, whose parameters would all be replicated
+COMPILERS = {"cuda": "jax-cuda12-pjrt", "tpu": "libtpu"}
+
+
+class Case(NamedTuple):
+    config: str  # with its overrides after it; or `collectives`
+    target: str
+    fsdp: int = 1
+    batch: int = 0  # 0: the config's own
+
+    @property
+    def name(self) -> str:
+        return f"{self.config}@{self.target}" + f"/fsdp{self.fsdp}" * (self.fsdp > 1)
+
+
+STEPS = [
+    *(Case("demo", target, batch=8) for target in ("h200", "rtx4090")),
+    *(Case("fib25", target) for target in ("h200", "rtx4090")),
+    *(Case(config, "h200") for config in ("fib25:gpu", "fib25:frozen", "cremi:frozen", "cremi:finetuned")),
+    *(Case(config, "rtx4090") for config in ("fib25:gpu", "cremi:frozen")),
+]
+PREDICTIONS = [Case(config, "h200") for config in ("predict demo", "predict fib25", "predict cremi:frozen")]
+PREDICTIONS += [Case("predict demo", target) for target in ("rtx4090", "v5e")]
+COLLECTIVES = [Case("collectives", target, fsdp) for target in ("8xh200", "v5e:2x4") for fsdp in (1, 8, 2)]
+COLLECTIVES += [Case("collectives", "2x8xh200", 8)]
+EVERY = {case.name: case for case in (*STEPS, *PREDICTIONS, *COLLECTIVES)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", default="", help=f"some of {', '.join(EVERY)}")
+    parser.add_argument("--here", action="store_true", help="this machine's devices stand for the targets")
+    parser.add_argument("--programs", default="", help="folder of HLO by case, read where it is there, written else")
+    parser.add_argument("--out", help="folder of the results, in place of results/ and the page")
+    given = parser.parse_args(arguments)
+    folder = Path(given.out) if given.out else measure.RESULTS
+    file = folder / "targets.json"
+    rows = json.loads(file.read_text())["cases"] if file.exists() else {}
+    for name in filter(None, given.cases.split(",")):
+        case = EVERY[name]
+        devices = jax.devices() if given.here else devices_of(parse_target(case.target))
+        rows[name] = {**measured(case, devices, given.programs), **dated(case)}
+        measure.write("targets", {"cases": {each: rows[each] for each in EVERY if each in rows}}, str(folder))
+    if not given.out:
+        PAGE.write_text(with_tables(PAGE.read_text(), rows))
+
+
+def measured(case: Case, devices: list[Any], programs: str) -> dict[str, Any]:
+    if case.config == "collectives":
+        return collectives_of(case, devices, Path(programs) if programs else None)
+    if case.config.startswith("predict "):
+        return prediction_of(case, devices)
+    config = load_config(case.config, [])
+    config = put(dataclasses.replace(config, fsdp=case.fsdp), batch=case.batch or config.optim.batch)
+    needs = bound_step(config, parse_target(case.target), devices).needs
+    if needs is None:
+        return {"fits": False}
+    return {
+        "batch": config.optim.batch,
+        "patch": list(config.data.patch),
+        "dtype": config.model.dtype,
+        "bytes": needs.bytes,
+        "fits": needs.bytes <= parse_target(case.target).card.room,
+        "flops": needs.flops,
+        "moved": needs.program.bytes,
+        "kernels": needs.program.kernels,
+        "transposes": needs.program.transposes,
+        "copies": needs.program.copies,
+        "seconds": needs.least,
+        "by": needs.by,
+    }
+
+
+def prediction_of(case: Case, devices: list[Any]) -> dict[str, Any]:
+    config = load_config(case.config.removeprefix("predict "), [])
+    settings, shape = settings_from(config), CUBE if config.model.isotropic else VOLUME
+    whole = plan_blocks(box_of(shape), box_of(shape), settings.block_shape((1, 1, 1), shape), (1, 1, 1))
+    found = bound_prediction(
+        abstract_fgnet(config.model), settings, whole, parse_target(case.target), devices, dtype=config.model.dtype
+    )
+    if found is None:
+        return {"fits": False}
+    return {
+        "shape": list(shape),
+        "window": list(settings.window),
+        "windows": found.windows,
+        "at_once": found.at_once,
+        "bytes": found.bytes,
+        "fits": True,
+        "host_bytes": (found.sent + found.fetched) * len(whole),
+        "seconds": found.least,
+        "programs": {
+            each.name: {
+                "calls": each.calls,
+                "flops": each.needs.flops,
+                "moved": each.needs.program.bytes,
+                "kernels": each.needs.program.kernels,
+                "transposes": each.needs.program.transposes,
+                "copies": each.needs.program.copies,
+                "seconds": each.needs.least,
+                "by": each.needs.by,
+            }
+            for each in found.programs
+        },
+    }
+
+
+def collectives_of(case: Case, devices: list[Any], programs: Path | None) -> dict[str, Any]:
+    config = dataclasses.replace(SHARDED, fsdp=case.fsdp)
+    stored = programs / f"{re.sub(r'[^a-z0-9]', '_', case.name)}.hlo" if programs else None
+    if stored and stored.exists():
+        text = stored.read_text()
+    else:
+        sharding.SHARD_FROM = SHARD_FROM
+        step = compile_step(config, make_mesh(case.fsdp, devices), COMPILER_OPTIONS.get(devices[0].platform))
+        text = step.as_text()
+        if stored:
+            stored.write_text(text)
+    program = read_program(text)
+    mesh = [parse_target(case.target).devices // case.fsdp, case.fsdp]
+    return {"mesh": mesh, "collectives": program.collectives, "sent": program.sent}
+
+
+def dated(case: Case) -> dict[str, str]:
+    package = COMPILERS[parse_target(case.target).card.platform]
+    try:
+        compiler = f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        compiler = "this machine's"
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": today, "compiler": f"jax {jax.__version__}, {compiler}"}
+
+
+def with_tables(page: str, rows: dict[str, Any]) -> str:
+    """Returns the page with its tables as the results have them."""
+    tables = {"steps": step_table(rows), "predictions": prediction_table(rows), "collectives": collective_table(rows)}
+    for name, lines in tables.items():
+        before, rest = page.split(f"<!-- {name}: benchmarks/targets.py -->\n")
+        _, after = rest.split("<!-- end -->", 1)
+        page = "\n".join((f"{before}<!-- {name}: benchmarks/targets.py -->", "", *lines, "", f"<!-- end -->{after}"))
+    return page
+
+
+def step_table(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| config | device | batch | GiB | TFLOP | GB moved | kernels | transposes | copies | at least | "
+        "patches/s at most |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in STEPS:
+        if row := rows.get(case.name):
+            start = f"| `{case.config}` | {case.target} | "
+            if not row["fits"]:
+                lines.append(f"{start}{row.get('batch', '-')} | does not fit | | | | | | | |")
+                continue
+            lines.append(
+                f"{start}{row['batch']} | {row['bytes'] / 2**30:.2f} | {row['flops'] / 1e12:.3g} | "
+                f"{row['moved'] / 1e9:.3g} | {row['kernels']} | {row['transposes'][0]} | {row['copies'][0]} | "
+                f"{1e3 * row['seconds']:.3g} ms, {row['by']} | {row['batch'] / row['seconds']:.3g} |"
+            )
+    return lines
+
+
+def prediction_table(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| config | device | windows at once | GiB | decoder: kernels, transposes, copies | a window at least | "
+        "Mvoxel/s at most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in PREDICTIONS:
+        if row := rows.get(case.name):
+            start = f"| `{case.config.removeprefix('predict ')}` | {case.target} | "
+            if not row["fits"]:
+                lines.append(f"{start}1 | does not fit | | | |")
+                continue
+            decoder, (z, y, x) = row["programs"]["decode"], row["shape"]
+            lines.append(
+                f"{start}{row['at_once']} | {row['bytes'] / 2**30:.2f} | {decoder['kernels']}, "
+                f"{decoder['transposes'][0]}, {decoder['copies'][0]} | "
+                f"{1e3 * row['seconds'] / row['windows']:.3g} ms | {z * y * x / row['seconds'] / 1e6:.3g} |"
+            )
+    return lines
+
+
+def collective_table(rows: dict[str, Any]) -> list[str]:
+    kinds = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute")
+    lines = [f"| devices | data x fsdp | {' | '.join(kinds)} | MB sent by each |", f"|{'---|' * (3 + len(kinds))}"]
+    for case in COLLECTIVES:
+        if row := rows.get(case.name):
+            found = [row["collectives"].get(kind, [0, 0]) for kind in kinds]
+            cells = (f"{number} of {size / 1e6:.2f} MB" if number else "none" for number, size in found)
+            data, fsdp = row["mesh"]
+            lines.append(f"| {case.target} | {data} x {fsdp} | {' | '.join(cells)} | {row['sent'] / 1e6:.2f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
