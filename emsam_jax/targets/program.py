@@ -16,7 +16,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}|(?:true|false)_computat
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _NUMBER = re.compile(r"(\d+)\)")  # of a parameter
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\}|mesh\[(.*?)\] ?\{(.*?)\})")
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\}|mesh\[(.*?)\][^{]*\{(.*?)\})")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id")
 _SLICES = ("slice", "dynamic-slice", "gather")  # read what they take, not all of their operand
@@ -214,7 +214,8 @@ def _group(attributes: str) -> int:
     if first:
         return len(first.split(","))
     sides = dict(part.split("=") for part in mesh.split(","))
-    return math.prod(int(sides[axis]) for axis in axes.split(","))
+    # A part of an axis has its own size: 'axis':(before)size.
+    return math.prod(int(axis.rpartition(")")[2] if ":" in axis else sides[axis]) for axis in axes.split(","))
 
 
 def _parts(shape: str) -> list[str]:

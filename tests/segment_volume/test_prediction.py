@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from distributed import Client
 
 from emsam_jax.blocks import DROPPED, read_facts
 from emsam_jax.config import Config, DataConfig, DeclaredVolume, EncoderConfig, Intensity, ModelConfig, PredictConfig
+from emsam_jax.errors import UserError
+from emsam_jax.segment_volume import SegmentationRequest
+from emsam_jax.segment_volume.prediction import bound_on_target
+from emsam_jax.targets import parse_target
 from emsam_jax.volumes import create_volume, open_volume
 from tests.blocks.processes import dask_cluster, has_imported, kill_group, wait_until
 from tests.programs import ROOT, environment
@@ -155,3 +160,26 @@ def test_affinities_that_have_served_are_deleted(folder: Path):
     assert "expected all of fragments, because the affinities were deleted" in said
     assert "found 1 of 12 blocks damaged or missing; choose another output" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_what_a_target_takes_is_told_and_nothing_written(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """By this machine's compiler in place of the target's."""
+    raw = DeclaredVolume(raw=f"{folder}/raw.zarr")
+    request = SegmentationRequest(out=f"{folder}/planned.zarr", ckpt=f"{folder}/run", raw=raw)
+    bound = bound_on_target(request, parse_target("rtx4090"), jax.devices()[:1])
+    assert bound
+    assert {called.name: called.calls for called in bound.programs}["finish"] == 12
+    said = capsys.readouterr().out
+    assert "8 x 192 x 256 voxels (z, y, x) in blocks of 8 x 64 x 64, 12 in all" in said
+    assert "Time is a bound, not a forecast" in said
+    assert not (folder / "planned.zarr").exists()
+
+
+def test_a_target_is_for_a_model_and_a_dry_run(folder: Path):
+    with pytest.raises(UserError, match="--target tells what prediction takes: expected --ckpt"):
+        bound_on_target(SegmentationRequest(out="out", affinities="affinities"), parse_target("h200"))
+    process = start(folder, "planned.zarr", "--target=h200")
+    assert process.wait(60) == 1
+    assert process.stderr
+    assert "give --dry_run too" in process.stderr.read()
