@@ -175,7 +175,15 @@ def with_tables(page: str, rows: dict[str, Any]) -> str:
     for name, lines in tables.items():
         before, rest = page.split(f"<!-- {name}: benchmarks/targets.py -->\n")
         _, after = rest.split("<!-- end -->", 1)
-        page = "\n".join((f"{before}<!-- {name}: benchmarks/targets.py -->", "", *lines, "", f"<!-- end -->{after}"))
+        page = "\n".join(
+            (
+                f"{before}<!-- {name}: benchmarks/targets.py -->",
+                "",
+                *(lines if len(lines) > 2 else ["No case was compiled yet."]),
+                "",
+                f"<!-- end -->{after}",
+            )
+        )
     return page
 
 
