@@ -16,7 +16,7 @@ from emsam_jax.segmentation.blockwise import segment_blockwise
 from emsam_jax.segmentation.blockwise.decisions import list_decisions
 from emsam_jax.segmentation.blockwise.global_agglomeration import agglomerate_edges
 from emsam_jax.segmentation.edits import new_edit
-from emsam_jax.segmentation.probability import FEATURES, fit_probability
+from emsam_jax.segmentation.probability import FEATURES, Logistic, MergeProbability, fit_probability
 from emsam_jax.volumes import open_volume
 from tests.segmentation.cells import IN_3D, draw_graph, store
 
@@ -95,6 +95,7 @@ def test_the_queue_begins_with_the_planted_mistakes_at_their_places(tmp_path: Pa
         rows = list(csv.DictReader((tmp_path / name / "queue.csv").read_text().splitlines()))
         labels, fragments = (open_volume(tmp_path / name / part)[...] for part in (".", "fragments"))
         pieces = np.load(tmp_path / name / "pieces.npy")
+        named = pieces["label"]
         assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, len(rows) + 1)]
         costs = [float(row["cost"]) for row in rows]
         assert costs == sorted(costs, reverse=True)
@@ -106,9 +107,18 @@ def test_the_queue_begins_with_the_planted_mistakes_at_their_places(tmp_path: Pa
             assert row["joined"] == joined
             assert abs(voxel[axis] + 0.5 - at) < 3
             assert labels[voxel] == int(row["object_a"])
-            assert pieces["label"][np.searchsorted(pieces["fragment"], fragments[voxel])] == int(row["fragment_a"])
+            near = [np.add(voxel, step) for step in ((0, 0, 0), *np.eye(3, dtype=int), *-np.eye(3, dtype=int))]
+            here, *around = (named[np.searchsorted(pieces["fragment"], fragments[tuple(one)])] for one in near)
+            assert here == int(row["fragment_a"])
+            assert int(row["fragment_b"]) in around
             assert (row["object_a"] == row["object_b"]) == (joined == "1")
             assert float(row["probability"]) == pytest.approx(0.5, abs=0.1)
+    zeros = (0.0,) * len(FEATURES)
+    sure, unsure = (Logistic(bias, zeros, zeros, zeros, least=0.01) for bias in (2.0, 0.0))
+    fitted = dataclasses.replace(recipe, probability=MergeProbability(joined=sure, apart=unsure))
+    segment_blockwise(volume, tmp_path / "fitted", fitted, (12, 40, 64), graph=tmp_path / "whole", queue=20)
+    rows = list(csv.DictReader((tmp_path / "fitted" / "queue.csv").read_text().splitlines()))
+    assert {(row["joined"], row["probability"]) for row in rows} == {("1", "0.8808"), ("0", "0.5")}
 
 
 def test_what_edits_have_decided_is_listed_no_more(tmp_path: Path):
