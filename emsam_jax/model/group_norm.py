@@ -2,7 +2,7 @@
 
 The gradient derived from flax's takes five sums, and XLA computes what is summed anew for each of them. On CPUs it
 does not do so for products of matrices: there the sums are taken as such (`benchmarks/train_step.py`). As compiled for
-an H200, the gradient with two sums moves a third of the bytes of the derived one.
+an H200, the gradient with two sums has a tenth to a fifth fewer kernels than the derived one, and about its bytes.
 """
 
 import functools
