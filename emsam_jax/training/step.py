@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.lax import platform_dependent
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -68,7 +69,7 @@ def make_train_step(
         }
         learned = (state.params, state.optimizer, state.ema)
         branch, select = (functools.partial(form, update) for form in (update_by_branch, update_by_selection))
-        learned = jax.lax.platform_dependent(good, learned, gradients, scalars, cpu=branch, default=select)
+        learned = platform_dependent(good, learned, gradients, scalars, cpu=branch, default=select)
         new_state = TrainState(
             state.step + 1,
             *learned,

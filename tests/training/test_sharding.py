@@ -13,7 +13,7 @@ from emsam_jax.data import Batch
 from emsam_jax.errors import UserError
 from emsam_jax.model import by_platform
 from emsam_jax.targets.program import read_program
-from emsam_jax.training import sharding
+from emsam_jax.training import sharding, step
 from emsam_jax.training.plan import compile_step
 from emsam_jax.training.sharding import FSDP, abstract, check_batch, gather, make_mesh, over_devices
 from emsam_jax.training.state import TrainState, abstract_state, new_state
@@ -78,7 +78,8 @@ def test_every_mesh_trains_alike(make_config, alone, batches, fsdp):
 )
 def test_gradients_are_reduced_once_and_only_parameters_are_gathered(make_config, monkeypatch, fsdp, counts):
     """In the accelerators' form of the layers: bytes of the collectives beside those of the parameters."""
-    monkeypatch.setattr(by_platform, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
+    for module in (by_platform, step):
+        monkeypatch.setattr(module, "platform_dependent", lambda *arguments, cpu, default: default(*arguments))
     jax.clear_caches()  # of the layers' other form
     config = make_config(*OVERRIDES, f"fsdp={fsdp}")
     mesh = make_mesh(fsdp, jax.devices())
