@@ -118,7 +118,7 @@ def _fit(
     note: Callable[[str], None],
 ) -> tuple[Fitted, dict[str, Any]] | None:
     """Compiles for the usual windows at once, or for half as many as often as they do not fit."""
-    windows = sweep.settings.batch or usual_batch(programs.everywhere.mesh.devices.flat[0])
+    windows = sweep.settings.batch or usual_batch(next(iter(programs.everywhere.device_set)))
     while windows:
         note(f"  compiling for {windows} windows at once on each")
         compiled = if_it_fits(_compile, windows, model, sweep, programs)

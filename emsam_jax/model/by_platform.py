@@ -6,6 +6,7 @@ shapes are traced once.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from emsam_jax.model.cpu import convolve as convolve_on_cpu
 from emsam_jax.model.cpu import double as double_on_cpu
 from emsam_jax.model.cpu import elu as elu_on_cpu
 from emsam_jax.model.cpu import gelu as gelu_on_cpu
-from emsam_jax.model.group_norm import group_norm, sum_by_products, sum_by_reduction
+from emsam_jax.model.group_norm import Sum, group_norm, sum_by_products, sum_by_reduction
 
 
 def convolve(x: Array, kernel: Array, strides: tuple[int, ...], padding: str, **options: Any) -> Array:
@@ -42,11 +43,11 @@ def normalise(norm: nnx.GroupNorm, x: Float[Array, "b z y x c"]) -> Float[Array,
     assert norm.scale is not None
     assert norm.bias is not None
     scale, bias, groups = norm.scale[...], norm.bias[...], norm.num_groups
-    on_cpu, plain = (
-        lambda x, take_sum=take_sum: group_norm(x, scale, bias, groups, take_sum)
-        for take_sum in (sum_by_products, sum_by_reduction)
-    )
-    return platform_dependent(x, cpu=on_cpu, default=plain)
+
+    def by(take_sum: Sum) -> Callable[[Array], Any]:
+        return lambda x: group_norm(x, scale, bias, groups, take_sum)
+
+    return platform_dependent(x, cpu=by(sum_by_products), default=by(sum_by_reduction))
 
 
 @jax.jit

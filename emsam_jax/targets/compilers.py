@@ -11,7 +11,8 @@ from jax.experimental import topologies
 from emsam_jax.errors import UserError
 from emsam_jax.targets.cards import TargetDevices
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 _SETTINGS = {
     "cuda": {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},
     # A compiler alone: no metadata server is asked, no chip opened.
