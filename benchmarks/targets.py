@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import measure
+from flax import nnx
+from jax.sharding import SingleDeviceSharding
 
 from emsam_jax.blocks import plan_blocks
 from emsam_jax.config import Config, DataConfig, ModelConfig, OptimConfig, load_config
 from emsam_jax.inference import bound_prediction, settings_from
-from emsam_jax.model import abstract_fgnet
+from emsam_jax.model import SIZES, ImageEncoder, abstract_fgnet, program_bytes
 from emsam_jax.targets import COMPILER_OPTIONS, devices_of, parse_target
 from emsam_jax.targets.program import read_program
 from emsam_jax.training import sharding
@@ -61,7 +64,13 @@ PREDICTIONS = [Case(config, "h200") for config in ("predict demo", "predict fib2
 PREDICTIONS += [Case("predict demo", target) for target in ("rtx4090", "v5e")]
 COLLECTIVES = [Case("collectives", target, fsdp) for target in ("8xh200", "v5e:2x4") for fsdp in (1, 8, 2)]
 COLLECTIVES += [Case("collectives", "2x8xh200", 8)]
-EVERY = {case.name: case for case in (*STEPS, *PREDICTIONS, *COLLECTIVES)}
+ATTENTION = [
+    Case(f"{what} {size} {kernel}", "h200", batch=8)
+    for what, size in (("encode", "tiny"), ("encode", "base_plus"), ("encode", "large"), ("gradients", "tiny"))
+    for kernel in ("xla", "cudnn")
+]
+SIDE = 224  # pixels, of the images that are encoded
+EVERY = {case.name: case for case in (*STEPS, *PREDICTIONS, *COLLECTIVES, *ATTENTION)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,6 +97,8 @@ def measured(case: Case, devices: list[Any], programs: str) -> dict[str, Any]:
         return collectives_of(case, devices, Path(programs) if programs else None)
     if case.config.startswith("predict "):
         return prediction_of(case, devices)
+    if case in ATTENTION:
+        return attention_of(case, devices[0])
     config = load_config(case.config, [])
     config = put(dataclasses.replace(config, fsdp=case.fsdp), batch=case.batch or config.optim.batch)
     needs = bound_step(config, parse_target(case.target), devices).needs
@@ -159,6 +170,41 @@ def collectives_of(case: Case, devices: list[Any], programs: Path | None) -> dic
     return {"mesh": mesh, "collectives": program.collectives, "sent": program.sent}
 
 
+def attention_of(case: Case, device: Any) -> dict[str, Any]:
+    """Compiles the image encoder in bfloat16, or its gradients by parameters, with one of the attention kernels."""
+    what, size, kernel = case.config.split()
+    here = SingleDeviceSharding(device)
+    network, params = nnx.split(
+        nnx.eval_shape(
+            lambda: ImageEncoder(SIZES[size], dtype=jnp.bfloat16, attention=kernel, rngs=nnx.Rngs(0))  # type: ignore[reportArgumentType]
+        )
+    )
+    images = jax.ShapeDtypeStruct((case.batch, SIDE, SIDE, 3), jnp.float32)
+
+    def encode(params: Any, images: jax.Array) -> Any:
+        return nnx.merge(network, params)(images)
+
+    def loss(params: Any, images: jax.Array) -> jax.Array:
+        return sum(
+            (jnp.sum(each.astype(jnp.float32)) for each in jax.tree.leaves(encode(params, images))), jnp.float32(0)
+        )
+
+    arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), (params, images))
+    options = COMPILER_OPTIONS.get(device.platform)
+    compiled = (
+        jax.jit(encode if what == "encode" else jax.grad(loss), compiler_options=options).lower(*arguments).compile()
+    )
+    program = read_program(compiled.as_text() or "")
+    return {
+        "kernels": program.kernels,
+        "moved": program.bytes,
+        "transposes": program.transposes,
+        "fused": sum(number for name, number in program.libraries.items() if "fmha" in name),
+        "products": sum(number for name, number in program.libraries.items() if "cublas" in name),
+        "bytes": program_bytes(compiled),
+    }
+
+
 def dated(case: Case) -> dict[str, str]:
     package = COMPILERS[parse_target(case.target).card.platform]
     try:
@@ -171,7 +217,12 @@ def dated(case: Case) -> dict[str, str]:
 
 def with_tables(page: str, rows: dict[str, Any]) -> str:
     """Returns the page with its tables as the results have them."""
-    tables = {"steps": step_table(rows), "predictions": prediction_table(rows), "collectives": collective_table(rows)}
+    tables = {
+        "steps": step_table(rows),
+        "predictions": prediction_table(rows),
+        "collectives": collective_table(rows),
+        "attention": attention_table(rows),
+    }
     for name, lines in tables.items():
         before, rest = page.split(f"<!-- {name}: benchmarks/targets.py -->\n")
         _, after = rest.split("<!-- end -->", 1)
@@ -237,6 +288,22 @@ def collective_table(rows: dict[str, Any]) -> list[str]:
             cells = (f"{number} of {size / 1e6:.2f} MB" if number else "none" for number, size in found)
             data, fsdp = row["mesh"]
             lines.append(f"| {case.target} | {data} x {fsdp} | {' | '.join(cells)} | {row['sent'] / 1e6:.2f} |")
+    return lines
+
+
+def attention_table(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| | attention | kernels | fused attentions | products | transposes | GB moved | GiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for case in ATTENTION:
+        if row := rows.get(case.name):
+            what, size, kernel = case.config.split()
+            number, size_of = row["transposes"]
+            lines.append(
+                f"| {what}, {size} | {kernel} | {row['kernels']} | {row['fused']} | {row['products']} | "
+                f"{number} of {size_of / 1e6:.0f} MB | {row['moved'] / 1e9:.2f} | {row['bytes'] / 2**30:.2f} |"
+            )
     return lines
 
 
