@@ -2,7 +2,7 @@
 
     emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr
     emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run
-    emsam segment --ckpt=runs/cremi --raw=gs://bucket/em.zarr --out=neurons.zarr --dry_run --target=h200
+    emsam segment --ckpt=runs/cremi --raw=em.zarr --out=neurons.zarr --dry_run --target=h200
     emsam segment --affinities=affinities.zarr --out=neurons.zarr --threshold=0.6
     emsam segment --graph=neurons.zarr --out=finer.zarr --threshold=0.4
     emsam segment --graph=neurons.zarr --edits=edits.jsonl --out=corrected.zarr

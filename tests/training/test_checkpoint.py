@@ -12,6 +12,7 @@ from emsam_jax.errors import UserError
 from emsam_jax.inference import checksum_of_facts, load_trained, read_step_facts
 from emsam_jax.inference.trained import read_item
 from emsam_jax.model import read_arrays, read_params
+from emsam_jax.training import sharding
 from emsam_jax.training.checkpoint import Checkpoints
 from emsam_jax.training.loop import train
 from emsam_jax.training.sharding import gather, make_mesh
@@ -222,7 +223,8 @@ def test_frozen_is_frozen(make_config, run):
         assert not [name for name in read_arrays(run / "checkpoints/2" / item) if "encoder.trunk" in name]
 
 
-def test_it_goes_on_on_other_devices(make_config, run):
+def test_it_goes_on_on_other_devices(make_config, run, monkeypatch):
+    monkeypatch.setattr(sharding, "SHARD_FROM", 2**12)  # the model is small
     config = make_config(*OVERRIDES, "fsdp=4", "optim.accumulate=1", "log.every=7")
     with Checkpoints(run, config) as checkpoints:
         state, frozen = checkpoints.restore(2, make_mesh(4, jax.devices()))
