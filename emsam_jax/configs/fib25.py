@@ -12,7 +12,7 @@ decide the segmentation.
 Data: fib25_training2.h5 (Janelia FlyEM, NeuroProof's examples; `raw` and `labels`) in the folder that EMSAM_DATA names.
 Encoder: emsam convert --download=sam2.1_hiera_base_plus --out=weights/sam2.1_hiera_b+
 Protocol: sections 0-124 train, 125-149 choose, 150-249 are reported.
-Result: VOI 1.37 (1.33 to 1.42), ARAND 0.094 by the first, three seeds, predicted with four symmetries (40 minutes on
+Result: VOI 1.37 (1.34 to 1.39), ARAND 0.083 by the first, three seeds, predicted with four symmetries (40 minutes on
 one CPU core each, 2026-11-22); the others are not measured.
 The paper of FGNet was at hand as its abstract only: the docstring of model/fgnet.py tells what is its and what ours.
 """
