@@ -90,7 +90,7 @@ def make_train_step(
 
 
 def update_by_branch(update: Update, good: Array, learned: Learned, gradients: Params, scalars: Metrics) -> Learned:
-    """Leaves a bad step out by a branch: on CPUs 3% faster than by selection."""
+    """Leaves a bad step out by a branch: CPUs need not copy what it is given, nor compute what is left out."""
     return jax.lax.cond(good, update, lambda learned, *_: learned, learned, gradients, scalars)
 
 
