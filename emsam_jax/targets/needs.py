@@ -60,4 +60,6 @@ def count_operations(function: Callable[..., Any], *arguments: Any) -> float:
     """
     plain = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
     lowered = jax.jit(function).trace(*plain).lower(lowering_platforms=("cuda",))
-    return float((lowered.cost_analysis() or {})["flops"])
+    analysis = lowered.cost_analysis()
+    assert analysis is not None
+    return float(analysis["flops"])
