@@ -26,7 +26,7 @@ from emsam_jax.inference.on_workers import predict_on_workers
 from emsam_jax.segment_volume.request import SegmentationRequest
 from emsam_jax.segment_volume.source import choose_recipe, present
 from emsam_jax.segmentation import Recipe
-from emsam_jax.targets import TargetDevices
+from emsam_jax.targets import TargetDevices, devices_of
 from emsam_jax.volumes import Box, Specimen, Volume, Voxel, open_declared
 from emsam_jax.volumes.verify import check_present
 
@@ -90,6 +90,9 @@ def bound_on_target(
     """Prints what the whole prediction takes on devices that are not here, by their compiler."""
     if not request.ckpt:
         raise UserError("--target tells what prediction takes: expected --ckpt and --raw, found neither.")
+    devices = devices or devices_of(
+        target
+    )  # before jax looks for devices here, which a compiler alone does not survive
     trained = load(request)
     _, settings, plan = plan_prediction(request, trained, request.out)
     return bound_prediction(trained.model, settings, plan, target, devices, dtype=trained.config.model.dtype)
