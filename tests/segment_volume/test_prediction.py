@@ -1,5 +1,6 @@
 """segment.py with a model: predicted here or by workers, it is one run, and ends with the same."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -174,6 +175,20 @@ def test_what_a_target_takes_is_told_and_nothing_written(folder: Path, capsys: p
     assert "8 x 192 x 256 voxels (z, y, x) in blocks of 8 x 64 x 64, 12 in all" in said
     assert "Time is a bound, not a forecast" in said
     assert not (folder / "planned.zarr").exists()
+
+
+@pytest.mark.slow
+def test_the_command_asks_a_targets_own_compiler(folder: Path):
+    if not importlib.util.find_spec("jax_plugins"):
+        pytest.skip("jax_plugins is not installed: pip install 'emsam-jax[gpu]'")
+    everything = environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))
+    everything.pop("JAX_PLATFORMS")  # as a user has it: jax looks for devices
+    flags = ["--dry_run", "--target=h200", "--ckpt=run", "--raw=raw.zarr", "--out=planned.zarr"]
+    command = [sys.executable, str(ROOT / "segment.py"), *flags]
+    done = subprocess.run(command, env=everything, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Prediction on 1 x h200" in done.stdout
+    assert "cudnn" in done.stdout
 
 
 @pytest.mark.slow
