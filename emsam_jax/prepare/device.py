@@ -11,7 +11,7 @@ _FOLDER = "weights"  # where the documents put SAM2's
 _PREFERRED = ("base_plus", "small", "tiny", "large")
 # Operations a second of a training step without a trial: of a CPU's core as measured with these networks, of others
 # a cautious share of what their makers name.
-_RATES = {"cpu": 6e9, "gpu": 3e13, "tpu": 3e13}
+_RATES = {"cpu": 2e10, "gpu": 3e13, "tpu": 3e13}
 
 
 class Weights(NamedTuple):
@@ -50,7 +50,7 @@ class Timing(NamedTuple):
     def __str__(self) -> str:
         if self.measured:
             return f"{self.seconds:.2g} s and {self.bytes / 2**30:.2f} GiB a step, as measured"
-        return f"about {self.seconds:.1g} s a step, as estimated from its operations"
+        return f"about {float(f'{self.seconds:.1g}'):g} s a step, as estimated from its operations"
 
 
 def find_device() -> Device:
