@@ -14,11 +14,13 @@ class Case(NamedTuple):
         return f"{self.config}@{self.target}" + f"/fsdp{self.fsdp}" * (self.fsdp > 1)
 
 
+TILED = [Case(config, "v5e", batch=8) for config in ("demo", "baseline", "baseline:tpu", "cremi:tpu")]
 STEPS = [
     *(Case("demo", target, batch=8) for target in ("h200", "rtx4090")),
     *(Case("fib25", target) for target in ("h200", "rtx4090")),
     *(Case(config, "h200") for config in ("fib25:gpu", "fib25:frozen", "cremi:frozen", "cremi:finetuned")),
     *(Case(config, "rtx4090") for config in ("fib25:gpu", "cremi:frozen")),
+    *TILED,
 ]
 PREDICTIONS = [Case(config, "h200") for config in ("predict demo", "predict fib25", "predict cremi:frozen")]
 PREDICTIONS += [Case("predict demo", target) for target in ("rtx4090", "v5e")]
@@ -36,6 +38,7 @@ def with_tables(page: str, rows: dict[str, Any]) -> str:
     """Returns the page with its tables as the results have them."""
     tables = {
         "steps": step_table(rows),
+        "tiles": tile_table(rows),
         "predictions": prediction_table(rows),
         "collectives": collective_table(rows),
         "attention": attention_table(rows),
@@ -73,6 +76,22 @@ def step_table(rows: dict[str, Any]) -> list[str]:
                 f"{1e3 * row['seconds']:.3g} ms, {row['by']} | {row['batch'] / row['seconds']:.3g} |"
             )
     return lines
+
+
+def tile_table(rows: dict[str, Any]) -> list[str]:
+    """Of each layer that moves at least a hundredth, GB and the share of them that are values."""
+    cases = [case for case in TILED if rows.get(case.name, {}).get("fits")]
+    lines = [f"| layer | {' | '.join(f'`{case.config}`' for case in cases)} |", f"|{'---|' * (1 + len(cases))}"]
+    cells: dict[str, dict[str, str]] = {}
+    for case in cases:
+        row = rows[case.name]
+        for layer, (moved, useful) in {"**all**": (row["moved"], row["useful"]), **row["layers"]}.items():
+            if moved > row["moved"] / 100:
+                cells.setdefault(layer or "others", {})[case.name] = f"{moved / 1e9:.2f}, {useful / moved:.0%}"
+    for layer, of in cells.items():
+        lines.append(f"| {layer} | {' | '.join(of.get(case.name, '') for case in cases)} |")
+    seconds = (f"{rows[case.name]['compiling_s'] / 60:.1f}" for case in cases)
+    return [*lines, f"| minutes of a core to compile | {' | '.join(seconds)} |"]
 
 
 def prediction_table(rows: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import datetime
 import importlib.metadata
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,12 @@ def measured(case: Case, devices: list[Any], programs: str) -> dict[str, Any]:
         return attention_of(case, devices[0])
     config = load_config(case.config, [])
     config = put(dataclasses.replace(config, fsdp=case.fsdp), batch=case.batch or config.optim.batch)
+    started = time.process_time()
     needs = bound_step(config, parse_target(case.target), devices).needs
     if needs is None:
         return {"fits": False}
     return {
+        "compiling_s": round(time.process_time() - started),  # of a core
         "batch": config.optim.batch,
         "patch": list(config.data.patch),
         "dtype": config.model.dtype,
@@ -87,11 +90,13 @@ def measured(case: Case, devices: list[Any], programs: str) -> dict[str, Any]:
         "fits": needs.bytes <= parse_target(case.target).card.room,
         "flops": needs.flops,
         "moved": needs.program.bytes,
+        "useful": needs.program.useful,
         "kernels": needs.program.kernels,
         "transposes": needs.program.transposes,
         "copies": needs.program.copies,
         "seconds": needs.least,
         "by": needs.by,
+        "layers": needs.program.layers,
     }
 
 

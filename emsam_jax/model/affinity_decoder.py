@@ -1,12 +1,14 @@
 """Decodes features of several levels to the logits of affinities at full resolution; used twice."""
 
 import itertools
+import math
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.layers import Factors, FeatureMap, ResidualBlock, conv, ratios, upsample
+from emsam_jax.model.layers import Factors, FeatureMap, ResidualBlock, conv, ratios, unfold_voxels, upsample
 
 
 class AffinityDecoder(nnx.Module):
@@ -22,11 +24,12 @@ class AffinityDecoder(nnx.Module):
         outputs: int,
         *,
         entry: Factors | None,
+        unfold: Factors = (1, 1, 1),
         groups: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`channels` of the levels, shallow to deep."""
+        """`channels` of the levels, shallow to deep, whose voxels `unfold` into as many of the map's."""
         self.rise = nnx.List(
             [conv(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
         )
@@ -34,17 +37,20 @@ class AffinityDecoder(nnx.Module):
         self.blocks = nnx.List(
             [ResidualBlock(c, c, entry=entry, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
         )
-        self.logits = conv(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.unfold = unfold
+        self.logits = conv(channels[0], math.prod(unfold) * outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> FeatureMap:
         """Returns logits of `shape` z, y, x from levels, shallow to deep."""
         deepest = len(levels) - 1
         x = levels[deepest]
         if deepest < len(self.blocks):
-            x = self.blocks[deepest](x)
+            with jax.named_scope(f"level_{deepest}"):
+                x = self.blocks[deepest](x)
         for number in reversed(range(deepest)):
-            skip = levels[number]
-            x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4])) + skip
-            x = self.blocks[number](x)
-        logits = self.logits(x).astype(jnp.float32)
+            with jax.named_scope(f"level_{number}"):
+                skip = levels[number]
+                x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4])) + skip
+                x = self.blocks[number](x)
+        logits = unfold_voxels(self.logits(x).astype(jnp.float32), self.unfold)
         return upsample(logits, ratios(shape, logits.shape[1:4]))

@@ -59,8 +59,12 @@ class FGNet(nnx.Module):
         options: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         shared: dict[str, Any] = {"groups": config.norm_groups, **options}
         outputs, size = len(config.offsets), config.projected
-        self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, filters=config.filters, **shared)
-        self.refined_decoder = AffinityDecoder(config.channels, outputs, entry=self.fine_encoder.entry, **shared)
+        self.fine_encoder = FineEncoder(
+            config.channels, isotropic=config.isotropic, filters=config.filters, fold=config.fold, **shared
+        )
+        self.refined_decoder = AffinityDecoder(
+            config.channels, outputs, entry=self.fine_encoder.entry, unfold=self.fine_encoder.fold, **shared
+        )
         seen: tuple[int, ...] = ()  # channels of the image encoder's levels
         self.encoder = None if config.encoder.size == "none" else _image_encoder(config.encoder, **options)
         if self.encoder is not None:
@@ -90,52 +94,64 @@ class FGNet(nnx.Module):
         """Encodes each section by itself and projects its features; nothing without an encoder."""
         if self.encoder is None:
             return ()
-        images = (sections - jnp.asarray(IMAGENET_MEAN)[None, None, None]) / jnp.asarray(IMAGENET_STD)[None, None, None]
-        times = self.config.encoder.upsample
-        if times > 1:
-            n, y, x, c = images.shape
-            images = jax.image.resize(images, (n, y * times, x * times, c), "linear")
-        seen = self.encoder(images.astype(self.config.dtype), key)
+        with jax.named_scope("encoder"):
+            means, deviations = (jnp.asarray(value)[None, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD))
+            images = (sections - means) / deviations
+            times = self.config.encoder.upsample
+            if times > 1:
+                n, y, x, c = images.shape
+                images = jax.image.resize(images, (n, y * times, x * times, c), "linear")
+            seen = self.encoder(images.astype(self.config.dtype), key)
         maps = seen.trunk if self.config.encoder.features == "trunk" else seen.fpn
-        if self.norms:
-            maps = tuple(norm(f) for norm, f in zip(self.norms, maps, strict=True))
-        return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
+        with jax.named_scope("projections"):
+            if self.norms:
+                maps = tuple(norm(f) for norm, f in zip(self.norms, maps, strict=True))
+            return tuple(project(f) for project, f in zip(self.projections, maps, strict=True))
 
     def decode(self, raw: Float[Array, "b z y x 1"], features: LevelFeatures) -> Maps:
         """Decodes affinities of the voxels from themselves and from their sections' features."""
         check_patch(self.config, raw.shape[1:4])
         if self.contexts:
-            features = tuple(self._run(Conv.__call__, c, f) for c, f in zip(self.contexts, features, strict=True))
+            both = zip(self.contexts, features, strict=True)
+            features = tuple(self._run("contexts", Conv.__call__, c, f) for c, f in both)
         read_out = functools.partial(AffinityDecoder.__call__, shape=raw.shape[1:4])
         coarse = uncertainty = None
         if self.coarse_decoder is not None:
-            coarse = self._run(read_out, self.coarse_decoder, features)
+            coarse = self._run("coarse_decoder", read_out, self.coarse_decoder, features)
             sure = jnp.abs(2 * jax.nn.sigmoid(jax.lax.stop_gradient(coarse)) - 1)
             uncertainty = (1 - sure).mean(-1, keepdims=True).astype(self.config.dtype)
+            uncertainty = max_pool(uncertainty, self.fine_encoder.fold)
 
-        x = self.fine_encoder.enter(raw)
+        with jax.named_scope("stem"):
+            x = self.fine_encoder.enter(raw)
         levels = []
         for number, block in enumerate(self.fine_encoder.blocks):
             pool = self.fine_encoder.pool
-            x = self._run(ResidualBlock.__call__, block, max_pool(x, pool) if number else x)
+            if number:
+                with jax.named_scope(f"level_{number}"):
+                    x = max_pool(x, pool)
+            x = self._run(f"level_{number}", ResidualBlock.__call__, block, x)
             if number and uncertainty is not None:
                 uncertainty = max_pool(uncertainty, pool)
             if self.guidance:
                 guide = self._guide(features, number, x.shape)
-                x = self._run(GuidedAttention.__call__, self.guidance[number], x, guide, uncertainty)
+                attend = self.guidance[number]
+                x = self._run(f"guidance_{number}", GuidedAttention.__call__, attend, x, guide, uncertainty)
             levels.append(x)
-        refined = self._run(read_out, self.refined_decoder, tuple(levels))
+        refined = self._run("refined_decoder", read_out, self.refined_decoder, tuple(levels))
         return Maps(coarse, refined)
 
     def _guide(self, features: LevelFeatures, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
         """Returns the features at this level's stride, or at the nearest there is; never finer than `shape`."""
-        stride = min(max(2**number, self.strides[0]), self.strides[-1])
+        stride = min(max(self.config.fold * 2**number, self.strides[0]), self.strides[-1])
         guide = features[self.strides.index(stride)]
         z, y, x = (max(seen // here, 1) for seen, here in zip(guide.shape[1:4], shape[1:4], strict=True))
         return mean_pool(guide, (z, y, x))
 
-    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
+    def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a part of the model; its operations have the scope's name in profiles and compiled programs."""
+        with jax.named_scope(scope):
+            return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
 
 
 def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:

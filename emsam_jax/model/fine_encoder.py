@@ -1,5 +1,7 @@
 """The Fine-Grained Encoder: the light 3D network that sees voxels at full resolution."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,16 @@ from jaxtyping import Array, Float
 
 from emsam_jax.model.by_platform import elu
 from emsam_jax.model.filter_bank import Axes, count_filters, filter_raw
-from emsam_jax.model.layers import Factors, FeatureMap, Linear, Normalised, ResidualBlock, add_shared
+from emsam_jax.model.layers import (
+    Factors,
+    FeatureMap,
+    Linear,
+    Normalised,
+    OtherFeatureMap,
+    ResidualBlock,
+    add_shared,
+    fold_voxels,
+)
 
 _MIXED = 32  # channels between filters and the first level
 _EPSILON = 1e-8  # of greys on [0, 1], and of their squares in structure tensors
@@ -15,7 +26,7 @@ _EPSILON = 1e-8  # of greys on [0, 1], and of their squares in structure tensors
 
 class FineEncoder(nnx.Module):
     """Levels of strides 1, 2, 4, ... within the section; z is pooled, and convolved by the blocks' first
-    convolution, only where voxels are isotropic.
+    convolution, only where voxels are isotropic. `fold` voxels along each pooled axis are channels of one before.
     """
 
     def __init__(
@@ -24,6 +35,7 @@ class FineEncoder(nnx.Module):
         *,
         isotropic: bool,
         filters: bool,
+        fold: int,
         groups: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -31,7 +43,8 @@ class FineEncoder(nnx.Module):
         self.pool: Factors = (2, 2, 2) if isotropic else (1, 2, 2)
         self.entry: Factors = (3, 3, 3) if isotropic else (1, 3, 3)
         stem = (5, 5, 5) if isotropic else (1, 5, 5)
-        self.stem = Normalised(1, channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
+        self.fold: Factors = (fold if isotropic else 1, fold, fold)
+        self.stem = Normalised(math.prod(self.fold), channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
         widths = zip((channels[0], *channels), channels, strict=False)
         self.blocks = nnx.List(
             [ResidualBlock(cin, cout, entry=self.entry, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
@@ -40,8 +53,8 @@ class FineEncoder(nnx.Module):
         self.axes = (1, 2, 3) if isotropic else (2, 3)
         self.filters = FilteredStem(self.axes, channels[0], dtype=dtype, rngs=rngs) if filters else None
 
-    def enter(self, raw: Float[Array, "b z y x 1"]) -> FeatureMap:
-        x = self.stem(raw.astype(self.stem.conv.dtype))
+    def enter(self, raw: Float[Array, "b z y x 1"]) -> OtherFeatureMap:
+        x = self.stem(fold_voxels(raw.astype(self.stem.conv.dtype), self.fold))
         return elu(x if self.filters is None else x + self.filters(raw[..., 0]))
 
 

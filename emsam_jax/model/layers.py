@@ -109,6 +109,24 @@ def mean_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
     return _blocks(x, factors).mean((2, 4, 6))
 
 
+def fold_voxels(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
+    """Puts the voxels of each block of this size into the channels of one."""
+    if factors == (1, 1, 1):
+        return x
+    blocks = _blocks(x, factors).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return blocks.reshape(*blocks.shape[:4], -1)
+
+
+def unfold_voxels(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
+    """Undoes `fold_voxels`."""
+    if factors == (1, 1, 1):
+        return x
+    b, *sides, _ = x.shape
+    blocks = x.reshape(b, *sides, *factors, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    z, y, x_side = (side * factor for side, factor in zip(sides, factors, strict=True))
+    return blocks.reshape(b, z, y, x_side, -1)
+
+
 def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c"]:
     b, z, y, x_side, c = x.shape
     fz, fy, fx = factors

@@ -3,6 +3,7 @@
 Memory, kernels and collectives are those of the compiled step; its time is a bound.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from emsam_jax.targets import (
 from emsam_jax.training.cost import count_flops
 from emsam_jax.training.plan import compile_step, put, savings
 from emsam_jax.training.sharding import make_mesh
+
+_LAYERS = 8  # that move most, said where tiles are filled up
 
 
 class Bound(NamedTuple):
@@ -118,6 +121,10 @@ def _tell(trial: Bound, say: Callable[[str], None]) -> None:
     calls = sorted(program.libraries.items(), key=lambda item: -item[1])
     if calls:
         say("  " + ", ".join(f"{number} {name}" for name, number in calls))
+    if program.useful < program.bytes:
+        say(f"Of the bytes moved {program.useful / program.bytes:.0%} are values, the rest fills tiles. By layer:")
+        for layer, traffic in itertools.islice(program.layers.items(), _LAYERS):
+            say(f"  {layer or 'others'}: {traffic}")
     say(BOUND)
 
 

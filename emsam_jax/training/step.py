@@ -36,8 +36,10 @@ def make_train_step(
 
     def loss_of(params: Params, frozen: Params, batch: Batch, key: Array) -> tuple[Float[Array, ""], Metrics]:
         maps = merge_fgnet(config.model, params, frozen)(batch.raw, None if frozen else key)
-        return loss_of_maps(maps, batch, config.loss, weights)
+        with jax.named_scope("loss"):
+            return loss_of_maps(maps, batch, config.loss, weights)
 
+    @jax.named_scope("update")
     def update(learned: Learned, gradients: Params, scalars: Metrics) -> Learned:
         params, optimizer_state, ema = learned
         optimizer: Any = make_optimizer(optim, params)

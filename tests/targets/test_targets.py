@@ -75,6 +75,27 @@ ENTRY %main (state: (s32[], f32[64,8], f32[4,8]), good: pred[]) -> f32[64,8] {
   ROOT %found = f32[64,8] conditional(%good, %total, %total), true_computation=%gather, false_computation=%stay
 }
 """
+# As a TPU's: tiles of 8 x 128, two values of bfloat16 beside each other in a lane, a buffer on the chip.
+TILED = """HloModule jit_tiled
+
+ENTRY %main (a: bf16[2,4,5,16]) -> f32[24] {
+  %a = bf16[2,4,5,16]{3,2,1,0:T(16,128)(2,1)} parameter(0)
+  %conv = bf16[2,4,5,16]{3,2,1,0:T(16,128)(2,1)} fusion(%a), calls=%one, metadata={op_name="f/jvp(level_0)/cond/add"}
+  %kept = f32[2,4,5,16]{3,2,1,0:T(8,128)S(1)} convert(%a), metadata={op_name="jit(f)/add"}
+  %sum = f32[24]{0:T(128)} fusion(%conv, %kept), calls=%two, metadata={op_name="PATH"}
+}
+
+%one (p: bf16[2,4,5,16]) -> bf16[2,4,5,16] {
+  %p = bf16[2,4,5,16]{3,2,1,0:T(16,128)(2,1)} parameter(0)
+  ROOT %r = bf16[2,4,5,16]{3,2,1,0:T(16,128)(2,1)} add(%p, %p)
+}
+
+%two (p.1: bf16[2,4,5,16], q: f32[2,4,5,16]) -> f32[24] {
+  %p.1 = bf16[2,4,5,16]{3,2,1,0:T(16,128)(2,1)} parameter(0)
+  %q = f32[2,4,5,16]{3,2,1,0:T(8,128)S(1)} parameter(1)
+  ROOT %s = f32[24]{0:T(128)} reduce(%p.1, %q)
+}
+""".replace("PATH", "jit(f)/transpose(jvp(refined_decoder))/level_1/jit(_convolve)/cond/branch_0_fun/conv")
 TINY = Config(
     model=ModelConfig(encoder=EncoderConfig(size="none"), channels=(4, 4), norm_groups=2),
     data=DataConfig(patch=(4, 16, 16)),
@@ -92,6 +113,18 @@ def test_a_program_is_what_its_kernels_are():
     # Each kernel's result and operands: transpose, copy, convolution with 64 bytes of work space, sum.
     assert program.bytes == (128 + 128) + (32 + 32) + (128 + 64 + 128 + 32) + (128 + 128)
     assert read_program(HLO, large=100).copies == (0, 0)
+
+
+def test_on_tpus_bytes_are_those_of_whole_tiles_in_main_memory_by_layer():
+    program = read_program(TILED)
+    map_, filled, small = 2 * 4 * 5 * 16 * 2, 2 * 4 * 16 * 128 * 2, 24 * 4
+    # Five of sixteen rows and 16 of 128 lanes hold values; what is on the chip is not moved.
+    assert program.layers["level_0"] == (2 * filled, 2 * map_)
+    assert program.layers["refined_decoder/level_1"] == (filled + 128 * 4, map_ + small)
+    assert (program.bytes, program.useful) == (4 * filled + 128 * 4, 4 * map_ + small)
+    assert str(program.layers["level_0"]) == "6.55e-05 GB, 4% of them values"
+    untiled = read_program(HLO)
+    assert untiled.useful == untiled.bytes
 
 
 def test_rounds_count_each_and_slices_for_what_they_take():
@@ -214,7 +247,14 @@ def test_a_compiler_that_is_not_installed_is_named(name: str, module: str, extra
 def test_the_compiler_of_a_device_that_is_not_here_answers(name: str, module: str):
     if not importlib.util.find_spec(module):
         pytest.skip(f"{module} is not installed: pip install 'emsam-jax[gpu]' or [tpu]")
-    found = plan_for(TINY, parse_target(name), say=print, note=lambda _: None)
+    lines: list[str] = []
+    found = plan_for(TINY, parse_target(name), say=lines.append, note=lambda _: None)
     assert found
     assert found[0].needs
-    assert found[0].needs.program.kernels > 0
+    program = found[0].needs.program
+    assert program.kernels > 0
+    assert {"level_0", "level_1", "refined_decoder/level_0", "loss", "update"} <= program.layers.keys()
+    # A TPU's tiles have 128 lanes, for 4 channels.
+    tiled = name.startswith("v5e")
+    assert (program.useful < program.bytes / 2) == tiled
+    assert any(line.startswith("Of the bytes moved") for line in lines) == tiled
