@@ -76,12 +76,12 @@ def main(_: list[str]) -> None:
         found[arm].append({"seed": seed, "labelled": labelled, **row})
         print(f"{arm}, seed {seed}: {by_commands.tell(row)}", flush=True)
     table = {arm: held_out.all_seeds(rows) for arm, rows in found.items()}
-    print(f"\n{'labels':<16}{'labelled':>10}  {'VOI':<26}{'borders ignored':<26}{'ARAND':<26}seconds of a core")
+    print(f"\n{'labels':<16}{'labelled':>10}  {'VOI':<26}{'borders ignored':<26}{'ARAND':<26}seconds of steps")
     for arm, rows in table.items():
         ways, first = rows["over_seeds"], rows["seeds"][0]
         told = (ways["all"]["voi"], ways["borders_ignored"]["voi"], ways["all"]["arand"])
         cells = "".join(f"{held_out.tell(score):<26}" for score in told)
-        print(f"{arm:<16}{first['labelled']:>10.2%}  {cells}{first['training']['core_seconds']:.0f}")
+        print(f"{arm:<16}{first['labelled']:>10.2%}  {cells}{first['training']['step_seconds']:.0f}")
     results = {
         "machine": measure.machine(),
         "versions": measure.versions("bioimage-cpp", "flax", "jax", "numpy", "optax", "waterz"),

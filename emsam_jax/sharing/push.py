@@ -70,8 +70,8 @@ def read_scores(request: PushRequest, trained: Trained) -> list[dict[str, Any]]:
         if not {"headline", "volumes", "recipes", "data", "config"} <= scores.keys() or "step" not in scores["model"]:
             raise UserError(f"{path}: expected a trained model's scores by emsam eval, found others; leave them out.")
     if found:
-        config = to_dict(trained.config)
-        other = [name for name, *_ in differences(found[0]["config"], config) if not name.startswith("config.predict")]
+        judged, config = from_dict(found[0]["config"]), to_dict(trained.config)  # later fields have their defaults
+        other = [name for name, *_ in differences(to_dict(judged), config) if not name.startswith("config.predict")]
         if found[0]["model"]["step"] != trained.step or other:
             what = " with another ".join((f"step {found[0]['model']['step']}", *other[:1]))
             raise UserError(
