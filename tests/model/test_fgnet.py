@@ -98,7 +98,7 @@ def test_folded_voxels_are_the_channels_of_one_and_come_back_in_their_places():
     isotropic, config = changed(isotropic=True, fold=2), changed(fold=2)
     assert multiples(config) == (1, 32, 32)
     assert multiples(changed(PLAIN, fold=4)) == (1, 16, 16)
-    assert multiples(isotropic) == (4, 32, 32)
+    assert multiples(isotropic) == (8, 32, 32)
     model = abstract_fgnet(config)
     assert model.fine_encoder.stem.conv.kernel.shape == (1, 5, 5, 4, 4)
     assert model.refined_decoder.logits.kernel.shape == (1, 1, 1, 4, 3 * 4)
