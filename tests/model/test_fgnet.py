@@ -104,7 +104,7 @@ def test_folded_voxels_are_the_channels_of_one_and_come_back_in_their_places():
     assert model.refined_decoder.logits.kernel.shape == (1, 1, 1, 4, 3 * 4)
     assert abstract_fgnet(isotropic).fine_encoder.stem.conv.kernel.shape == (5, 5, 5, 8, 4)
 
-    raw = np.arange(2 * 4 * 6 * 8 * 3).reshape(2, 4, 6, 8, 3)
+    raw = np.arange(2 * 4 * 6 * 8 * 3, dtype=np.float32).reshape(2, 4, 6, 8, 3)
     folded = np.asarray(fold_voxels(jnp.asarray(raw), (2, 1, 4)))
     assert folded.shape == (2, 2, 6, 2, 2 * 4 * 3)
     np.testing.assert_array_equal(folded[1, 1, 5, 1], raw[1, 2:4, 5, 4:8].ravel())
