@@ -8,7 +8,7 @@ or its two halves, after `emsam demo --volumes_only`:
     emsam eval --ckpt=runs/demo
 
 Data: emsam_jax/volumes/synthetic/__main__.py, 20 x 8 x 8 nm, in the folder that EMSAM_DEMO names (runs/demo).
-Result: VOI 0.62 to 0.68 on the test volume, by machine and seed; smoothed intensity 2.06 to 2.30 at its best threshold,
+Result: VOI 0.56 to 0.79 on the test volume, by machine and seed; smoothed intensity 2.06 to 2.30 at its best threshold,
 the lower the finer the thresholds lie (two CPU cores, about 5 minutes).
 """
 
