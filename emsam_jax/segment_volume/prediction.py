@@ -90,9 +90,8 @@ def bound_on_target(
     """Prints what the whole prediction takes on devices that are not here, by their compiler."""
     if not request.ckpt:
         raise UserError("--target tells what prediction takes: expected --ckpt and --raw, found neither.")
-    devices = devices or devices_of(
-        target
-    )  # before jax looks for devices here, which a compiler alone does not survive
+    # Before jax looks for devices here, which a compiler alone does not survive.
+    devices = devices or devices_of(target)
     trained = load(request)
     _, settings, plan = plan_prediction(request, trained, request.out)
     return bound_prediction(trained.model, settings, plan, target, devices, dtype=trained.config.model.dtype)

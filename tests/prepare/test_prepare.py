@@ -13,7 +13,7 @@ import pytest
 from emsam_jax.config import SHORT_OFFSETS, Augmentation, Config, Selection, load_config
 from emsam_jax.errors import UserError
 from emsam_jax.prepare.assemble import assemble
-from emsam_jax.prepare.choices import Basis
+from emsam_jax.prepare.choices import Basis, training_choices
 from emsam_jax.prepare.device import Device, Timing, Weights
 from emsam_jax.prepare.look import Asked, look_at
 from emsam_jax.prepare.prepare import Request, prepare
@@ -241,3 +241,14 @@ def test_on_eight_gpus_with_sam2s_weights(tmp_path):
     assert config.data.augmentation == Augmentation()
     assert config.data.train[0].intensity.percentiles  # 4000 of 65535
     assert 'size="base_plus", weights="weights/b+"' in as_python("A header.", "mine", found.choices, found.used)
+
+
+def test_an_hour_on_a_cpu_is_trained_as_the_measured_config_is(tmp_path: Path):
+    np.save(tmp_path / "raw.npy", np.random.default_rng(0).integers(0, 255, (64, 96, 96), np.uint8))
+    np.save(tmp_path / "labels.npy", np.ones((64, 96, 96), np.uint32))
+    look = look_at([str(tmp_path / f"{name}.npy") for name in ("raw", "labels")], Asked((10, 10, 10)))
+    basis = Basis((look,), Device("cpu", "CPU", 1, 8 << 30, 1), None)
+    chosen = {setting.field: setting.value for setting in training_choices(basis, 800, 1, "")}["optim"]
+    measured = load_config("fib25").optim
+    assert chosen == {name: getattr(measured, name) for name in chosen}
+    assert str(Timing((64, 64, 64), 1, 12.3, 0)).startswith("about 10 s a step")
