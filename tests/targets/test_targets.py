@@ -243,7 +243,7 @@ def test_a_compiler_that_is_not_installed_is_named(name: str, module: str, extra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "module"), [("2xh200", "jax_plugins"), ("v5e:2x1", "libtpu")])
+@pytest.mark.parametrize(("name", "module"), [("2xh200", "jax_plugins"), ("v5e:2x2", "libtpu")])
 def test_the_compiler_of_a_device_that_is_not_here_answers(name: str, module: str):
     if not importlib.util.find_spec(module):
         pytest.skip(f"{module} is not installed: pip install 'emsam-jax[gpu]' or [tpu]")
