@@ -45,6 +45,7 @@ _ARMS = flags.DEFINE_list("arms", list(ARMS), "That are trained.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings of each arm; strokes are painted anew for each.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Of each training; 0: as many as the config has.")
 _CHANNELS = flags.DEFINE_list("channels", [], "Of the network's levels; none: as the config has them.")
+_PATCH = flags.DEFINE_list("patch", [], "Of the training, z, y, x; none: as the config has it.")
 _SYMMETRIES = flags.DEFINE_integer("symmetries", 8, "That each prediction of eval.py is the mean over.")
 _METHODS = flags.DEFINE_list("methods", ["waterz_mean", "waterz_q50"], "That eval.py chooses from.")
 _QUICK = flags.DEFINE_bool("quick", False, "A small synthetic volume and model, two steps: to see that it runs.")
@@ -86,6 +87,8 @@ def main(_: list[str]) -> None:
         "machine": measure.machine(),
         "versions": measure.versions("bioimage-cpp", "flax", "jax", "numpy", "optax", "waterz"),
         "steps": _STEPS.value,
+        "channels": _CHANNELS.value,
+        "patch": _PATCH.value,
         "symmetries": _SYMMETRIES.value,
         "arms": table,
     }
@@ -97,6 +100,7 @@ def make_config(arm: str, seed: int, truth: np.ndarray, runs: Path) -> tuple[Con
     overrides = [*(by_commands.SMALL if _QUICK.value else ()), f"--config.seed={seed}"]
     overrides += [f"--config.optim.steps={_STEPS.value}"] if _STEPS.value else []
     overrides += [f"--config.model.channels={','.join(_CHANNELS.value)}"] if _CHANNELS.value else []
+    overrides += [f"--config.data.patch={','.join(_PATCH.value)}"] if _PATCH.value else []
     config = load_config(str(FIB25), overrides)
     if arm == "dense":
         return config, 1.0
