@@ -56,6 +56,7 @@ PAINTED, STROKES = 5, 0.01  # sections; share of the voxels
 
 def main(_: list[str]) -> None:
     runs = Path(_RUNS.value).absolute()
+    runs.mkdir(parents=True, exist_ok=True)
     data = by_commands.draw_fib25(runs) if _QUICK.value else str(Path(_DATA.value).absolute())
     trained = held_out.read_fib25(data).labels[: 24 if _QUICK.value else 125]
     os.environ["EMSAM_DATA"] = data  # for the config
