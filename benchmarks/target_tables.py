@@ -14,7 +14,7 @@ class Case(NamedTuple):
         return f"{self.config}@{self.target}" + f"/fsdp{self.fsdp}" * (self.fsdp > 1)
 
 
-TILED = [Case(config, "v5e", batch=8) for config in ("demo", "baseline", "baseline:tpu", "cremi:tpu")]
+TILED = [Case(config, "v5e", batch=8) for config in ("demo", "baseline", "cremi:frozen")]
 STEPS = [
     *(Case("demo", target, batch=8) for target in ("h200", "rtx4090")),
     *(Case("fib25", target) for target in ("h200", "rtx4090")),

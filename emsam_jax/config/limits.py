@@ -67,7 +67,6 @@ LIMITS = {
     "model.encoder.drop_path": Limit(0, 1, open_high=True),
     "model.projected": COUNT,
     "model.channels[]": COUNT,
-    "model.fold": Limit(1, 4),
     "model.norm_groups": COUNT,
     "model.offsets[][]": Limit(-(2**20), 2**20),
     **{f"data.{part}[].{name}": limit for part in ("train", "validation", "test") for name, limit in _VOLUME.items()},

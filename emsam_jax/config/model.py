@@ -41,7 +41,6 @@ class ModelConfig:
     guidance: Guidance = "attention"  # how the features act on the fine encoder, at each of its levels
     channels: tuple[int, ...] = (32, 40, 48, 64, 80)  # channels of the fine encoder's levels, strides 1, 2, 4, ...
     isotropic: bool = False  # pool z as well, for isotropic voxels
-    fold: int = 1  # voxels along each pooled axis that become channels of one, 1, 2 or 4: fills the lanes of TPUs
     filters: bool = False  # fixed filters of raw at four scales beside the learned stem: less is left to learn
     norm_groups: int = 4  # groups of each group normalisation
     offsets: tuple[Offset, ...] = SHORT_OFFSETS  # offset of each affinity channel, voxels z, y, x
@@ -57,8 +56,6 @@ def check_model(config: ModelConfig) -> None:
         f"offsets: expected to begin with {SHORT_OFFSETS}, found {config.offsets}": config.offsets[:3] != SHORT_OFFSETS,
         f"encoder.upsample: expected 1 or 2, found {config.encoder.upsample}": config.encoder.upsample not in (1, 2),
         f"norm_groups: expected a divisor of every number of channels, found {groups} for {uneven}": bool(uneven),
-        f"fold: expected 1, 2 or 4, found {config.fold}": config.fold not in (1, 2, 4),
-        "fold: the fixed filters are of single voxels; set model.filters=False": config.fold > 1 and config.filters,
         "guidance: 'uncertainty' is that of the coarse map; set model.coarse=True": (
             config.guidance == "uncertainty" and not config.coarse
         ),
@@ -96,7 +93,7 @@ def describe_encoder(config: EncoderConfig, init_from: str = "") -> str:
 
 def multiples(config: ModelConfig) -> tuple[int, int, int]:
     """Returns what the sides z, y, x of a patch must be multiples of: the deepest level's stride, and the encoder's."""
-    deepest = config.fold * 2 ** (len(config.channels) - 1)
+    deepest = 2 ** (len(config.channels) - 1)
     plane = deepest if config.encoder.size == "none" else math.lcm(deepest, STRIDE // config.encoder.upsample)
     return deepest if config.isotropic else 1, plane, plane
 

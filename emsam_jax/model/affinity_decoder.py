@@ -1,14 +1,14 @@
 """Decodes features of several levels to the logits of affinities at full resolution; used twice."""
 
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from emsam_jax.model.layers import Factors, FeatureMap, ResidualBlock, conv, ratios, unfold_voxels, upsample
+from emsam_jax.model.lanes import fold, side_by_side, unfold
+from emsam_jax.model.layers import Factors, FeatureMap, ResidualBlock, conv, ratios, upsample
 
 
 class AffinityDecoder(nnx.Module):
@@ -24,12 +24,11 @@ class AffinityDecoder(nnx.Module):
         outputs: int,
         *,
         entry: Factors | None,
-        unfold: Factors = (1, 1, 1),
         groups: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`channels` of the levels, shallow to deep, whose voxels `unfold` into as many of the map's."""
+        """`channels` of the levels, shallow to deep."""
         self.rise = nnx.List(
             [conv(deeper, here, (1, 1, 1), dtype=dtype, rngs=rngs) for here, deeper in itertools.pairwise(channels)]
         )
@@ -37,8 +36,7 @@ class AffinityDecoder(nnx.Module):
         self.blocks = nnx.List(
             [ResidualBlock(c, c, entry=entry, groups=groups, dtype=dtype, rngs=rngs) for c in refined]
         )
-        self.unfold = unfold
-        self.logits = conv(channels[0], math.prod(unfold) * outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.logits = conv(channels[0], outputs, (1, 1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, levels: tuple[Float[Array, "b _ _ _ _"], ...], shape: tuple[int, ...]) -> FeatureMap:
         """Returns logits of `shape` z, y, x from levels, shallow to deep."""
@@ -50,7 +48,9 @@ class AffinityDecoder(nnx.Module):
         for number in reversed(range(deepest)):
             with jax.named_scope(f"level_{number}"):
                 skip = levels[number]
-                x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4])) + skip
-                x = self.blocks[number](x)
-        logits = unfold_voxels(self.logits(x).astype(jnp.float32), self.unfold)
+                pixels = side_by_side(skip.shape[-1], skip.shape)
+                x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4]), pixels)
+                x = self.blocks[number](unfold(x + fold(skip, pixels), pixels))
+        pixels = side_by_side(x.shape[-1], x.shape)
+        logits = unfold(self.logits(fold(x, pixels), pixels).astype(jnp.float32), pixels)
         return upsample(logits, ratios(shape, logits.shape[1:4]))

@@ -21,7 +21,7 @@ from emsam_jax.model.cpu import convolve as convolve_on_cpu
 from emsam_jax.model.cpu import double as double_on_cpu
 from emsam_jax.model.cpu import elu as elu_on_cpu
 from emsam_jax.model.cpu import gelu as gelu_on_cpu
-from emsam_jax.model.group_norm import Sum, group_norm, sum_by_products, sum_by_reduction
+from emsam_jax.model.group_norm import Groups, Sum, group_norm, sum_by_products, sum_by_reduction
 
 
 def convolve(x: Array, kernel: Array, strides: tuple[int, ...], padding: str, **options: Any) -> Array:
@@ -39,10 +39,12 @@ def _convolve(x: Array, kernel: Array, options: tuple[tuple[str, Any], ...]) -> 
 
 @jax.jit
 def normalise(norm: nnx.GroupNorm, x: Float[Array, "b z y x c"]) -> Float[Array, "b z y x c"]:
-    """Computes `norm(x)`."""
+    """Computes `norm(x)`; also where the channels of several pixels stand side by side."""
     assert norm.scale is not None
     assert norm.bias is not None
-    scale, bias, groups = norm.scale[...], norm.bias[...], norm.num_groups
+    pixels = x.shape[-1] // norm.scale.shape[0]
+    scale, bias = (jnp.tile(values[...], pixels) for values in (norm.scale, norm.bias))
+    groups = Groups(norm.num_groups, pixels)
 
     def by(take_sum: Sum) -> Callable[[Array], Any]:
         return lambda x: group_norm(x, scale, bias, groups, take_sum)
@@ -88,14 +90,20 @@ def double(x: Float[Array, "b z y x c"], axis: int) -> Float[Array, "b z2 y2 x2 
 
 def double_by_padding(x: Array, axis: int) -> Array:
     """Doubles in the same axes throughout: what is stacked and reshaped is transposed for cuDNN, padding is fused."""
-    n = x.shape[axis]
-    first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, n - 1))
-    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
 
     def spread(values: Array, place: int) -> Array:
         """Gives each value this place of two, and zeros the other."""
         gaps = [(place, 1 - place, 1) if each == axis else (0, 0, 0) for each in range(x.ndim)]
         return jax.lax.pad(values, jnp.zeros((), x.dtype), gaps)
 
-    return spread(0.75 * x + 0.25 * before, 0) + spread(0.75 * x + 0.25 * after, 1)
+    first, second = halves(x, axis)
+    return spread(first, 0) + spread(second, 1)
+
+
+def halves(x: Array, axis: int) -> tuple[Array, Array]:
+    """Returns the first and the second of the two voxels that each one becomes in `double`."""
+    n = x.shape[axis]
+    first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, n - 1))
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+    return 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after

@@ -1,11 +1,13 @@
 """Compiles with `jax.jit` and the options that suit this project's models, and measures what a program needs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from emsam_jax.model.cpu import COMPILER_OPTIONS, QUICK_OPTIONS
+from emsam_jax.model.lanes import filling_lanes
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
@@ -19,8 +21,14 @@ def jit_once(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def _jit(function: Callable[..., Any], on_cpu: dict[str, Any], options: dict[str, Any]) -> Any:
-    compiler_options = on_cpu if compiled_for(options) == "cpu" else {}
-    return jax.jit(function, compiler_options=compiler_options, **options)
+    platform = compiled_for(options)
+
+    @functools.wraps(function)
+    def traced(*arguments: Any, **named: Any) -> Any:
+        with filling_lanes(platform == "tpu"):
+            return function(*arguments, **named)
+
+    return jax.jit(traced, compiler_options=on_cpu if platform == "cpu" else {}, **options)
 
 
 def compiled_for(options: dict[str, Any]) -> str:

@@ -59,12 +59,8 @@ class FGNet(nnx.Module):
         options: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         shared: dict[str, Any] = {"groups": config.norm_groups, **options}
         outputs, size = len(config.offsets), config.projected
-        self.fine_encoder = FineEncoder(
-            config.channels, isotropic=config.isotropic, filters=config.filters, fold=config.fold, **shared
-        )
-        self.refined_decoder = AffinityDecoder(
-            config.channels, outputs, entry=self.fine_encoder.entry, unfold=self.fine_encoder.fold, **shared
-        )
+        self.fine_encoder = FineEncoder(config.channels, isotropic=config.isotropic, filters=config.filters, **shared)
+        self.refined_decoder = AffinityDecoder(config.channels, outputs, entry=self.fine_encoder.entry, **shared)
         seen: tuple[int, ...] = ()  # channels of the image encoder's levels
         self.encoder = None if config.encoder.size == "none" else _image_encoder(config.encoder, **options)
         if self.encoder is not None:
@@ -120,7 +116,6 @@ class FGNet(nnx.Module):
             coarse = self._run("coarse_decoder", read_out, self.coarse_decoder, features)
             sure = jnp.abs(2 * jax.nn.sigmoid(jax.lax.stop_gradient(coarse)) - 1)
             uncertainty = (1 - sure).mean(-1, keepdims=True).astype(self.config.dtype)
-            uncertainty = max_pool(uncertainty, self.fine_encoder.fold)
 
         with jax.named_scope("stem"):
             x = self.fine_encoder.enter(raw)
@@ -143,7 +138,7 @@ class FGNet(nnx.Module):
 
     def _guide(self, features: LevelFeatures, number: int, shape: tuple[int, ...]) -> Float[Array, "b _ _ _ _"]:
         """Returns the features at this level's stride, or at the nearest there is; never finer than `shape`."""
-        stride = min(max(self.config.fold * 2**number, self.strides[0]), self.strides[-1])
+        stride = min(max(2**number, self.strides[0]), self.strides[-1])
         guide = features[self.strides.index(stride)]
         z, y, x = (max(seen // here, 1) for seen, here in zip(guide.shape[1:4], shape[1:4], strict=True))
         return mean_pool(guide, (z, y, x))
@@ -151,7 +146,8 @@ class FGNet(nnx.Module):
     def _run(self, scope: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs a part of the model; its operations have the scope's name in profiles and compiled programs."""
         with jax.named_scope(scope):
-            return (jax.checkpoint(function) if self.config.remat else function)(*arguments)
+            # Wrapped anew, since what jax traced for one platform may be another form on the next (`lanes`).
+            return (jax.checkpoint(functools.partial(function)) if self.config.remat else function)(*arguments)
 
 
 def pretrained_encoder(config: ModelConfig) -> dict[str, np.ndarray]:

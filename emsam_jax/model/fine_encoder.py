@@ -1,7 +1,5 @@
 """The Fine-Grained Encoder: the light 3D network that sees voxels at full resolution."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,6 +7,7 @@ from jaxtyping import Array, Float
 
 from emsam_jax.model.by_platform import elu
 from emsam_jax.model.filter_bank import Axes, count_filters, filter_raw
+from emsam_jax.model.lanes import fold, side_by_side, unfold
 from emsam_jax.model.layers import (
     Factors,
     FeatureMap,
@@ -17,7 +16,6 @@ from emsam_jax.model.layers import (
     OtherFeatureMap,
     ResidualBlock,
     add_shared,
-    fold_voxels,
 )
 
 _MIXED = 32  # channels between filters and the first level
@@ -26,7 +24,7 @@ _EPSILON = 1e-8  # of greys on [0, 1], and of their squares in structure tensors
 
 class FineEncoder(nnx.Module):
     """Levels of strides 1, 2, 4, ... within the section; z is pooled, and convolved by the blocks' first
-    convolution, only where voxels are isotropic. `fold` voxels along each pooled axis are channels of one before.
+    convolution, only where voxels are isotropic.
     """
 
     def __init__(
@@ -35,7 +33,6 @@ class FineEncoder(nnx.Module):
         *,
         isotropic: bool,
         filters: bool,
-        fold: int,
         groups: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -43,8 +40,7 @@ class FineEncoder(nnx.Module):
         self.pool: Factors = (2, 2, 2) if isotropic else (1, 2, 2)
         self.entry: Factors = (3, 3, 3) if isotropic else (1, 3, 3)
         stem = (5, 5, 5) if isotropic else (1, 5, 5)
-        self.fold: Factors = (fold if isotropic else 1, fold, fold)
-        self.stem = Normalised(math.prod(self.fold), channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
+        self.stem = Normalised(1, channels[0], stem, groups=groups, dtype=dtype, rngs=rngs)
         widths = zip((channels[0], *channels), channels, strict=False)
         self.blocks = nnx.List(
             [ResidualBlock(cin, cout, entry=self.entry, groups=groups, dtype=dtype, rngs=rngs) for cin, cout in widths]
@@ -54,8 +50,11 @@ class FineEncoder(nnx.Module):
         self.filters = FilteredStem(self.axes, channels[0], dtype=dtype, rngs=rngs) if filters else None
 
     def enter(self, raw: Float[Array, "b z y x 1"]) -> OtherFeatureMap:
-        x = self.stem(fold_voxels(raw.astype(self.stem.conv.dtype), self.fold))
-        return elu(x if self.filters is None else x + self.filters(raw[..., 0]))
+        pixels = side_by_side(self.stem.conv.out_features, raw.shape)
+        x = self.stem(fold(raw.astype(self.stem.conv.dtype), pixels), pixels)
+        if self.filters is not None:
+            x += fold(self.filters(raw[..., 0]), pixels)
+        return unfold(elu(x), pixels)
 
 
 class FilteredStem(nnx.Module):

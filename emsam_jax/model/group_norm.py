@@ -8,7 +8,7 @@ an H200, the gradient with two sums has a tenth to a fifth fewer kernels than th
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +32,18 @@ def sum_by_reduction(x: Sections, y: Sections | None) -> PerChannel:
     return (x if y is None else x * y).sum((1, 2, 3))
 
 
+class Groups(NamedTuple):
+    number: int
+    pixels: int = 1  # whose channels stand side by side
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def group_norm(x: Sections, scale: Vector, bias: Vector, groups: int, take_sum: Sum) -> Sections:
+def group_norm(x: Sections, scale: Vector, bias: Vector, groups: Groups, take_sum: Sum) -> Sections:
     """Normalises groups; statistics in float32, the result in x's own type. First-order gradients only."""
     return _forward(x, scale, bias, groups, take_sum)[0]
 
 
-def _forward(x: Sections, scale: Vector, bias: Vector, groups: int, take_sum: Sum) -> tuple[Sections, Any]:
+def _forward(x: Sections, scale: Vector, bias: Vector, groups: Groups, take_sum: Sum) -> tuple[Sections, Any]:
     values, scale, bias = x.astype(jnp.float32), scale[None], bias[None]
     mean = _mean_of_groups(take_sum(values, None), groups, x)
     variance = _mean_of_groups(take_sum(values, values), groups, x) - mean**2
@@ -47,7 +52,7 @@ def _forward(x: Sections, scale: Vector, bias: Vector, groups: int, take_sum: Su
     return y.astype(x.dtype), (x, scale, mean, rate)
 
 
-def _backward(groups: int, take_sum: Sum, kept: Any, gradient: Sections) -> tuple[Sections, Vector, Vector]:
+def _backward(groups: Groups, take_sum: Sum, kept: Any, gradient: Sections) -> tuple[Sections, Vector, Vector]:
     x, scale, mean, rate = kept
     values, g = x.astype(jnp.float32), gradient.astype(jnp.float32)
     of_bias = take_sum(g, None)
@@ -62,11 +67,12 @@ def _backward(groups: int, take_sum: Sum, kept: Any, gradient: Sections) -> tupl
 group_norm.defvjp(_forward, _backward)
 
 
-def _mean_of_groups(sums: PerChannel, groups: int, x: Sections) -> PerChannel:
+def _mean_of_groups(sums: PerChannel, groups: Groups, x: Sections) -> PerChannel:
     """Returns the mean of each channel's group, for each channel."""
     b, *voxels, c = x.shape
-    size = c // groups
-    return jnp.repeat(sums.reshape(b, groups, size).sum(-1) / (size * math.prod(voxels)), size, axis=1)
+    of = (groups.pixels, groups.number, c // (groups.pixels * groups.number))
+    totals = sums.reshape(b, *of).sum((1, 3), keepdims=True)
+    return jnp.broadcast_to(totals / (c // groups.number * math.prod(voxels)), (b, *of)).reshape(b, c)
 
 
 def _over_voxels(values: PerChannel) -> Float[Array, "b 1 1 1 c"]:

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from emsam_jax.config import Guidance
+from emsam_jax.model.lanes import ALONE, fold, side_by_side, unfold
 from emsam_jax.model.layers import FeatureMap, Normalised, ratios, upsample
 
 Guide = Float[Array, "b zs ys xs cs"]
@@ -41,9 +42,13 @@ class GuidedAttention(nnx.Module):
         if self.kind == "uncertainty":
             assert uncertainty is not None
             gate = self._open(uncertainty)
-        else:
-            gate = upsample(self._open(guide), factors)
-        return (fine + self.fine(fine)) * gate + upsample(self.added(guide), factors)
+            return (fine + self.fine(fine)) * gate + upsample(self.added(guide), factors)
+        opened = self._open(guide)
+        alone = opened.shape[-1] < fine.shape[-1]
+        pixels = ALONE if alone else side_by_side(fine.shape[-1], fine.shape)
+        fine = fold(fine, pixels)
+        gate, added = (upsample(each, factors, pixels) for each in (opened, self.added(guide)))
+        return unfold((fine + self.fine(fine, pixels)) * gate + added, pixels)
 
     def _open(self, seen: Float[Array, "b z _ _ _"]) -> Float[Array, "b z _ _ gates"]:
         """Returns the gate, between 0 and 2; 1 is neutral."""

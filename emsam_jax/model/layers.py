@@ -9,9 +9,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from emsam_jax.model.by_platform import convolve, double, elu, normalise
+from emsam_jax.model.by_platform import convolve, double, elu, halves, normalise
+from emsam_jax.model.lanes import ALONE, FeatureMap, Pixels, fold, fold_kernel, side_by_side, unfold
 
-FeatureMap = Float[Array, "b z y x c"]
 OtherFeatureMap = Float[Array, "b z2 y2 x2 c2"]
 Factors = tuple[int, int, int]
 _KERNEL = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -51,9 +51,16 @@ class Conv(nnx.Conv):
         super().__init__(*sizes, use_bias=use_bias, **options)
         self.use_bias = False  # to flax, which would add it
 
-    def __call__(self, x: Float[Array, "b *a cin"]) -> Float[Array, "b *c cout"]:  # type: ignore[reportIncompatibleMethodOverride]
-        y = super().__call__(x)
-        return y if self.bias is None else add_shared(y, self.bias[...])
+    def __call__(self, x: Float[Array, "b *a cin"], pixels: Pixels = ALONE) -> Float[Array, "b *c cout"]:  # type: ignore[reportIncompatibleMethodOverride]
+        """`pixels` stand side by side in x and in the result."""
+        y = super().__call__(x) if pixels == ALONE else self._convolve_folded(x, pixels)
+        return y if self.bias is None else add_shared(y, jnp.tile(self.bias[...], y.shape[-1] // self.out_features))
+
+    def _convolve_folded(self, x: FeatureMap, pixels: Pixels) -> OtherFeatureMap:
+        dtype = self.dtype or x.dtype
+        kernel = fold_kernel(self.kernel[...], pixels).astype(dtype)
+        layout = ("NDHWC", "DHWIO", "NDHWC")
+        return jax.lax.conv_general_dilated(x.astype(dtype), kernel, (1, 1, 1), "SAME", dimension_numbers=layout)
 
 
 def conv(cin: int, cout: int, kernel_size: Factors, *, use_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs) -> Conv:
@@ -81,8 +88,8 @@ class Normalised(nnx.Module):
         initial = nnx.initializers.constant(scale)
         self.norm = nnx.GroupNorm(cout, groups, scale_init=initial, dtype=dtype, rngs=nnx.Rngs(0))  # draws nothing
 
-    def __call__(self, x: FeatureMap) -> OtherFeatureMap:
-        return normalise(self.norm, self.conv(x))
+    def __call__(self, x: FeatureMap, pixels: Pixels = ALONE) -> OtherFeatureMap:
+        return normalise(self.norm, self.conv(x, pixels))
 
 
 class ResidualBlock(nnx.Module):
@@ -95,36 +102,24 @@ class ResidualBlock(nnx.Module):
         self.second = normalised(cout, cout, (3, 3, 3))
 
     def __call__(self, x: FeatureMap) -> OtherFeatureMap:
+        pixels = side_by_side(max(x.shape[-1], self.first.conv.in_features), x.shape)
+        x = fold(x, pixels)
         if self.entry is not None:
-            x = elu(self.entry(x))
-        return elu(x + self.second(elu(self.first(x))))
+            x = elu(self.entry(x, pixels))
+        return unfold(elu(x + self.second(elu(self.first(x, pixels)), pixels)), pixels)
 
 
 def max_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
     """Takes a maximum over reshaped axes: XLA's reduce-window is slow on the CPU."""
-    return _blocks(x, factors).max((2, 4, 6))
+    pixels = side_by_side(x.shape[-1], x.shape)
+    if pixels != factors[1:]:
+        return _blocks(x, factors).max((2, 4, 6))
+    folded = _blocks(fold(x, pixels), (factors[0], 1, 1)).max((2, 4, 6))
+    return functools.reduce(jnp.maximum, jnp.split(folded, pixels[0] * pixels[1], -1))
 
 
 def mean_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
     return _blocks(x, factors).mean((2, 4, 6))
-
-
-def fold_voxels(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """Puts the voxels of each block of this size into the channels of one."""
-    if factors == (1, 1, 1):
-        return x
-    blocks = _blocks(x, factors).transpose(0, 1, 3, 5, 2, 4, 6, 7)
-    return blocks.reshape(*blocks.shape[:4], -1)
-
-
-def unfold_voxels(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """Undoes `fold_voxels`."""
-    if factors == (1, 1, 1):
-        return x
-    b, *sides, _ = x.shape
-    blocks = x.reshape(b, *sides, *factors, -1).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-    z, y, x_side = (side * factor for side, factor in zip(sides, factors, strict=True))
-    return blocks.reshape(b, z, y, x_side, -1)
 
 
 def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c"]:
@@ -133,12 +128,23 @@ def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c
     return x.reshape(b, z // fz, fz, y // fy, fy, x_side // fx, fx, c)
 
 
-def upsample(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """Upsamples linearly, by powers of two, voxels centred."""
+def upsample(x: FeatureMap, factors: Factors, pixels: Pixels = ALONE) -> OtherFeatureMap:
+    """Upsamples linearly, by powers of two, voxels centred; with `pixels` side by side in the result."""
+    last = (1, *(min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True)))  # done side by side
     for axis, factor in enumerate(factors, start=1):
-        while factor > 1:
+        while factor > last[axis - 1]:
             x, factor = double(x, axis), factor // 2  # noqa: PLW2901
-    return x
+    if pixels == ALONE:
+        return x
+    rows = _spread(x, 2, pixels[0], doubled=last[1] == 2)
+    return jnp.concatenate([part for row in rows for part in _spread(row, 3, pixels[1], doubled=last[2] == 2)], -1)
+
+
+def _spread(x: FeatureMap, axis: int, pixels: int, *, doubled: bool) -> list[OtherFeatureMap]:
+    """Returns each pixel's map of blocks along the axis, of x as it is or doubled."""
+    maps, step = (halves(x, axis), pixels // 2) if doubled else ((x,), pixels)
+    starts = range(step)
+    return [jax.lax.slice_in_dim(each, start, None, step, axis) for start in starts for each in maps]
 
 
 def ratios(fine: tuple[int, ...], coarse: tuple[int, ...]) -> Factors:

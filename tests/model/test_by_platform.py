@@ -15,7 +15,7 @@ from emsam_jax.config import EncoderConfig, ModelConfig
 from emsam_jax.model import abstract_fgnet, cpu, jit
 from emsam_jax.model.by_platform import double_by_padding, elu, gelu, normalise
 from emsam_jax.model.compile import compiled_for
-from emsam_jax.model.group_norm import group_norm, sum_by_products, sum_by_reduction
+from emsam_jax.model.group_norm import Groups, group_norm, sum_by_products, sum_by_reduction
 from emsam_jax.model.layers import upsample
 
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ CASES = {
         (values(2, 3, 4, 5, 6), values(6), values(6)),
     ),
     "group norm on accelerators": (
-        lambda x, *a: group_norm(x, *a, 3, sum_by_reduction),
+        lambda x, *a: group_norm(x, *a, Groups(3), sum_by_reduction),
         flax_group_norm,
         (values(2, 3, 4, 5, 6), values(6), values(6)),
     ),
@@ -75,7 +75,7 @@ def test_values_and_gradients_are_those_of_the_reference(name: str):
 
 def test_group_norm_keeps_its_type_and_a_constant_harms_nothing():
     x = jnp.full((1, 2, 2, 2, 4), 3, jnp.bfloat16)
-    y, backward = jax.vjp(lambda x: group_norm(x, jnp.ones(4), jnp.ones(4), 2, sum_by_products), x)
+    y, backward = jax.vjp(lambda x: group_norm(x, jnp.ones(4), jnp.ones(4), Groups(2), sum_by_products), x)
     gradient = np.asarray(backward(y)[0], np.float32)
     assert jnp.asarray(y).dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(y, np.float32), 1, atol=1e-2)

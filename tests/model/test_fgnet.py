@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from emsam_jax.config import EncoderConfig, ModelConfig, describe_encoder, multiples
+from emsam_jax.config import EncoderConfig, ModelConfig, describe_encoder
 from emsam_jax.errors import UserError
 from emsam_jax.model import FGNet, abstract_fgnet, fgnet, flat_state, merge_fgnet, pretrained_encoder, split_fgnet
 from emsam_jax.model.hiera import HieraConfig
-from emsam_jax.model.layers import fold_voxels, unfold_voxels
 
 SMALL = ModelConfig(encoder=EncoderConfig(size="toy"), projected=4, channels=(4, 8, 8), norm_groups=2)
 PLAIN = dataclasses.replace(SMALL, encoder=EncoderConfig(size="none"))
@@ -59,14 +58,13 @@ ABLATIONS = {
     "one gate": changed(guidance="one_gate"),
     "gate from uncertainty": changed(guidance="uncertainty"),
     "unguided": changed(guidance="none"),
-    "folded": changed(fold=2),
     "half precision": changed(dtype="bfloat16"),
     "remat": changed(remat=True, encoder={"remat": True}),
 }
 
 
 QUICK = (
-    *("as it is", "enlarged fpn, five levels", "one gate", "gate from uncertainty", "folded", "half precision"),
+    *("as it is", "enlarged fpn, five levels", "one gate", "gate from uncertainty", "half precision"),
     "remat",
 )
 
@@ -92,23 +90,6 @@ def test_isotropic_model_pools_z_too():
     assert abstract_fgnet(config).fine_encoder.stem.conv.kernel.shape == (5, 5, 5, 1, 4)
     with pytest.raises(UserError, match=r"multiples of \(4, 32, 32\), found \(6, 32, 32\)"):
         maps_of(config, (1, 6, 32, 32, 1))
-
-
-def test_folded_voxels_are_the_channels_of_one_and_come_back_in_their_places():
-    isotropic, config = changed(isotropic=True, fold=2), changed(fold=2)
-    assert multiples(config) == (1, 32, 32)
-    assert multiples(changed(PLAIN, fold=4)) == (1, 16, 16)
-    assert multiples(isotropic) == (8, 32, 32)
-    model = abstract_fgnet(config)
-    assert model.fine_encoder.stem.conv.kernel.shape == (1, 5, 5, 4, 4)
-    assert model.refined_decoder.logits.kernel.shape == (1, 1, 1, 4, 3 * 4)
-    assert abstract_fgnet(isotropic).fine_encoder.stem.conv.kernel.shape == (5, 5, 5, 8, 4)
-
-    raw = np.arange(2 * 4 * 6 * 8 * 3, dtype=np.float32).reshape(2, 4, 6, 8, 3)
-    folded = np.asarray(fold_voxels(jnp.asarray(raw), (2, 1, 4)))
-    assert folded.shape == (2, 2, 6, 2, 2 * 4 * 3)
-    np.testing.assert_array_equal(folded[1, 1, 5, 1], raw[1, 2:4, 5, 4:8].ravel())
-    np.testing.assert_array_equal(unfold_voxels(jnp.asarray(folded), (2, 1, 4)), raw)
 
 
 def test_parameter_counts():
@@ -220,8 +201,6 @@ def test_frozen_parameters_are_the_image_encoders():
         (changed(encoder={"upsample": 3}), r"model\.encoder\.upsample: expected 1 or 2, found 3"),
         (changed(channels=(4, 7)), r"norm_groups: expected a divisor .* found 2 for \[7\]"),
         (changed(guidance="uncertainty", coarse=False), r"set model\.coarse=True"),
-        (changed(fold=3), r"model\.fold: expected 1, 2 or 4, found 3"),
-        (changed(fold=2, filters=True), r"set model\.filters=False"),
         (changed(encoder={"attention": "cudnn"}), r"set model\.dtype=bfloat16"),
     ],
 )
