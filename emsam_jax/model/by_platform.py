@@ -90,20 +90,14 @@ def double(x: Float[Array, "b z y x c"], axis: int) -> Float[Array, "b z2 y2 x2 
 
 def double_by_padding(x: Array, axis: int) -> Array:
     """Doubles in the same axes throughout: what is stacked and reshaped is transposed for cuDNN, padding is fused."""
+    n = x.shape[axis]
+    first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, n - 1))
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
 
     def spread(values: Array, place: int) -> Array:
         """Gives each value this place of two, and zeros the other."""
         gaps = [(place, 1 - place, 1) if each == axis else (0, 0, 0) for each in range(x.ndim)]
         return jax.lax.pad(values, jnp.zeros((), x.dtype), gaps)
 
-    first, second = halves(x, axis)
-    return spread(first, 0) + spread(second, 1)
-
-
-def halves(x: Array, axis: int) -> tuple[Array, Array]:
-    """Returns the first and the second of the two voxels that each one becomes in `double`."""
-    n = x.shape[axis]
-    first, last = (jax.lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, n - 1))
-    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
-    return 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after
+    return spread(0.75 * x + 0.25 * before, 0) + spread(0.75 * x + 0.25 * after, 1)

@@ -8,9 +8,12 @@ takes and gives maps as they are: where two follow each other, XLA takes out tha
 """
 
 import contextlib
+import functools
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,6 +23,7 @@ ALONE = (1, 1)
 Pixels = tuple[int, int]  # of a block, y and x
 FeatureMap = Float[Array, "b z y x c"]
 Folded = Float[Array, "b z blocks_y blocks_x pixels_c"]
+OtherFolded = Float[Array, "b z blocks_y2 blocks_x2 pixels_c2"]
 _filling = ContextVar("filling", default=False)
 
 
@@ -62,15 +66,61 @@ def unfold(x: Folded, pixels: Pixels) -> FeatureMap:
     return blocks.reshape(b, z, y * fy, width * fx, c // (fy * fx))
 
 
-def fold_kernel(
-    kernel: Float[Array, "kz ky kx cin cout"], pixels: Pixels
-) -> Float[Array, "kz _ _ pixels_cin pixels_cout"]:
-    """Lays a convolution's kernel out for folded maps: each weight stands wherever it joins two pixels."""
-    kz, ky, kx, cin, cout = kernel.shape
-    along_y, along_x = _places(ky, pixels[0]), _places(kx, pixels[1])
+def convolve_folded(x: Folded, kernel: Float[Array, "kz ky kx cin cout"], pixels: Pixels) -> OtherFolded:
+    """Convolves with stride 1 and zeros around: each weight stands wherever it joins two pixels of the same or of
+    neighbouring blocks.
+    """
+    along_y, along_x = (_places(side, one) for side, one in zip(kernel.shape[1:3], pixels, strict=True))
     laid = jnp.einsum("zyxio,Yaby,Xpqx->zYXapibqo", kernel, along_y, along_x)
-    block = pixels[0] * pixels[1]
-    return laid.reshape(kz, len(along_y), len(along_x), block * cin, block * cout)
+    return _convolve(x, laid, "SAME")
+
+
+def double_folded(x: FeatureMap, factors: Pixels, pixels: Pixels) -> OtherFolded:
+    """Upsamples y and x by 1 or 2, linearly and voxels centred, to a map with `pixels` side by side.
+
+    It is one convolution with fixed weights: what is sliced and concatenated is moved once for each pixel.
+    """
+    seen = (pixels[0] // factors[0], pixels[1] // factors[1])  # of x, for a block of the result
+    beyond = [(one, one) if factor == 2 else (0, 0) for one, factor in zip(seen, factors, strict=True)]
+    x = jnp.pad(x, ((0, 0), (0, 0), *beyond, (0, 0)), "edge")
+    along_y, along_x = (_shares(factor, one) for factor, one in zip(factors, pixels, strict=True))
+    laid = jnp.einsum("io,Yab,Xpq->YXapibqo", np.eye(x.shape[-1], dtype=np.float32), along_y, along_x)[None]
+    return _convolve(fold(x, seen), laid, "VALID", precision="highest")
+
+
+def max_of_pixels(x: Folded, pixels: Pixels) -> FeatureMap:
+    return x if pixels == ALONE else _max_of_parts(x, pixels[0] * pixels[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_parts(x: Folded, parts: int) -> FeatureMap:
+    return functools.reduce(jnp.maximum, jnp.split(x, parts, -1))
+
+
+def _spread_gradient(parts: int, kept: tuple[Folded, FeatureMap], g: FeatureMap) -> tuple[Folded]:
+    """Gives each part that has the maximum as much, as the gradient of a reduction does, in one pass."""
+    x, highest = kept
+    chosen = (x == jnp.concatenate([highest] * parts, -1)).astype(g.dtype)
+    shared = g / functools.reduce(jnp.add, jnp.split(chosen, parts, -1))
+    return (jnp.concatenate([shared] * parts, -1) * chosen,)
+
+
+def _keep_highest(x: Folded, parts: int) -> tuple[FeatureMap, tuple[Folded, FeatureMap]]:
+    highest = _max_of_parts(x, parts)
+    return highest, (x, highest)
+
+
+_max_of_parts.defvjp(_keep_highest, _spread_gradient)
+
+
+def _convolve(
+    x: Folded, laid: Float[Array, "kz ky kx fy fx cin gy gx cout"], padding: str, precision: str = "default"
+) -> OtherFolded:
+    """`laid` is the kernel for pixels fy x fx of x's blocks and gy x gx of the result's."""
+    cin, cout = math.prod(laid.shape[3:6]), math.prod(laid.shape[6:])
+    kernel = laid.reshape(*laid.shape[:3], cin, cout).astype(x.dtype)
+    layout = ("NDHWC", "DHWIO", "NDHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=layout, precision=precision)
 
 
 def _places(side: int, pixels: int) -> Float[np.ndarray, "blocks pixels pixels side"]:
@@ -79,3 +129,12 @@ def _places(side: int, pixels: int) -> Float[np.ndarray, "blocks pixels pixels s
     blocks, seen, made = np.ogrid[-reach : reach + 1, :pixels, :pixels]
     distance = pixels * blocks + seen - made
     return (distance[..., None] + side // 2 == np.arange(side)).astype(np.float32)
+
+
+def _shares(factor: int, pixels: int) -> Float[np.ndarray, "blocks seen pixels"]:
+    """Returns how much of an input's pixel, so many blocks apart, is in an output's."""
+    if factor == 1:
+        return np.eye(pixels, dtype=np.float32)[None]
+    blocks, seen, made = np.ogrid[-1:2, : pixels // 2, :pixels]
+    distance = (pixels // 2) * blocks + seen - made // 2
+    return (0.75 * (distance == 0) + 0.25 * (distance == 2 * (made % 2) - 1)).astype(np.float32)

@@ -9,8 +9,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from emsam_jax.model.by_platform import convolve, double, elu, halves, normalise
-from emsam_jax.model.lanes import ALONE, FeatureMap, Pixels, fold, fold_kernel, side_by_side, unfold
+from emsam_jax.model.by_platform import convolve, double, elu, normalise
+from emsam_jax.model.lanes import (
+    ALONE,
+    FeatureMap,
+    Pixels,
+    convolve_folded,
+    double_folded,
+    fold,
+    max_of_pixels,
+    side_by_side,
+    unfold,
+)
 
 OtherFeatureMap = Float[Array, "b z2 y2 x2 c2"]
 Factors = tuple[int, int, int]
@@ -53,14 +63,10 @@ class Conv(nnx.Conv):
 
     def __call__(self, x: Float[Array, "b *a cin"], pixels: Pixels = ALONE) -> Float[Array, "b *c cout"]:  # type: ignore[reportIncompatibleMethodOverride]
         """`pixels` stand side by side in x and in the result."""
-        y = super().__call__(x) if pixels == ALONE else self._convolve_folded(x, pixels)
-        return y if self.bias is None else add_shared(y, jnp.tile(self.bias[...], y.shape[-1] // self.out_features))
-
-    def _convolve_folded(self, x: FeatureMap, pixels: Pixels) -> OtherFeatureMap:
         dtype = self.dtype or x.dtype
-        kernel = fold_kernel(self.kernel[...], pixels).astype(dtype)
-        layout = ("NDHWC", "DHWIO", "NDHWC")
-        return jax.lax.conv_general_dilated(x.astype(dtype), kernel, (1, 1, 1), "SAME", dimension_numbers=layout)
+        alone = pixels == ALONE
+        y = super().__call__(x) if alone else convolve_folded(x.astype(dtype), self.kernel[...], pixels)
+        return y if self.bias is None else add_shared(y, jnp.tile(self.bias[...], y.shape[-1] // self.out_features))
 
 
 def conv(cin: int, cout: int, kernel_size: Factors, *, use_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs) -> Conv:
@@ -110,12 +116,14 @@ class ResidualBlock(nnx.Module):
 
 
 def max_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
-    """Takes a maximum over reshaped axes: XLA's reduce-window is slow on the CPU."""
-    pixels = side_by_side(x.shape[-1], x.shape)
-    if pixels != factors[1:]:
-        return _blocks(x, factors).max((2, 4, 6))
-    folded = _blocks(fold(x, pixels), (factors[0], 1, 1)).max((2, 4, 6))
-    return functools.reduce(jnp.maximum, jnp.split(folded, pixels[0] * pixels[1], -1))
+    """Takes a maximum over pixels side by side, and over reshaped axes: XLA's reduce-window is slow on the CPU."""
+    fz, fy, fx = factors
+    py, px = side_by_side(x.shape[-1], x.shape)
+    pixels = (min(py, fy), min(px, fx))
+    x = fold(x, pixels)
+    if factors != (1, *pixels):
+        x = _blocks(x, (fz, fy // pixels[0], fx // pixels[1])).max((2, 4, 6))
+    return max_of_pixels(x, pixels)
 
 
 def mean_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
@@ -130,21 +138,13 @@ def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c
 
 def upsample(x: FeatureMap, factors: Factors, pixels: Pixels = ALONE) -> OtherFeatureMap:
     """Upsamples linearly, by powers of two, voxels centred; with `pixels` side by side in the result."""
-    last = (1, *(min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True)))  # done side by side
+    last = (1, *(min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True)))  # by double_folded
     for axis, factor in enumerate(factors, start=1):
         while factor > last[axis - 1]:
             x, factor = double(x, axis), factor // 2  # noqa: PLW2901
     if pixels == ALONE:
         return x
-    rows = _spread(x, 2, pixels[0], doubled=last[1] == 2)
-    return jnp.concatenate([part for row in rows for part in _spread(row, 3, pixels[1], doubled=last[2] == 2)], -1)
-
-
-def _spread(x: FeatureMap, axis: int, pixels: int, *, doubled: bool) -> list[OtherFeatureMap]:
-    """Returns each pixel's map of blocks along the axis, of x as it is or doubled."""
-    maps, step = (halves(x, axis), pixels // 2) if doubled else ((x,), pixels)
-    starts = range(step)
-    return [jax.lax.slice_in_dim(each, start, None, step, axis) for start in starts for each in maps]
+    return double_folded(x, last[1:], pixels)
 
 
 def ratios(fine: tuple[int, ...], coarse: tuple[int, ...]) -> Factors:
