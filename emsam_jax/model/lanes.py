@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,7 @@ def _spread_gradient(parts: int, kept: tuple[Folded, FeatureMap], g: FeatureMap)
 
 
 def _keep_highest(x: Folded, parts: int) -> tuple[FeatureMap, tuple[Folded, FeatureMap]]:
-    highest = _max_of_parts(x, parts)
+    highest: Any = _max_of_parts(x, parts)
     return highest, (x, highest)
 
 

@@ -1,6 +1,7 @@
 """Layers that the networks share: linear, convolution, normalised convolution, residual block, pooling, upsampling."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -138,13 +139,11 @@ def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c
 
 def upsample(x: FeatureMap, factors: Factors, pixels: Pixels = ALONE) -> OtherFeatureMap:
     """Upsamples linearly, by powers of two, voxels centred; with `pixels` side by side in the result."""
-    last = (1, *(min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True)))  # by double_folded
-    for axis, factor in enumerate(factors, start=1):
-        while factor > last[axis - 1]:
-            x, factor = double(x, axis), factor // 2  # noqa: PLW2901
-    if pixels == ALONE:
-        return x
-    return double_folded(x, last[1:], pixels)
+    fy, fx = (min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True))  # by double_folded
+    for axis, (factor, rest) in enumerate(zip(factors, (1, fy, fx), strict=True), start=1):
+        for _ in range(int(math.log2(factor // rest))):
+            x = double(x, axis)
+    return x if pixels == ALONE else double_folded(x, (fy, fx), pixels)
 
 
 def ratios(fine: tuple[int, ...], coarse: tuple[int, ...]) -> Factors:
