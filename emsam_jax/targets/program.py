@@ -44,7 +44,7 @@ class Collective(NamedTuple):
     def sent(self) -> float:
         """Returns the bytes that each device sends at least; an array is reduced and then shared."""
         if self.kind == "collective-permute":
-            return self.bytes
+            return float(self.bytes)
         return (2 if self.kind == "all-reduce" else 1) * (1 - 1 / self.devices) * self.bytes
 
 
