@@ -48,9 +48,9 @@ class AffinityDecoder(nnx.Module):
         for number in reversed(range(deepest)):
             with jax.named_scope(f"level_{number}"):
                 skip = levels[number]
-                pixels = side_by_side(skip.shape[-1], skip.shape)
+                pixels = side_by_side(skip.shape[-1], skip.shape[2:4])
                 x = upsample(self.rise[number](x), ratios(skip.shape[1:4], x.shape[1:4]), pixels)
                 x = self.blocks[number](unfold(x + fold(skip, pixels), pixels))
-        pixels = side_by_side(x.shape[-1], x.shape)
+        pixels = side_by_side(x.shape[-1], x.shape[2:4])
         logits = unfold(self.logits(fold(x, pixels), pixels).astype(jnp.float32), pixels)
         return upsample(logits, ratios(shape, logits.shape[1:4]))

@@ -50,7 +50,7 @@ class FineEncoder(nnx.Module):
         self.filters = FilteredStem(self.axes, channels[0], dtype=dtype, rngs=rngs) if filters else None
 
     def enter(self, raw: Float[Array, "b z y x 1"]) -> OtherFeatureMap:
-        pixels = side_by_side(self.stem.conv.out_features, raw.shape)
+        pixels = side_by_side(self.stem.conv.out_features, raw.shape[2:4])
         x = self.stem(fold(raw.astype(self.stem.conv.dtype), pixels), pixels)
         if self.filters is not None:
             x += fold(self.filters(raw[..., 0]), pixels)

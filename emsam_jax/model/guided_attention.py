@@ -45,7 +45,7 @@ class GuidedAttention(nnx.Module):
             return (fine + self.fine(fine)) * gate + upsample(self.added(guide), factors)
         opened = self._open(guide)
         alone = opened.shape[-1] < fine.shape[-1]
-        pixels = ALONE if alone else side_by_side(fine.shape[-1], fine.shape)
+        pixels = ALONE if alone else side_by_side(fine.shape[-1], fine.shape[2:4])
         fine = fold(fine, pixels)
         gate, added = (upsample(each, factors, pixels) for each in (opened, self.added(guide)))
         return unfold((fine + self.fine(fine, pixels)) * gate + added, pixels)

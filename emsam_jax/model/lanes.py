@@ -38,11 +38,11 @@ def filling_lanes(wanted: bool) -> Iterator[None]:
         _filling.reset(before)
 
 
-def side_by_side(channels: int, shape: tuple[int, ...]) -> Pixels:
-    """Returns the block of at most 4 x 4 pixels that fills the lanes best and divides a map of this shape."""
+def side_by_side(channels: int, plane: tuple[int, ...]) -> Pixels:
+    """Returns the block of at most 4 x 4 pixels that fills the lanes best and divides a plane of y x x pixels."""
     if not _filling.get():
         return ALONE
-    y, x = shape[2:4]
+    y, x = plane
     blocks = [(fy, fx) for fy in (1, 2, 4) for fx in (fy, 2 * fy) if fx <= 4 and not (y % fy or x % fx)]
     return max((block for block in blocks if channels * block[0] * block[1] <= LANES), default=ALONE)
 

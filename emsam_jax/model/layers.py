@@ -109,7 +109,7 @@ class ResidualBlock(nnx.Module):
         self.second = normalised(cout, cout, (3, 3, 3))
 
     def __call__(self, x: FeatureMap) -> OtherFeatureMap:
-        pixels = side_by_side(max(x.shape[-1], self.first.conv.in_features), x.shape)
+        pixels = side_by_side(max(x.shape[-1], self.first.conv.in_features), x.shape[2:4])
         x = fold(x, pixels)
         if self.entry is not None:
             x = elu(self.entry(x, pixels))
@@ -119,7 +119,7 @@ class ResidualBlock(nnx.Module):
 def max_pool(x: FeatureMap, factors: Factors) -> OtherFeatureMap:
     """Takes a maximum over pixels side by side, and over reshaped axes: XLA's reduce-window is slow on the CPU."""
     fz, fy, fx = factors
-    py, px = side_by_side(x.shape[-1], x.shape)
+    py, px = side_by_side(x.shape[-1], x.shape[2:4])
     pixels = (min(py, fy), min(px, fx))
     x = fold(x, pixels)
     if factors != (1, *pixels):

@@ -19,11 +19,11 @@ RNG = np.random.default_rng(0)
 
 def test_blocks_fill_the_lanes_and_divide_the_map():
     with filling_lanes(True):
-        whole = {channels: side_by_side(channels, (1, 4, 160, 160, 1)) for channels in (1, 8, 28, 36, 64, 65)}
-        cut = [side_by_side(8, (1, 4, y, x, 8)) for y, x in ((10, 20), (5, 10), (5, 7), (12, 6))]
+        whole = {channels: side_by_side(channels, (160, 160)) for channels in (1, 8, 28, 36, 64, 65)}
+        cut = [side_by_side(8, (y, x)) for y, x in ((10, 20), (5, 10), (5, 7), (12, 6))]
     assert whole == {1: (4, 4), 8: (4, 4), 28: (2, 2), 36: (1, 2), 64: (1, 2), 65: (1, 1)}
     assert cut == [(2, 4), (1, 2), (1, 1), (2, 2)]
-    assert side_by_side(8, (1, 4, 160, 160, 8)) == (1, 1)  # where nobody asks
+    assert side_by_side(8, (160, 160)) == (1, 1)  # where nobody asks
 
 
 def test_channels_of_a_pixel_stand_side_by_side():
