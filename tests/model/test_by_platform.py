@@ -16,6 +16,7 @@ from emsam_jax.model import abstract_fgnet, cpu, jit
 from emsam_jax.model.by_platform import double_by_padding, elu, gelu, normalise
 from emsam_jax.model.compile import compiled_for
 from emsam_jax.model.group_norm import Groups, group_norm, sum_by_products, sum_by_reduction
+from emsam_jax.model.lanes import side_by_side
 from emsam_jax.model.layers import upsample
 
 RNG = np.random.default_rng(0)
@@ -138,3 +139,13 @@ def test_options_are_those_of_the_platform_that_the_shardings_name(monkeypatch: 
     monkeypatch.setattr(jax, "jit", lambda function, **options: options["compiler_options"])
     assert jit(abs, out_shardings=there) == {}
     assert jit(abs, out_shardings=here) == cpu.COMPILER_OPTIONS
+
+
+def test_programs_for_tpus_fill_their_lanes_and_no_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "jit", lambda function, **_: function)
+    found = {}
+    for platform in ("tpu", "gpu", "cpu"):
+        monkeypatch.setattr("emsam_jax.model.compile.compiled_for", lambda _, platform=platform: platform)
+        found[platform] = jit(side_by_side)(28, (160, 160))
+    assert found == {"tpu": (2, 2), "gpu": (1, 1), "cpu": (1, 1)}
+    assert side_by_side(28, (160, 160)) == (1, 1)
