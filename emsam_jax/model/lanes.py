@@ -22,9 +22,10 @@ from jaxtyping import Array, Float
 LANES = 128
 ALONE = (1, 1)
 Pixels = tuple[int, int]  # of a block, y and x
+Voxels = tuple[int, int, int]  # along z, y, x
 FeatureMap = Float[Array, "b z y x c"]
 Folded = Float[Array, "b z blocks_y blocks_x pixels_c"]
-OtherFolded = Float[Array, "b z blocks_y2 blocks_x2 pixels_c2"]
+OtherFolded = Float[Array, "b z2 blocks_y2 blocks_x2 pixels_c2"]
 _filling = ContextVar("filling", default=False)
 
 
@@ -76,17 +77,22 @@ def convolve_folded(x: Folded, kernel: Float[Array, "kz ky kx cin cout"], pixels
     return _convolve(x, laid, "SAME")
 
 
-def double_folded(x: FeatureMap, factors: Pixels, pixels: Pixels) -> OtherFolded:
-    """Upsamples y and x by 1 or 2, linearly and voxels centred, to a map with `pixels` side by side.
+def upsample_folded(x: FeatureMap, factors: Voxels, pixels: Pixels) -> OtherFolded:
+    """Upsamples by powers of two, linearly and voxels centred, to a map with `pixels` side by side.
 
-    It is one convolution with fixed weights: what is sliced and concatenated is moved once for each pixel.
+    It is one convolution with fixed weights, of blocks that stand apart (`lhs_dilation`) by as many as each becomes.
+    What is sliced, padded or reshaped instead is moved once for each pixel.
     """
-    seen = (pixels[0] // factors[0], pixels[1] // factors[1])  # of x, for a block of the result
-    beyond = [(one, one) if factor == 2 else (0, 0) for one, factor in zip(seen, factors, strict=True)]
-    x = jnp.pad(x, ((0, 0), (0, 0), *beyond, (0, 0)), "edge")
-    along_y, along_x = (_shares(factor, one) for factor, one in zip(factors, pixels, strict=True))
-    laid = jnp.einsum("io,Yab,Xpq->YXapibqo", np.eye(x.shape[-1], dtype=np.float32), along_y, along_x)[None]
-    return _convolve(fold(x, seen), laid, "VALID", precision="highest")
+    made = (1, *pixels)  # of z, y, x, as all that follows
+    seen = [max(1, one // factor) for one, factor in zip(made, factors, strict=True)]  # of x, for a block of the result
+    apart = [max(1, factor // one) for one, factor in zip(made, factors, strict=True)]
+    beyond = [(one, one) if factor > 1 else (0, 0) for one, factor in zip(seen, factors, strict=True)]
+    x = jnp.pad(x, ((0, 0), *beyond, (0, 0)), "edge")
+    around = [(one - 1, one - 1) for one in apart]
+    along_z, along_y, along_x = (_shares(factor, one) for factor, one in zip(factors, made, strict=True))
+    same = np.eye(x.shape[-1], dtype=np.float32)
+    laid = jnp.einsum("io,Z,Yab,Xpq->ZYXapibqo", same, along_z[:, 0, 0], along_y, along_x)
+    return _convolve(fold(x, (seen[1], seen[2])), laid, around, lhs_dilation=apart, precision="highest")
 
 
 def max_of_pixels(x: Folded, pixels: Pixels) -> FeatureMap:
@@ -115,13 +121,13 @@ _max_of_parts.defvjp(_keep_highest, _spread_gradient)
 
 
 def _convolve(
-    x: Folded, laid: Float[Array, "kz ky kx fy fx cin gy gx cout"], padding: str, precision: str = "default"
+    x: Folded, laid: Float[Array, "kz ky kx fy fx cin gy gx cout"], padding: Any, **options: Any
 ) -> OtherFolded:
     """`laid` is the kernel for pixels fy x fx of x's blocks and gy x gx of the result's."""
     cin, cout = math.prod(laid.shape[3:6]), math.prod(laid.shape[6:])
     kernel = laid.reshape(*laid.shape[:3], cin, cout).astype(x.dtype)
     layout = ("NDHWC", "DHWIO", "NDHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=layout, precision=precision)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=layout, **options)
 
 
 def _places(side: int, pixels: int) -> Float[np.ndarray, "blocks pixels pixels side"]:
@@ -132,10 +138,14 @@ def _places(side: int, pixels: int) -> Float[np.ndarray, "blocks pixels pixels s
     return (distance[..., None] + side // 2 == np.arange(side)).astype(np.float32)
 
 
-def _shares(factor: int, pixels: int) -> Float[np.ndarray, "blocks seen pixels"]:
-    """Returns how much of an input's pixel, so many blocks apart, is in an output's."""
+def _shares(factor: int, pixels: int) -> Float[np.ndarray, "taps seen pixels"]:
+    """Returns how much of each pixel of an input's block is in each of an output's, so many dilated blocks apart."""
     if factor == 1:
         return np.eye(pixels, dtype=np.float32)[None]
-    blocks, seen, made = np.ogrid[-1:2, : pixels // 2, :pixels]
-    distance = (pixels // 2) * blocks + seen - made // 2
-    return (0.75 * (distance == 0) + 0.25 * (distance == 2 * (made % 2) - 1)).astype(np.float32)
+    seen, apart = max(1, pixels // factor), max(1, factor // pixels)
+    line = np.eye(3 * seen, dtype=np.float32)  # of three blocks, the result's pixels from those of the input
+    for _ in range(int(math.log2(factor))):
+        before, after = np.vstack([line[:1], line[:-1]]), np.vstack([line[1:], line[-1:]])
+        line = np.stack([0.75 * line + 0.25 * before, 0.75 * line + 0.25 * after], 1).reshape(-1, 3 * seen)
+    middle = line.reshape(3, apart, pixels, 3, seen)[1]
+    return middle[::-1].transpose(2, 0, 3, 1).reshape(3 * apart, seen, pixels)

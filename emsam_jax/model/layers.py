@@ -16,11 +16,11 @@ from emsam_jax.model.lanes import (
     FeatureMap,
     Pixels,
     convolve_folded,
-    double_folded,
     fold,
     max_of_pixels,
     side_by_side,
     unfold,
+    upsample_folded,
 )
 
 OtherFeatureMap = Float[Array, "b z2 y2 x2 c2"]
@@ -139,11 +139,12 @@ def _blocks(x: FeatureMap, factors: Factors) -> Float[Array, "b _ fz _ fy _ fx c
 
 def upsample(x: FeatureMap, factors: Factors, pixels: Pixels = ALONE) -> OtherFeatureMap:
     """Upsamples linearly, by powers of two, voxels centred; with `pixels` side by side in the result."""
-    fy, fx = (min(2, one, factor) for one, factor in zip(pixels, factors[1:], strict=True))  # by double_folded
-    for axis, (factor, rest) in enumerate(zip(factors, (1, fy, fx), strict=True), start=1):
-        for _ in range(int(math.log2(factor // rest))):
+    if pixels != ALONE:
+        return upsample_folded(x, factors, pixels)
+    for axis, factor in enumerate(factors, start=1):
+        for _ in range(int(math.log2(factor))):
             x = double(x, axis)
-    return x if pixels == ALONE else double_folded(x, (fy, fx), pixels)
+    return x
 
 
 def ratios(fine: tuple[int, ...], coarse: tuple[int, ...]) -> Factors:

@@ -35,7 +35,7 @@ def test_channels_of_a_pixel_stand_side_by_side():
 
 
 @pytest.mark.parametrize("pixels", [(2, 2), (1, 2), (2, 4), (4, 4)])
-@pytest.mark.parametrize("factors", [(1, 2, 2), (2, 4, 4), (1, 1, 2)])
+@pytest.mark.parametrize("factors", [(1, 2, 2), (2, 4, 4), (4, 8, 1)])
 def test_upsampling_into_lanes(factors: tuple[int, int, int], pixels: tuple[int, int]):
     x = jnp.asarray(RNG.normal(size=(1, 3, 4, 8, 5)), jnp.float32)
     np.testing.assert_allclose(unfold(upsample(x, factors, pixels), pixels), upsample(x, factors), atol=1e-6)
