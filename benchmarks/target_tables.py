@@ -25,7 +25,7 @@ STEPS = [
 PREDICTIONS = [Case(config, "h200") for config in ("predict demo", "predict fib25", "predict cremi:frozen")]
 PREDICTIONS += [Case("predict demo", target) for target in ("rtx4090", "v5e")]
 COLLECTIVES = [Case("collectives", target, fsdp) for target in ("8xh200", "v5e:2x4") for fsdp in (1, 8, 2)]
-COLLECTIVES += [Case("collectives", "2x8xh200", 8)]
+COLLECTIVES += [Case("collectives", "2x8xh200", 8), Case("collectives", "2xv5e:2x4", 8)]
 ATTENTION = [
     Case(f"{what} {size} {kernel}", "h200", batch=8)
     for what, size in (("encode", "tiny"), ("encode", "base_plus"), ("encode", "large"), ("gradients", "tiny"))

@@ -29,7 +29,7 @@ def define_flags() -> None:
         flags.DEFINE_string(
             "target",
             "",
-            "With --plan: `DEVICES` that need not be here, such as h200, 8xh200, rtx4090, v5e:2x4 or v5p:4x4x4; their "
+            "With --plan: `DEVICES` that need not be here, such as h200, 8xh200, rtx4090, v5e:2x4 or 2xv5e:4x4; their "
             "compiler says what fits.",
         )
         flags.DEFINE_string(

@@ -90,6 +90,8 @@ def bound_on_target(
     """Prints what the whole prediction takes on devices that are not here, by their compiler."""
     if not request.ckpt:
         raise UserError("--target tells what prediction takes: expected --ckpt and --raw, found neither.")
+    if target.slices > 1:
+        raise UserError(f"--target={target.name}: expected one slice, found {target.slices}; each predicts blocks alone.")
     # Before jax looks for devices here, which a compiler alone does not survive.
     devices = devices or devices_of(target)
     trained = load(request)

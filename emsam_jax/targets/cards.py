@@ -84,17 +84,18 @@ class TargetDevices:
     name: str
     card: Card
     shape: tuple[int, ...]
+    slices: int = 1  # of TPUs, each of that shape
 
     @property
     def devices(self) -> int:
-        return math.prod(self.shape)
+        return self.slices * math.prod(self.shape)
 
 
 _ON_A_HOST = 8  # CUDA devices
 
 
 def parse_target(text: str) -> TargetDevices:
-    """Reads h200, 8xh200, 2x8xh200 (hosts x cards), v5e:2x4 or v5p:4x4x4."""
+    """Reads h200, 8xh200, 2x8xh200 (hosts x cards), v5e:2x4, v5p:4x4x4 or 2xv5e:4x4 (slices)."""
     found = re.fullmatch(
         r"(?:(?P<count>[\dx]+)x)?(?P<card>[a-z]\w*?)(?::(?P<shape>\d+(?:x\d+)*))?", text.lower().strip()
     )
@@ -110,13 +111,14 @@ def parse_target(text: str) -> TargetDevices:
             counts = (1, *counts) if counts[0] <= _ON_A_HOST else (-(-counts[0] // _ON_A_HOST), _ON_A_HOST)
         if len(counts) == 2 and min(counts) >= 1:
             return TargetDevices(text, card, counts)
-    if card.platform == "tpu" and not found["count"]:
+    if card.platform == "tpu" and (not found["count"] or (found["shape"] and found["count"].isdecimal())):
         flat = card.name in ("v5e", "v6e")
         shape = tuple(map(int, (found["shape"] or ("1x1" if flat else "2x2x1")).split("x")))
-        if len(shape) == (2 if flat else 3) and min(shape) >= 1:
-            return TargetDevices(text, card, shape)
+        slices = int(found["count"] or "1")
+        if len(shape) == (2 if flat else 3) and min(slices, *shape) >= 1:
+            return TargetDevices(text, card, shape, slices)
     form = {
         "cuda": f"{card.name}, 8x{card.name} or 2x8x{card.name}",
-        "tpu": f"{card.name}:2x4, or :2x2x2 of v4 and v5p",
+        "tpu": f"{card.name}:2x4, or :2x2x2 of v4 and v5p, or two slices as 2x{card.name}:2x4",
     }
     raise UserError(f"--target={text}: expected {form[card.platform]}.")

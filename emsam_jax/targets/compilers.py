@@ -41,7 +41,9 @@ def devices_of(target: TargetDevices) -> list[Any]:
     try:
         if platform == "tpu":
             shape = "x".join(map(str, target.shape))
-            options = {"chips_per_host_bounds": [1, 1, 1]} if target.devices == 1 else {}
+            options: dict[str, Any] = {"chips_per_host_bounds": [1, 1, 1]} if target.devices == 1 else {}
+            if target.slices > 1:
+                options["num_slices"] = target.slices
             found = topologies.get_topology_desc(platform="tpu", topology_name=f"{target.card.name}:{shape}", **options)
         else:
             hosts, cards = target.shape

@@ -11,25 +11,32 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from emsam_jax.config import Config
 from emsam_jax.errors import UserError
 
 DATA, FSDP = "data", "fsdp"
-# Values from which on an array is sharded. All 3D kernels are smaller, 30 MB with their moments: were they sharded by
-# channels, TPUs would convolve for a few channels at a time, as parts of the kernel come in.
+# Values from which on an array is sharded. All 3D kernels are smaller, 30 MB with their moments: were they sharded, TPUs
+# would gather them as laid out for blocks of pixels, or convolve for a few channels at a time as parts of them come in.
 SHARD_FROM = 2**18
 
 
 def make_mesh(fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """Arranges devices as `data` x `fsdp`; between slices of TPUs, whose links are slower, lies `data` alone."""
     devices = list(devices or jax.devices())
-    if fsdp < 1 or len(devices) % fsdp:
-        raise UserError(f"config.fsdp must divide the number of devices, {len(devices)}; found {fsdp}. Choose another.")
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
+    within = len(devices) // slices
+    if fsdp < 1 or within % fsdp:
+        where = f"devices of a slice, {within}" if slices > 1 else f"devices, {within}"
+        raise UserError(f"config.fsdp must divide the number of {where}; found {fsdp}. Choose another.")
     # Explicit axes, the default, would have to be named in every reshape of the models.
-    return jax.make_mesh(
-        (len(devices) // fsdp, fsdp), (DATA, FSDP), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
-    )
+    types = (AxisType.Auto, AxisType.Auto)
+    if slices > 1:
+        arranged = mesh_utils.create_hybrid_device_mesh((within // fsdp, fsdp), (slices, 1), devices)
+        return Mesh(arranged, (DATA, FSDP), axis_types=types)
+    return jax.make_mesh((within // fsdp, fsdp), (DATA, FSDP), axis_types=types, devices=devices)
 
 
 def check_batch(config: Config, mesh: Mesh) -> None:

@@ -154,6 +154,11 @@ def test_targets_by_name(name: str, shape: tuple[int, ...]):
     assert parse_target(name).shape == shape
 
 
+def test_slices_of_tpus_by_name():
+    target = parse_target("2xv5e:4x4")
+    assert (target.shape, target.slices, target.devices) == ((4, 4), 2, 32)
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("h20", "h200"), ("8xv5e", "v5e:2x4"), ("v5p:2x2", "2x2x2"), ("0xh200", "8xh200"), ("", "a100")]
 )
@@ -240,6 +245,18 @@ def test_a_compiler_that_is_not_installed_is_named(name: str, module: str, extra
         pytest.skip(f"{module} is installed")
     with pytest.raises(UserError, match=rf"emsam-jax\[{extra}\]"):
         devices_of(parse_target(name))
+
+
+@pytest.mark.slow
+def test_parameters_are_sharded_within_a_slice():
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed: pip install 'emsam-jax[tpu]'")
+    devices = devices_of(parse_target("2xv5e:2x4"))
+    mesh = make_mesh(4, devices)
+    assert mesh.devices.shape == (4, 4)
+    assert [{device.slice_index for device in row} for row in mesh.devices] == [{0}, {0}, {1}, {1}]
+    with pytest.raises(UserError, match=r"must divide the number of devices of a slice, 8; found 16"):
+        make_mesh(16, devices)
 
 
 @pytest.mark.slow
