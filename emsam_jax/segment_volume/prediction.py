@@ -91,7 +91,7 @@ def bound_on_target(
     if not request.ckpt:
         raise UserError("--target tells what prediction takes: expected --ckpt and --raw, found neither.")
     if target.slices > 1:
-        raise UserError(f"--target={target.name}: expected one slice, found {target.slices}; each predicts blocks alone.")
+        raise UserError(f"--target={target.name}: expected one slice, found {target.slices}; each predicts alone.")
     # Before jax looks for devices here, which a compiler alone does not survive.
     devices = devices or devices_of(target)
     trained = load(request)

@@ -18,8 +18,8 @@ from emsam_jax.config import Config
 from emsam_jax.errors import UserError
 
 DATA, FSDP = "data", "fsdp"
-# Values from which on an array is sharded. All 3D kernels are smaller, 30 MB with their moments: were they sharded, TPUs
-# would gather them as laid out for blocks of pixels, or convolve for a few channels at a time as parts of them come in.
+# Values from which on an array is sharded. All 3D kernels are smaller, 30 MB with their moments: TPUs would gather them
+# as laid out for blocks of pixels, or convolve for a few channels at a time as parts of them come in.
 SHARD_FROM = 2**18
 
 

@@ -195,8 +195,9 @@ def test_the_command_asks_a_targets_own_compiler(folder: Path):
 def test_a_target_is_for_a_model_and_a_dry_run(folder: Path):
     with pytest.raises(UserError, match="--target tells what prediction takes: expected --ckpt"):
         bound_on_target(SegmentationRequest(out="out", affinities="affinities"), parse_target("h200"))
+    request = SegmentationRequest(out="out", ckpt="run", raw=DeclaredVolume(raw=f"{folder}/raw.zarr"))
     with pytest.raises(UserError, match="expected one slice, found 2"):
-        bound_on_target(SegmentationRequest(out="out", ckpt="run"), parse_target("2xv5e:2x4"))
+        bound_on_target(request, parse_target("2xv5e:2x4"))
     process = start(folder, "planned.zarr", "--target=h200")
     said = process.communicate()[1]
     assert process.returncode == 1
